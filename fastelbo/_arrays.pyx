@@ -1,0 +1,246 @@
+# Input checks and allocation: the only ones. What leaves here is safe for a pass to read and write.
+#
+# A pass reads any aligned array of native byte order whose last axis is contiguous (or broadcast):
+# such arrays are borrowed as they are, everything else is converted once, here.
+
+cimport numpy as cnp
+import numpy as np
+
+cnp.import_array()
+
+
+cdef inline bint plain(object obj) noexcept:
+    """A NumPy array, and no subclass, that passes can read in place."""
+    cdef cnp.ndarray a
+    cdef int last
+    if type(obj) is not cnp.ndarray:
+        return False
+    a = <cnp.ndarray>obj
+    if not cnp.PyArray_ISBEHAVED_RO(a):
+        return False
+    if cnp.PyArray_IS_C_CONTIGUOUS(a):
+        return True
+    last = cnp.PyArray_NDIM(a) - 1
+    if cnp.PyArray_DIM(a, last) <= 1:
+        return True
+    return (cnp.PyArray_STRIDE(a, last) == cnp.PyArray_ITEMSIZE(a)
+            or cnp.PyArray_STRIDE(a, last) == 0)
+
+
+cdef inline bint is_float(object obj) noexcept:
+    cdef int t = cnp.PyArray_TYPE(<cnp.ndarray>obj)
+    return t == cnp.NPY_FLOAT or t == cnp.NPY_DOUBLE
+
+
+def _as_array(obj, str name):
+    if isinstance(obj, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; fastelbo would ignore its mask, so pass plain data")
+    try:
+        a = np.asarray(obj)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from None
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}")
+    return a
+
+
+def _readable(a, dtype):
+    """a, or a copy of it, as passes can read it."""
+    a = np.require(a, dtype.newbyteorder("="), ["ALIGNED"])
+    if not plain(a):
+        a = np.ascontiguousarray(a)
+    return a
+
+
+cpdef cnp.ndarray as_floats(object obj, str name):
+    """A float32 or float64 array; integers become float64, float16 float32."""
+    if plain(obj) and is_float(obj):
+        return <cnp.ndarray>obj
+    a = _as_array(obj, name)
+    if a.dtype.kind != "f" or a.dtype.itemsize > 8:
+        dtype = np.dtype(np.float64)
+    elif a.dtype.itemsize < 4:
+        dtype = np.dtype(np.float32)
+    else:
+        dtype = a.dtype
+    return _readable(a, dtype)
+
+
+cpdef cnp.ndarray as_data(object obj, str name):
+    """An array of any real dtype, left in that dtype (float16 and longdouble aside)."""
+    if plain(obj) and is_float(obj):
+        return <cnp.ndarray>obj
+    a = _as_array(obj, name)
+    if a.dtype.kind == "f" and a.dtype.itemsize not in (4, 8):
+        return as_floats(a, name)
+    if a.dtype.kind == "b":
+        a = a.view(np.uint8)
+    return _readable(a, a.dtype)
+
+
+cpdef cnp.ndarray in_dtype(cnp.ndarray a, bint single):
+    """a itself if it has the dtype of the pass, else a converted copy."""
+    if cnp.PyArray_TYPE(a) == (cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE):
+        return a
+    return a.astype(np.float32 if single else np.float64)
+
+
+cdef inline tuple shape_of(object a):
+    return a.shape
+
+
+cdef inline bint same_shape(cnp.ndarray a, cnp.ndarray b) noexcept:
+    cdef int d
+    if cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(b):
+        return False
+    for d in range(cnp.PyArray_NDIM(a)):
+        if cnp.PyArray_DIM(a, d) != cnp.PyArray_DIM(b, d):
+            return False
+    return True
+
+
+def shape_error(str name, got, str wanted):
+    return ValueError(f"{name} has shape {tuple(got)}, expected {wanted}")
+
+
+cpdef tuple latents(object mu, object logvar, str mu_name="mu", str logvar_name="logvar"):
+    """mu and logvar as (B, L) arrays of one float dtype."""
+    cdef cnp.ndarray m = as_floats(mu, mu_name), v = as_floats(logvar, logvar_name)
+    if cnp.PyArray_NDIM(m) != 2:
+        raise shape_error(mu_name, shape_of(m), "(batch, latent dimensions)")
+    if not same_shape(m, v):
+        raise shape_error(logvar_name, shape_of(v), f"that of {mu_name}, {shape_of(m)}")
+    if cnp.PyArray_DIM(m, 0) == 0:
+        raise ValueError(f"{mu_name} has an empty batch: shape {shape_of(m)}")
+    if cnp.PyArray_TYPE(m) != cnp.PyArray_TYPE(v):
+        m = in_dtype(m, False)
+        v = in_dtype(v, False)
+    if cnp.PyArray_STRIDE(m, 1) == 0 and cnp.PyArray_DIM(m, 1) > 1:
+        m = np.ascontiguousarray(m)
+    if cnp.PyArray_STRIDE(v, 1) == 0 and cnp.PyArray_DIM(v, 1) > 1:
+        v = np.ascontiguousarray(v)
+    return m, v
+
+
+cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
+    """x and the parameters of its likelihood, broadcast to one shape.
+
+    The first parameter sets the shape: that of x, (B, ...), with `sample_axes` more in front. The
+    others may be broadcast over the batch. A scalar event is (B,).
+    """
+    cdef cnp.ndarray data = as_data(x, "x")
+    cdef cnp.ndarray first = as_floats(parameters[0], names[0])
+    cdef cnp.ndarray other
+    cdef int i, ndim = cnp.PyArray_NDIM(data)
+    cdef list checked
+    if ndim == 0:
+        raise shape_error("x", shape_of(data), "(batch, ...)")
+    if cnp.PyArray_DIM(data, 0) == 0:
+        raise ValueError(f"x has an empty batch: shape {shape_of(data)}")
+    if sample_axes == 0:
+        if not same_shape(data, first):
+            raise shape_error(names[0], shape_of(first), f"that of x, {shape_of(data)}")
+    else:
+        if shape_of(first)[sample_axes:] != shape_of(data):
+            raise shape_error(names[0], shape_of(first), f"(samples, *{shape_of(data)}), x having shape {shape_of(data)}")
+        if 0 in shape_of(first)[:sample_axes]:
+            raise ValueError(f"{names[0]} has no samples: shape {shape_of(first)}")
+        data = np.broadcast_to(data, shape_of(first))
+    if len(parameters) == 1:
+        return data, (first,)
+    checked = [first]
+    for i in range(1, len(parameters)):
+        other = as_floats(parameters[i], names[i])
+        if not same_shape(first, other):
+            try:
+                other = np.broadcast_to(other, shape_of(first))
+            except ValueError:
+                raise shape_error(
+                    names[i], shape_of(other), f"one that broadcasts to {shape_of(first)}") from None
+        checked.append(other)
+    return data, tuple(checked)
+
+
+cpdef bint computes_in_float32(tuple arrays):
+    """Whether a pass over these arrays runs in float32: one is float32 and none is float64."""
+    cdef object a
+    cdef bint some = False
+    for a in arrays:
+        if a is None:
+            continue
+        if cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_DOUBLE:
+            return False
+        some = some or cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT
+    return some
+
+
+cpdef tuple all_in_dtype(tuple outputs, cnp.ndarray mu, cnp.ndarray logvar, bint single):
+    """Decoder outputs and latents in the dtype of the pass."""
+    cdef object a
+    cdef int wanted = cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE
+    for a in outputs:
+        if cnp.PyArray_TYPE(<cnp.ndarray>a) != wanted:
+            outputs = tuple([in_dtype(a, single) for a in outputs])
+            break
+    return outputs, in_dtype(mu, single), in_dtype(logvar, single)
+
+
+cpdef Py_ssize_t same_batch(cnp.ndarray x, cnp.ndarray mu) except -1:
+    """The batch size that x and the latents share."""
+    if cnp.PyArray_DIM(x, 0) != cnp.PyArray_DIM(mu, 0):
+        raise shape_error("mu", shape_of(mu), f"({shape_of(x)[0]}, latent dimensions) like x")
+    return cnp.PyArray_DIM(x, 0)
+
+
+cpdef cnp.ndarray empty_like(cnp.ndarray a, bint single):
+    """A new C-contiguous array of a's shape."""
+    return cnp.PyArray_EMPTY(cnp.PyArray_NDIM(a), cnp.PyArray_DIMS(a),
+                             cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE, 0)
+
+
+def checked_out(out, shape, bint single, inputs, str name):
+    """`out` if a pass may write to it, else an error; a new array if it is None."""
+    dtype = np.dtype(np.float32 if single else np.float64)
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
+    if out.dtype != dtype:
+        raise TypeError(f"{name} has dtype {out.dtype}, expected {dtype}")
+    if out.shape != tuple(shape):
+        raise shape_error(name, out.shape, str(tuple(shape)))
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only")
+    if not (out.flags.c_contiguous and out.flags.aligned):
+        raise ValueError(f"{name} must be C-contiguous and aligned")
+    for other in inputs:
+        if other is not None and _overlap(out, other):
+            raise ValueError(f"{name} overlaps an input or another output")
+    return np.asarray(out)
+
+
+def checked_outs(out, shapes, bint single, inputs, names):
+    """Outputs for several gradients: a tuple of arrays or None, or None for all."""
+    if out is None:
+        out = (None,) * len(names)
+    if not isinstance(out, tuple) or len(out) != len(names):
+        raise TypeError(f"out must be a tuple of {len(names)} arrays ({', '.join(names)}) or None")
+    done = []
+    for array, shape, name in zip(out, shapes, names):
+        done.append(checked_out(array, shape, single, [*inputs, *done], f"out.{name}"))
+    return tuple(done)
+
+
+def _overlap(a, b):
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True
+
+
+def as_noise(noise, shape, bint single):
+    """Standard normals that the caller drew: contiguous, of that shape, in the dtype of the pass."""
+    cdef cnp.ndarray a = as_floats(noise, "noise")
+    if shape_of(a) != tuple(shape):
+        raise shape_error("noise", shape_of(a), str(tuple(shape)))
+    return np.ascontiguousarray(in_dtype(a, single))

@@ -1,0 +1,37 @@
+"""What this installation of fastelbo is and what it runs on."""
+
+import platform
+
+import numpy as np
+
+from fastelbo import _builds, _runtime
+from fastelbo._threads import get_num_threads
+
+__version__ = "0.1.0"
+
+
+def build_info():
+    """Build in use, builds available, OpenMP, threads and versions.
+
+    Returns
+    -------
+    dict
+        ``build``: the one in use; ``builds``: those that this machine can run; ``openmp``: date of
+        the OpenMP standard compiled against, 0 without OpenMP (kernels then run on one thread);
+        ``threads``: what a large call would use; ``fastelbo``, ``numpy``, ``python``: versions.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> fastelbo.build_info()["build"] in fastelbo.build_info()["builds"]
+    True
+    """
+    return {
+        "fastelbo": __version__,
+        "build": _builds.BUILD,
+        "builds": _builds.available(),
+        "openmp": _runtime.openmp(),
+        "threads": get_num_threads(),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

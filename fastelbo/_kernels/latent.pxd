@@ -1,0 +1,272 @@
+# The passes over latents, (B, L) arrays of a diagonal Gaussian posterior: noise, z and KL at once.
+#
+# A unit of work is a fixed block of elements, whoever runs it: CHUNK elements of the flattened
+# arrays where only a total is wanted, whole rows where each row or each dimension gets a sum.
+# Elements go through L1 a tile at a time: stage the operands, draw the noise, apply the term,
+# write what was asked for, sum.
+
+cimport numpy as cnp
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport malloc
+from libc.string cimport memcpy
+
+from fastelbo._kernels.operands cimport LANES, TILE, round_up
+from fastelbo._kernels.terms.gaussian cimport kl_standard
+from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
+from fastelbo._kernels.terms.vecmath cimport real
+
+cdef enum:
+    CHUNK = 256            # elements a unit where only the total is wanted
+
+cdef enum Sums:            # what the KL of the elements is summed to
+    TOTAL = 0              # one number
+    ROWS = 1               # (B,)
+    COLUMNS = 2            # (L,)
+
+cdef struct Latents:
+    Py_ssize_t rows, cols, samples
+    const char* mu         # (B, L), rows mu_stride bytes apart
+    const char* logvar
+    Py_ssize_t mu_stride, logvar_stride
+    const char* noise      # (K, B, L) contiguous, or NULL
+    bint draw              # draw the noise from `key`
+    uint64_t key
+    char* z                # (K, B, L) contiguous, or NULL
+    char* dmu              # (B, L) contiguous, or NULL: weight * dKL/dmu, times the two below
+    char* dlogvar
+    double weight
+    const double* col_weight   # (L,) or NULL
+    const double* row_weight   # (B,) or NULL
+    double floor           # least KL of one element (free bits a sample and dimension); 0: none
+    double below           # what an element below the floor counts
+    Sums sums
+    Py_ssize_t rows_a_unit, units, units_a_sample
+    double* partial        # TOTAL (units_a_sample,); ROWS (B,); COLUMNS (units_a_sample, L)
+
+
+cdef inline char* data_of(cnp.ndarray a) noexcept:
+    return NULL if a is None else <char*>cnp.PyArray_DATA(a)
+
+
+cdef inline int bind_latents(Latents* job, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise,
+                             key, cnp.ndarray z, cnp.ndarray dmu, cnp.ndarray dlogvar,
+                             double weight) except -1:
+    """Point the job at checked arrays; floors, weights and sums are none until set."""
+    job.rows = cnp.PyArray_DIM(mu, 0)
+    job.cols = cnp.PyArray_DIM(mu, 1)
+    job.mu = data_of(mu)
+    job.logvar = data_of(logvar)
+    job.mu_stride = cnp.PyArray_STRIDE(mu, 0)
+    job.logvar_stride = cnp.PyArray_STRIDE(logvar, 0)
+    job.noise = data_of(noise)
+    job.draw = key is not None
+    job.key = 0
+    if job.draw:
+        job.key = key
+    job.z = data_of(z)
+    job.samples = 1
+    if z is not None and cnp.PyArray_NDIM(z) == 3:
+        job.samples = cnp.PyArray_DIM(z, 0)
+    job.dmu = data_of(dmu)
+    job.dlogvar = data_of(dlogvar)
+    job.weight = weight
+    job.col_weight = NULL
+    job.row_weight = NULL
+    job.floor = 0
+    job.below = 0
+    job.sums = TOTAL
+    job.partial = NULL
+    return 0
+
+
+cdef inline int allocate_partial(Latents* job, cnp.ndarray out) except -1:
+    """Where the units write their sums: `out`, or memory that the caller frees."""
+    cdef Py_ssize_t n
+    if out is not None:
+        job.partial = <double*>cnp.PyArray_DATA(out)
+        return 0
+    n = job.units_a_sample * (job.cols if job.sums == COLUMNS else 1)
+    if job.sums == ROWS:
+        n = job.rows
+    job.partial = <double*>malloc(max(<Py_ssize_t>1, n) * sizeof(double))
+    if job.partial == NULL:
+        raise MemoryError()
+    return 0
+
+
+cdef inline void plan_latents(Latents* job) noexcept nogil:
+    """Cut the work into units; their number depends on the shapes alone."""
+    cdef Py_ssize_t n = job.rows * job.cols
+    job.rows_a_unit = 0
+    if job.sums == TOTAL:
+        job.units_a_sample = (n + CHUNK - 1) // CHUNK
+    else:
+        if job.sums == ROWS:
+            job.rows_a_unit = TILE // job.cols if 0 < job.cols < TILE else 1
+        else:
+            job.rows_a_unit = (job.rows + 63) // 64
+        job.units_a_sample = (job.rows + job.rows_a_unit - 1) // job.rows_a_unit
+    job.units = job.units_a_sample * job.samples
+
+
+cdef inline const real* gather(const char* data, Py_ssize_t stride, Py_ssize_t cols,
+                               Py_ssize_t first, Py_ssize_t n, Py_ssize_t padded,
+                               real* buffer) noexcept nogil:
+    """Elements first .. first + n of the flattened array, zeros up to `padded`."""
+    cdef Py_ssize_t i, row, col, m
+    if stride == cols * <Py_ssize_t>sizeof(real):
+        if n == padded:
+            return <const real*>data + first
+        memcpy(buffer, <const real*>data + first, n * sizeof(real))
+    else:
+        i = 0
+        row = first // cols
+        col = first % cols
+        while i < n:
+            m = min(cols - col, n - i)
+            memcpy(buffer + i, <const real*>(data + row * stride) + col, m * sizeof(real))
+            i += m
+            row += 1
+            col = 0
+    for i in range(n, padded):
+        buffer[i] = 0
+    return buffer
+
+
+cdef inline const real* draw_noise(uint64_t key, Py_ssize_t first, Py_ssize_t n,
+                                   real* buffer) noexcept nogil:
+    """Normals first .. first + n of the key; the buffer has room for TILE + 2 BLOCK."""
+    cdef Py_ssize_t block = first // BLOCK, last = (first + n + BLOCK - 1) // BLOCK, b
+    for b in range(block, last):
+        normal_block(key, <uint64_t>b, &buffer[(b - block) * BLOCK])
+    return &buffer[first - block * BLOCK]
+
+
+cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
+                             real* el, const real* kind) noexcept nogil:
+    """Elements first .. first + n <= first + TILE of sample k; their KL into el (TILE,)."""
+    cdef real mu_s[TILE]
+    cdef real lv_s[TILE]
+    cdef real z_s[TILE]
+    cdef real gm[TILE]
+    cdef real gl[TILE]
+    cdef real eps_s[TILE + 2 * BLOCK]
+    cdef Py_ssize_t padded = round_up(n), i, col, row
+    cdef const real* mu = gather(job.mu, job.mu_stride, job.cols, first, n, padded, mu_s)
+    cdef const real* lv = gather(job.logvar, job.logvar_stride, job.cols, first, n, padded, lv_s)
+    cdef const real* eps = NULL
+    cdef Py_ssize_t flat = k * job.rows * job.cols + first
+    cdef real sigma, dmu, dlv, w = <real>job.weight, low, below
+    cdef double factor
+    if job.draw:
+        eps = draw_noise(job.key, flat, n, eps_s)
+    elif job.noise != NULL:
+        eps = gather(job.noise, job.cols * <Py_ssize_t>sizeof(real), job.cols, flat, n, padded, eps_s)
+    if eps != NULL:
+        for i in range(padded):
+            el[i] = kl_standard(mu[i], lv[i], &sigma, &gm[i], &gl[i])
+            z_s[i] = mu[i] + sigma * eps[i]
+        memcpy(<real*>job.z + flat, z_s, n * sizeof(real))
+    else:
+        for i in range(padded):
+            el[i] = kl_standard(mu[i], lv[i], &sigma, &gm[i], &gl[i])
+    if k > 0:
+        return
+    for i in range(n, padded):
+        el[i] = 0
+    if job.floor > 0:
+        low = <real>job.floor
+        below = <real>job.below
+        for i in range(n):
+            gm[i] = gm[i] if el[i] > low else 0
+            gl[i] = gl[i] if el[i] > low else 0
+            el[i] = below if el[i] <= low else el[i]
+    if job.col_weight != NULL:
+        for i in range(n):
+            factor = job.col_weight[(first + i) % job.cols]
+            el[i] = <real>(el[i] * factor) if factor != 0 else 0
+            gm[i] = <real>(gm[i] * factor) if factor != 0 else 0
+            gl[i] = <real>(gl[i] * factor) if factor != 0 else 0
+    if job.row_weight != NULL:
+        for i in range(n):
+            factor = job.row_weight[(first + i) // job.cols]
+            gm[i] = <real>(gm[i] * factor) if factor != 0 else 0
+            gl[i] = <real>(gl[i] * factor) if factor != 0 else 0
+    if job.dmu != NULL:
+        for i in range(padded):
+            gm[i] *= w
+            gl[i] *= w
+        memcpy(<real*>job.dmu + first, gm, n * sizeof(real))
+        memcpy(<real*>job.dlogvar + first, gl, n * sizeof(real))
+
+
+cdef inline double tile_sum(const real* el, Py_ssize_t n) noexcept nogil:
+    """Sum of n <= TILE elements; n a multiple of LANES, or few."""
+    cdef real acc[LANES]
+    cdef double total = 0
+    cdef Py_ssize_t i, whole = n // LANES * LANES
+    cdef int l
+    for l in range(LANES):
+        acc[l] = 0
+    for i in range(n // LANES):
+        for l in range(LANES):
+            acc[l] = acc[l] + el[i * LANES + l]
+    if whole:
+        for l in range(LANES):
+            total += acc[l]
+    for i in range(whole, n):
+        total += el[i]
+    return total
+
+
+cdef inline void latent_unit(const Latents* job, Py_ssize_t unit, const real* kind) noexcept nogil:
+    cdef real el[TILE]
+    cdef Py_ssize_t k = unit // job.units_a_sample, u = unit % job.units_a_sample
+    cdef Py_ssize_t first, stop, n, row, last, tile, i
+    cdef Py_ssize_t total = job.rows * job.cols
+    cdef double* columns
+    cdef double s
+    if job.sums == TOTAL:
+        first = u * CHUNK
+        n = min(<Py_ssize_t>CHUNK, total - first)
+        latent_tile(job, k, first, n, el, kind)
+        if k == 0:
+            job.partial[u] = tile_sum(el, round_up(n))
+        return
+    row = u * job.rows_a_unit
+    last = min(row + job.rows_a_unit, job.rows)
+    if job.sums == ROWS and job.cols <= TILE:
+        first = row * job.cols
+        latent_tile(job, k, first, last * job.cols - first, el, kind)
+        if k == 0:
+            for i in range(row, last):
+                job.partial[i] = tile_sum(el + (i - row) * job.cols, job.cols)
+        return
+    columns = job.partial + u * job.cols
+    if k == 0 and job.sums == COLUMNS:
+        for i in range(job.cols):
+            columns[i] = 0
+    while row < last:
+        s = 0
+        first = 0
+        while first < job.cols:
+            n = min(<Py_ssize_t>TILE, job.cols - first)
+            latent_tile(job, k, row * job.cols + first, n, el, kind)
+            if k == 0:
+                if job.sums == ROWS:
+                    s += tile_sum(el, n)
+                else:
+                    for i in range(n):
+                        columns[first + i] += el[i]
+            first += n
+        if k == 0 and job.sums == ROWS:
+            job.partial[row] = s
+        row += 1
+
+
+cdef inline void latent_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
+                              const real* kind) noexcept nogil:
+    """The units of one of `shares` workers."""
+    cdef Py_ssize_t unit
+    for unit in range(job.units * share // shares, job.units * (share + 1) // shares):
+        latent_unit(job, unit, kind)

@@ -1,0 +1,243 @@
+# Entries to the passes over latents: KL, reparameterisation and its backward.
+
+cimport numpy as cnp
+from cython.parallel cimport prange
+from libc.stdint cimport uint64_t
+from libc.stdlib cimport free
+
+from fastelbo._kernels.latent cimport (
+    COLUMNS, CHUNK, Latents, ROWS, Sums, TOTAL, allocate_partial, bind_latents, data_of, draw_noise,
+    gather, latent_share, plan_latents,
+)
+from fastelbo._kernels.operands cimport TILE, add_up, round_up
+from fastelbo._kernels.terms.gaussian cimport kl_between, kl_standard
+from fastelbo._kernels.terms.noise cimport BLOCK
+from fastelbo._kernels.terms.vecmath cimport real
+
+cnp.import_array()
+
+
+cdef void latents_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
+                        const real* kind) noexcept nogil:
+    latent_share(job, share, shares, kind)
+
+
+cdef const double* weights_of(cnp.ndarray a) noexcept:
+    return <const double*>data_of(a)
+
+
+def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndarray z,
+            cnp.ndarray dmu, cnp.ndarray dlogvar, double kl_weight, cnp.ndarray col_weight,
+            cnp.ndarray row_weight, double floor, double below, int sums, cnp.ndarray out,
+            int threads):
+    """z and the KL from the standard normal, one pass.
+
+    sums: 0 the total is returned; 1 rows go to out (B,); 2 columns go to out (L,). Weights are
+    float64 (L,) and (B,); see the fields of Latents for the rest.
+    """
+    cdef Latents job
+    cdef int t
+    cdef Py_ssize_t u, c
+    cdef double* columns
+    cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
+    bind_latents(&job, mu, logvar, noise, key, z, dmu, dlogvar, kl_weight)
+    job.col_weight = weights_of(col_weight)
+    job.row_weight = weights_of(row_weight)
+    job.floor = floor
+    job.below = below
+    job.sums = <Sums>sums
+    plan_latents(&job)
+    allocate_partial(&job, out if sums == ROWS else None)
+    try:
+        with nogil:
+            for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
+                            use_threads_if=threads > 1):
+                if single:
+                    latents_share(&job, t, threads, <const float*>NULL)
+                else:
+                    latents_share(&job, t, threads, <const double*>NULL)
+        if sums == TOTAL:
+            return add_up(job.partial, job.units_a_sample)
+        if sums == COLUMNS:
+            columns = <double*>cnp.PyArray_DATA(out)
+            for c in range(job.cols):
+                columns[c] = 0
+                for u in range(job.units_a_sample):
+                    columns[c] += job.partial[u * job.cols + c]
+    finally:
+        if sums != ROWS:
+            free(job.partial)
+
+
+# The backward pass ------------------------------------------------------------------------------
+
+cdef struct Backward:
+    Latents latents            # mu, logvar, noise or key, the gradients to write
+    const char* grad_z         # (K, B, L) contiguous
+    const char* z              # likewise, or NULL where noise or key gives sigma eps
+
+
+cdef void backward_tile(const Backward* job, Py_ssize_t first, Py_ssize_t n,
+                        const real* kind) noexcept nogil:
+    """Elements first .. first + n, over all samples."""
+    cdef const Latents* lat = &job.latents
+    cdef real mu_s[TILE]
+    cdef real lv_s[TILE]
+    cdef real gz_s[TILE]
+    cdef real z_s[TILE]
+    cdef real eps_s[TILE + 2 * BLOCK]
+    cdef real sigma[TILE]
+    cdef real kl_mu[TILE]
+    cdef real kl_lv[TILE]
+    cdef real gm[TILE]
+    cdef real gl[TILE]
+    cdef double sum_mu[TILE]
+    cdef double sum_lv[TILE]
+    cdef Py_ssize_t padded = round_up(n), i, k, flat, row_bytes = lat.cols * <Py_ssize_t>sizeof(real)
+    cdef const real* mu = gather(lat.mu, lat.mu_stride, lat.cols, first, n, padded, mu_s)
+    cdef const real* lv = gather(lat.logvar, lat.logvar_stride, lat.cols, first, n, padded, lv_s)
+    cdef const real* gz
+    cdef const real* z
+    cdef const real* eps
+    cdef double w = lat.weight
+    for i in range(padded):
+        kl_standard(mu[i], lv[i], &sigma[i], &kl_mu[i], &kl_lv[i])
+        sum_mu[i] = 0
+        sum_lv[i] = 0
+    for k in range(lat.samples):
+        flat = k * lat.rows * lat.cols + first
+        gz = gather(job.grad_z, row_bytes, lat.cols, flat, n, padded, gz_s)
+        if job.z != NULL:
+            z = gather(job.z, row_bytes, lat.cols, flat, n, padded, z_s)
+            for i in range(padded):
+                sum_mu[i] += gz[i]
+                sum_lv[i] += <real>0.5 * gz[i] * (z[i] - mu[i])
+        else:
+            if lat.draw:
+                eps = draw_noise(lat.key, flat, n, eps_s)
+            else:
+                eps = gather(lat.noise, row_bytes, lat.cols, flat, n, padded, eps_s)
+            for i in range(padded):
+                sum_mu[i] += gz[i]
+                sum_lv[i] += <real>0.5 * gz[i] * (sigma[i] * eps[i])
+    if lat.col_weight != NULL:
+        for i in range(n):
+            w = lat.col_weight[(first + i) % lat.cols]
+            if w != 0:
+                sum_mu[i] -= w * kl_mu[i]
+                sum_lv[i] -= w * kl_lv[i]
+    elif w != 0:
+        for i in range(padded):
+            sum_mu[i] -= w * kl_mu[i]
+            sum_lv[i] -= w * kl_lv[i]
+    for i in range(padded):
+        gm[i] = <real>sum_mu[i]
+        gl[i] = <real>sum_lv[i]
+    copy_out(<real*>lat.dmu + first, gm, n)
+    copy_out(<real*>lat.dlogvar + first, gl, n)
+
+
+cdef inline void copy_out(real* to, const real* source, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        to[i] = source[i]
+
+
+cdef void backward_share(const Backward* job, Py_ssize_t share, Py_ssize_t shares,
+                         const real* kind) noexcept nogil:
+    cdef Py_ssize_t unit, first, total = job.latents.rows * job.latents.cols
+    cdef Py_ssize_t units = job.latents.units_a_sample
+    for unit in range(units * share // shares, units * (share + 1) // shares):
+        first = unit * CHUNK
+        backward_tile(job, first, min(<Py_ssize_t>CHUNK, total - first), kind)
+
+
+def backward(cnp.ndarray grad_z, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray z,
+             cnp.ndarray noise, key, cnp.ndarray dmu, cnp.ndarray dlogvar, double kl_weight,
+             cnp.ndarray col_weight, int threads):
+    """Gradients of mu and logvar from that of z, minus kl_weight (or col_weight) times the KL's."""
+    cdef Backward job
+    cdef int t
+    cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
+    bind_latents(&job.latents, mu, logvar, noise, key, grad_z, dmu, dlogvar, kl_weight)
+    job.latents.col_weight = weights_of(col_weight)
+    plan_latents(&job.latents)
+    job.grad_z = data_of(grad_z)
+    job.z = data_of(z)
+    with nogil:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
+                        use_threads_if=threads > 1):
+            if single:
+                backward_share(&job, t, threads, <const float*>NULL)
+            else:
+                backward_share(&job, t, threads, <const double*>NULL)
+
+
+# KL between two diagonal Gaussians --------------------------------------------------------------
+
+cdef struct Between:
+    Py_ssize_t rows, cols
+    const char* operand[4]     # mu_q, logvar_q, mu_p, logvar_p
+    Py_ssize_t stride[4]
+    char* gradient[4]          # (B, L) contiguous; the first NULL: none wanted
+    double weight
+    double* partial            # (B,)
+
+
+cdef void between_rows(const Between* job, Py_ssize_t row, Py_ssize_t last,
+                       const real* kind) noexcept nogil:
+    cdef real room[4][TILE]
+    cdef real g[4][TILE]
+    cdef const real* p[4]
+    cdef real el[TILE]
+    cdef Py_ssize_t first, n, padded, i
+    cdef int k
+    cdef double s
+    cdef real w = <real>job.weight
+    while row < last:
+        s = 0
+        first = 0
+        while first < job.cols:
+            n = min(<Py_ssize_t>TILE, job.cols - first)
+            padded = round_up(n)
+            for k in range(4):
+                p[k] = gather(job.operand[k], job.stride[k], job.cols, row * job.cols + first, n,
+                              padded, room[k])
+            for i in range(padded):
+                el[i] = kl_between(p[0][i], p[1][i], p[2][i], p[3][i],
+                                   &g[0][i], &g[1][i], &g[2][i], &g[3][i])
+            for i in range(n):
+                s += el[i]
+            if job.gradient[0] != NULL:
+                for k in range(4):
+                    for i in range(padded):
+                        g[k][i] *= w
+                    copy_out(<real*>job.gradient[k] + row * job.cols + first, g[k], n)
+            first += n
+        job.partial[row] = s
+        row += 1
+
+
+def between(tuple operands, tuple gradients, double weight, cnp.ndarray rows, int threads):
+    """KL(q || p) of each row into rows (B,), and weight times the gradients where wanted."""
+    cdef Between job
+    cdef int k, t
+    cdef cnp.ndarray first = operands[0]
+    cdef bint single = cnp.PyArray_TYPE(first) == cnp.NPY_FLOAT
+    job.rows = cnp.PyArray_DIM(first, 0)
+    job.cols = cnp.PyArray_DIM(first, 1)
+    job.weight = weight
+    job.partial = <double*>cnp.PyArray_DATA(rows)
+    for k in range(4):
+        job.operand[k] = data_of(operands[k])
+        job.stride[k] = cnp.PyArray_STRIDE(<cnp.ndarray>operands[k], 0)
+        job.gradient[k] = NULL if gradients is None else data_of(gradients[k])
+    with nogil:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
+                        use_threads_if=threads > 1):
+            if single:
+                between_rows(&job, job.rows * t // threads, job.rows * (t + 1) // threads,
+                             <const float*>NULL)
+            else:
+                between_rows(&job, job.rows * t // threads, job.rows * (t + 1) // threads,
+                             <const double*>NULL)

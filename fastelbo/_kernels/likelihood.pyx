@@ -1,0 +1,287 @@
+# The pass over decoder outputs: log p(x | parameters), summed, with its gradients, and, in the
+# same parallel region, the pass over the latents: a whole ELBO.
+#
+# A unit of work is CHUNK elements of a run, or a whole row where a row is several runs. A unit goes
+# tile by tile: stage x and the parameters, apply the term lane by lane, write the gradients.
+
+cimport numpy as cnp
+from cython.parallel cimport prange
+from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from fastelbo._kernels.latent cimport (
+    Latents, ROWS, TOTAL, allocate_partial, bind_latents, latent_share, plan_latents,
+)
+from fastelbo._kernels.operands cimport (
+    LANES, MAX_OPERANDS, TILE, Operand, Shape, add_up, arrange, bind, round_up, run_at, stage,
+    stream, stream_fence,
+)
+from fastelbo._kernels.terms.likelihoods cimport (
+    BernoulliTerm, GaussianLogScaleTerm, GaussianTerm, SquaredErrorTerm, ValueAndGradient,
+    ValueOnly, gradients_of, log_prob, outside, parameters_of, term, wanted,
+)
+from fastelbo._kernels.terms.vecmath cimport real
+
+cnp.import_array()
+
+cdef enum:
+    CHUNK = 2048           # elements a unit
+    MAX_PARAMETERS = 3
+
+# Gradients of this many bytes are streamed past the caches.
+cdef Py_ssize_t STREAM_FROM = 8 << 20
+
+cdef struct Job:
+    int code               # which term: an index into TERMS
+    Shape shape
+    Operand x
+    Operand parameter[MAX_PARAMETERS]
+    Operand gradient[MAX_PARAMETERS]
+    int parameters, gradients      # gradients: 0, or those of the first so many parameters
+    bint streamed
+    double x_scale         # what x is multiplied by
+    double weight          # what the gradients are multiplied by
+    Py_ssize_t chunk       # elements of a run that a unit takes
+    Py_ssize_t chunks      # units a run
+    Py_ssize_t units
+    double* partial        # (units,)
+    bint* found_outside
+
+
+# Plain functions around the inline ones: one copy each, where inlining would make dozens.
+cdef const real* staged(const Operand* op, const char* run, Py_ssize_t first, Py_ssize_t n,
+                        Py_ssize_t padded, real* buffer) noexcept nogil:
+    return stage(op, run, first, n, padded, buffer)
+
+
+cdef void put(real* to, real* source, Py_ssize_t n, bint streamed) noexcept nogil:
+    if streamed and ((<uintptr_t>to | <uintptr_t>(n * sizeof(real))) & 63) == 0:
+        stream(to, source, n * sizeof(real))
+    else:
+        memcpy(to, source, n * sizeof(real))
+
+
+cdef void latents_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
+                        const real* kind) noexcept nogil:
+    latent_share(job, share, shares, kind)
+
+
+cdef inline void run_tile(const term* tag, const wanted* want, const real* restrict x,
+                          const real* restrict a, const real* restrict b, const real* restrict c,
+                          real* restrict ga, real* restrict gb, real* restrict gc,
+                          Py_ssize_t n, Py_ssize_t valid, bint padded, real x_scale, real weight,
+                          double* restrict total, real* restrict bad) noexcept nogil:
+    """n <= TILE elements, a multiple of LANES; `padded` (a constant): the first `valid` count."""
+    cdef real acc[LANES]
+    cdef real v, xs, da, db, dc
+    cdef Py_ssize_t i, j
+    cdef int l
+    for l in range(LANES):
+        acc[l] = 0
+    for i in range(n // LANES):
+        j = i * LANES
+        for l in range(LANES):
+            xs = x[j + l] * x_scale
+            v = log_prob(tag, xs, a[j + l], b[j + l] if parameters_of(tag) > 1 else <real>0,
+                         c[j + l] if parameters_of(tag) > 2 else <real>0, &da, &db, &dc)
+            if padded:
+                v = v if j + l < valid else <real>0
+            acc[l] = acc[l] + v
+            bad[l] = <real>1 if outside(tag, xs) else bad[l]
+            if wanted is ValueAndGradient:
+                ga[j + l] = da * weight
+                if gradients_of(tag) > 1:
+                    gb[j + l] = db * weight
+                if gradients_of(tag) > 2:
+                    gc[j + l] = dc * weight
+    for l in range(LANES):
+        total[l] += acc[l]
+
+
+cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssize_t index,
+                     Py_ssize_t first, Py_ssize_t stop, real* bad) noexcept nogil:
+    """Elements first .. stop of run number `index`."""
+    cdef real x_s[TILE]
+    cdef real p_s[MAX_PARAMETERS][TILE]
+    cdef real room[MAX_PARAMETERS * TILE + 16]
+    cdef real* g_s = <real*>((<uintptr_t>room + 63) & ~<uintptr_t>63)          # whole cache lines
+    cdef const char* xr = run_at(&job.x, &job.shape, index)
+    cdef const char* pr[MAX_PARAMETERS]
+    cdef real* gr[MAX_PARAMETERS]
+    cdef const real* x
+    cdef const real* p[MAX_PARAMETERS]
+    cdef real* g[MAX_PARAMETERS]
+    cdef double total[LANES]
+    cdef double s = 0
+    cdef real weight = <real>job.weight, x_scale = <real>job.x_scale
+    cdef Py_ssize_t n, padded
+    cdef int i, l
+    for i in range(MAX_PARAMETERS):
+        p[i] = NULL
+        g[i] = NULL
+    for i in range(parameters_of(tag)):
+        pr[i] = run_at(&job.parameter[i], &job.shape, index)
+    if wanted is ValueAndGradient:
+        for i in range(gradients_of(tag)):
+            gr[i] = <real*>run_at(&job.gradient[i], &job.shape, index)
+    for l in range(LANES):
+        total[l] = 0
+    while first < stop:
+        n = min(<Py_ssize_t>TILE, stop - first)
+        if n > LANES:
+            n = n // LANES * LANES                     # what is left over makes a tile of its own
+        padded = round_up(n)
+        x = staged(&job.x, xr, first, n, padded, x_s)
+        for i in range(parameters_of(tag)):
+            p[i] = staged(&job.parameter[i], pr[i], first, n, padded, p_s[i])
+        if wanted is ValueAndGradient:
+            for i in range(gradients_of(tag)):
+                g[i] = gr[i] + first if n == padded and not job.streamed else g_s + i * TILE
+        if n == padded:
+            run_tile(tag, want, x, p[0], p[1], p[2], g[0], g[1], g[2], n, n, False,
+                     x_scale, weight, total, bad)
+        else:
+            run_tile(tag, want, x, p[0], p[1], p[2], g[0], g[1], g[2], padded, n, True,
+                     x_scale, weight, total, bad)
+        if wanted is ValueAndGradient:
+            for i in range(gradients_of(tag)):
+                if g[i] != gr[i] + first:
+                    put(gr[i] + first, g[i], n, job.streamed)
+        first += n
+    for l in range(LANES):
+        s += total[l]
+    return s
+
+
+cdef inline void run_share(const term* tag, const wanted* want, const Job* job, Py_ssize_t share,
+                           Py_ssize_t shares, const real* kind) noexcept nogil:
+    """The units of one of `shares` workers."""
+    cdef real bad[LANES]
+    cdef Py_ssize_t unit, first, segment, index
+    cdef double s
+    cdef int l
+    for l in range(LANES):
+        bad[l] = 0
+    for unit in range(job.units * share // shares, job.units * (share + 1) // shares):
+        s = 0
+        index = unit // job.chunks
+        first = (unit - index * job.chunks) * CHUNK
+        for segment in range(job.shape.segments):
+            s += run_unit(tag, want, job, index * job.shape.segments + segment, first,
+                          min(first + job.chunk, job.shape.run), bad)
+        job.partial[unit] = s
+    for l in range(LANES):
+        if bad[l] != 0:
+            job.found_outside[0] = True
+    if job.streamed:
+        stream_fence()
+
+
+cdef inline void run_term(const term* tag, const Job* job, Py_ssize_t share, Py_ssize_t shares,
+                          const real* kind) noexcept nogil:
+    if job.gradients > 0:
+        run_share(tag, <const ValueAndGradient*>NULL, job, share, shares, kind)
+    else:
+        run_share(tag, <const ValueOnly*>NULL, job, share, shares, kind)
+
+
+cdef void likelihood_share(const Job* job, Py_ssize_t share, Py_ssize_t shares,
+                           const real* kind) noexcept nogil:
+    """The share of a worker, with the term that the job names (`likelihoods.py` has the codes)."""
+    if job.code == 0:
+        run_term(<const SquaredErrorTerm*>NULL, job, share, shares, kind)
+    elif job.code == 1:
+        run_term(<const GaussianTerm*>NULL, job, share, shares, kind)
+    elif job.code == 2:
+        run_term(<const GaussianLogScaleTerm*>NULL, job, share, shares, kind)
+    elif job.code == 3:
+        run_term(<const BernoulliTerm*>NULL, job, share, shares, kind)
+
+
+cdef inline void region(const Job* job, const Latents* latents, int threads,
+                        const real* kind) noexcept nogil:
+    """One parallel region over both passes; a worker takes its share of each."""
+    cdef int t
+    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
+                    use_threads_if=threads > 1):
+        latents_share(latents, t, threads, kind)
+        likelihood_share(job, t, threads, kind)
+
+
+def evaluate(int code, cnp.ndarray x, tuple parameters, tuple gradients, double x_scale,
+             double weight, int batch_axes, cnp.ndarray row_values,
+             cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key,
+             cnp.ndarray z, cnp.ndarray dmu, cnp.ndarray dlogvar, double kl_weight,
+             cnp.ndarray row_kl, int threads):
+    """log p(x | parameters) and, unless mu is None, the KL of the latents and their z.
+
+    Arrays come checked: x and parameters broadcast to one shape, batch first, parameters in the
+    dtype of the pass; gradients (None: none wanted) in that shape. With row_values (and row_kl) a
+    value per row is written there, else the totals are summed.
+
+    Returns (log_prob, kl, whether some x was outside the domain).
+    """
+    cdef Job job
+    cdef Latents latents
+    cdef Operand* ops[MAX_OPERANDS]
+    cdef list arrays = [x]
+    cdef bint single = cnp.PyArray_TYPE(<cnp.ndarray>parameters[0]) == cnp.NPY_FLOAT
+    cdef bint by_row = row_values is not None, found = False
+    cdef int i, n = 0
+    cdef Py_ssize_t k
+    cdef double value = 0, kl = 0
+    cdef double* out
+    ops[n] = &job.x
+    bind(ops[n], x, single)
+    n += 1
+    job.parameters = <int>len(parameters)
+    job.gradients = 0 if gradients is None else <int>len(gradients)
+    for i in range(job.parameters):
+        arrays.append(parameters[i])
+        ops[n] = &job.parameter[i]
+        bind(ops[n], parameters[i], single)
+        n += 1
+    for i in range(job.gradients):
+        arrays.append(gradients[i])
+        ops[n] = &job.gradient[i]
+        bind(ops[n], gradients[i], single)
+        n += 1
+    arrange(&job.shape, ops, arrays, n, batch_axes, by_row)
+    job.code = code
+    job.x_scale = x_scale
+    job.weight = weight
+    job.streamed = job.gradients > 0 and cnp.PyArray_NBYTES(<cnp.ndarray>gradients[0]) >= STREAM_FROM
+    job.chunk = CHUNK if job.shape.segments == 1 else job.shape.run
+    job.chunks = max(<Py_ssize_t>1, (job.shape.run + CHUNK - 1) // CHUNK) if job.shape.segments == 1 else 1
+    job.units = job.shape.rows * job.chunks
+    job.found_outside = &found
+    job.partial = <double*>malloc(max(<Py_ssize_t>1, job.units) * sizeof(double))
+    if job.partial == NULL:
+        raise MemoryError()
+    latents.units = 0
+    latents.partial = NULL
+    try:
+        if mu is not None:
+            bind_latents(&latents, mu, logvar, noise, key, z, dmu, dlogvar, kl_weight)
+            latents.sums = ROWS if by_row else TOTAL
+            plan_latents(&latents)
+            allocate_partial(&latents, row_kl)
+        with nogil:
+            if single:
+                region(&job, &latents, threads, <const float*>NULL)
+            else:
+                region(&job, &latents, threads, <const double*>NULL)
+        if by_row:
+            out = <double*>cnp.PyArray_DATA(row_values)
+            for k in range(job.shape.rows):
+                out[k] = add_up(job.partial + k * job.chunks, job.chunks)
+        else:
+            value = add_up(job.partial, job.units)
+            if mu is not None:
+                kl = add_up(latents.partial, latents.units_a_sample)
+        return value, kl, found
+    finally:
+        free(job.partial)
+        if mu is not None and row_kl is None:
+            free(latents.partial)

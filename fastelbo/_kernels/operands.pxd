@@ -1,0 +1,256 @@
+# How the passes see arrays: runs of contiguous elements, cut into tiles that fit in L1.
+#
+# A pass works on operands of one common shape. Trailing axes along which every operand is
+# contiguous form the RUN; the axes before it are OUTER, and each operand has a byte stride (zero
+# where it is broadcast) for each of them. Contiguous arrays have no outer axes at all, or, if one
+# result per row is wanted, just the batch.
+#
+# A TILE is what a term is applied to at once. Its operands are either read in place or, where they
+# need something first (another dtype, a scalar spread out, a padded end), staged in L1.
+
+cimport numpy as cnp
+from libc.stdint cimport (
+    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t,
+)
+from libc.string cimport memcpy
+
+from fastelbo._kernels.terms.vecmath cimport real
+
+cdef enum:
+    LANES = 32             # elements a lane loop takes at once: a fixed order of summation
+    TILE = 512             # elements a tile, a multiple of LANES
+    MAX_OUTER = 8          # outer axes; _arrays copies what has more
+    MAX_OPERANDS = 8
+
+cdef enum:                 # what holds an operand's elements; NATIVE is the dtype of the pass
+    NATIVE = 0
+    UINT8 = 1
+    INT8 = 2
+    UINT16 = 3
+    INT16 = 4
+    UINT32 = 5
+    INT32 = 6
+    UINT64 = 7
+    INT64 = 8
+    FLOAT32 = 9
+    FLOAT64 = 10
+
+cdef struct Operand:
+    char* data
+    int storage
+    int spread             # 1: one value for the whole run
+    Py_ssize_t itemsize
+    Py_ssize_t strides[MAX_OUTER]
+
+cdef struct Shape:
+    int outer              # number of outer axes
+    Py_ssize_t extent[MAX_OUTER]
+    Py_ssize_t run         # contiguous elements
+    Py_ssize_t rows        # outer positions that get a result of their own
+    Py_ssize_t segments    # runs a row
+
+
+cdef inline int storage_of(cnp.ndarray a, bint single) noexcept:
+    """The storage code of an array, -1 if passes cannot read its dtype."""
+    cdef int t = cnp.PyArray_TYPE(a)
+    if t == cnp.NPY_FLOAT:
+        return NATIVE if single else FLOAT32
+    if t == cnp.NPY_DOUBLE:
+        return FLOAT64 if single else NATIVE
+    if t == cnp.NPY_BOOL or t == cnp.NPY_UINT8:
+        return UINT8
+    if t == cnp.NPY_INT8:
+        return INT8
+    if t == cnp.NPY_UINT16:
+        return UINT16
+    if t == cnp.NPY_INT16:
+        return INT16
+    if cnp.PyArray_ITEMSIZE(a) == 4:
+        return INT32 if cnp.PyArray_ISSIGNED(a) else UINT32
+    return INT64 if cnp.PyArray_ISSIGNED(a) else UINT64
+
+
+cdef inline void bind(Operand* op, cnp.ndarray a, bint single) noexcept:
+    """Point an operand at an array; `arrange` completes it."""
+    op.data = <char*>cnp.PyArray_DATA(a)
+    op.storage = storage_of(a, single)
+    op.itemsize = cnp.PyArray_ITEMSIZE(a)
+
+
+cdef inline int arrange(Shape* shape, Operand** ops, list arrays, int n, int batch_axes,
+                        bint by_row) except -1:
+    """Split the common shape of `arrays` (broadcast already: equal ndim) into outer axes and a run.
+
+    by_row keeps the first batch_axes axes outer, so that each gets a result of its own.
+    """
+    cdef cnp.ndarray first = arrays[0]
+    cdef int ndim = cnp.PyArray_NDIM(first)
+    cdef int axis = ndim, stop = batch_axes if by_row else 0, k, d
+    cdef Py_ssize_t run = 1, extent, stride
+    cdef bint joins
+    for k in range(n):
+        ops[k].spread = 1
+    while axis > stop:
+        extent = cnp.PyArray_DIM(first, axis - 1)
+        joins = True
+        for k in range(n):
+            stride = cnp.PyArray_STRIDE(<cnp.ndarray>arrays[k], axis - 1)
+            if extent == 1:
+                continue
+            if run == 1:                                         # nothing has been joined yet
+                joins = joins and (stride == ops[k].itemsize or stride == 0)
+            elif ops[k].spread:
+                joins = joins and stride == 0
+            else:
+                joins = joins and stride == run * ops[k].itemsize
+        if not joins:
+            break
+        if extent != 1:
+            for k in range(n):
+                if cnp.PyArray_STRIDE(<cnp.ndarray>arrays[k], axis - 1) != 0:
+                    ops[k].spread = 0
+        run *= extent
+        axis -= 1
+    shape.run = run
+    shape.outer = 0
+    shape.rows = 1
+    shape.segments = 1
+    for d in range(axis):
+        extent = cnp.PyArray_DIM(first, d)
+        if d < batch_axes:
+            shape.rows *= extent
+        else:
+            shape.segments *= extent
+        if extent == 1:
+            continue
+        if shape.outer == MAX_OUTER:
+            raise ValueError("arrays of more than 8 strided axes are not supported")
+        shape.extent[shape.outer] = extent
+        for k in range(n):
+            ops[k].strides[shape.outer] = cnp.PyArray_STRIDE(<cnp.ndarray>arrays[k], d)
+        shape.outer += 1
+    return 0
+
+
+cdef inline char* run_at(const Operand* op, const Shape* shape, Py_ssize_t index) noexcept nogil:
+    """Where run number `index` of an operand starts."""
+    cdef char* p = op.data
+    cdef int d
+    for d in range(shape.outer - 1, -1, -1):
+        p += (index % shape.extent[d]) * op.strides[d]
+        index = index // shape.extent[d]
+    return p
+
+
+cdef inline void convert(const char* source, int storage, real* out, Py_ssize_t n) noexcept nogil:
+    """n contiguous elements of any storage into the dtype of the pass."""
+    cdef Py_ssize_t i
+    if storage == NATIVE:
+        memcpy(out, source, n * sizeof(real))
+    elif storage == UINT8:
+        for i in range(n):
+            out[i] = <real>(<const uint8_t*>source)[i]
+    elif storage == INT8:
+        for i in range(n):
+            out[i] = <real>(<const int8_t*>source)[i]
+    elif storage == UINT16:
+        for i in range(n):
+            out[i] = <real>(<const uint16_t*>source)[i]
+    elif storage == INT16:
+        for i in range(n):
+            out[i] = <real>(<const int16_t*>source)[i]
+    elif storage == UINT32:
+        for i in range(n):
+            out[i] = <real>(<const uint32_t*>source)[i]
+    elif storage == INT32:
+        for i in range(n):
+            out[i] = <real>(<const int32_t*>source)[i]
+    elif storage == UINT64:
+        for i in range(n):
+            out[i] = <real>(<const uint64_t*>source)[i]
+    elif storage == INT64:
+        for i in range(n):
+            out[i] = <real>(<const int64_t*>source)[i]
+    elif storage == FLOAT32:
+        for i in range(n):
+            out[i] = <real>(<const float*>source)[i]
+    else:
+        for i in range(n):
+            out[i] = <real>(<const double*>source)[i]
+
+
+cdef inline const real* stage(const Operand* op, const char* run, Py_ssize_t first, Py_ssize_t n,
+                              Py_ssize_t padded, real* buffer) noexcept nogil:
+    """Elements first .. first + n of a run, followed by padding up to `padded`.
+
+    In place where the storage allows it, else in `buffer`; the padding repeats the last element,
+    so that it lies in the domain of the term.
+    """
+    cdef Py_ssize_t i
+    if op.spread:
+        convert(run, op.storage, buffer, 1)
+        for i in range(1, padded):
+            buffer[i] = buffer[0]
+        return buffer
+    if op.storage == NATIVE and n == padded:
+        return <const real*>run + first
+    convert(run + first * op.itemsize, op.storage, buffer, n)
+    for i in range(n, padded):
+        buffer[i] = buffer[n - 1]
+    return buffer
+
+
+cdef inline Py_ssize_t round_up(Py_ssize_t n) noexcept nogil:
+    return (n + LANES - 1) // LANES * LANES
+
+
+cdef inline double add_up(const double* values, Py_ssize_t n) noexcept nogil:
+    """Pairwise sum in a fixed order."""
+    cdef double s[64]
+    cdef Py_ssize_t i = 0, k
+    cdef int depth = 0
+    while i < n:                           # a binary counter of partial sums, one a power of two
+        s[depth] = values[i]
+        depth += 1
+        i += 1
+        k = i
+        while k & 1 == 0:
+            depth -= 1
+            s[depth - 1] += s[depth]
+            k >>= 1
+    if depth == 0:
+        return 0.0
+    while depth > 1:
+        depth -= 1
+        s[depth - 1] += s[depth]
+    return s[0]
+
+
+# Streaming stores: a gradient larger than the caches is written past them, which saves reading
+# each line before it is overwritten.
+cdef extern from *:
+    """
+    #if defined(__SSE2__)
+    #include <immintrin.h>
+    /* n bytes, a multiple of 64; both ends aligned to 64 */
+    static CYTHON_INLINE void fe_stream(void *to, const void *from, Py_ssize_t n) {
+        char *t = (char *)to; const char *f = (const char *)from;
+        for (Py_ssize_t i = 0; i < n; i += 64) {
+    #if defined(__AVX512F__)
+            _mm512_stream_si512((__m512i *)(t + i), _mm512_load_si512((const __m512i *)(f + i)));
+    #else
+            _mm_stream_si128((__m128i *)(t + i), _mm_load_si128((const __m128i *)(f + i)));
+            _mm_stream_si128((__m128i *)(t + i + 16), _mm_load_si128((const __m128i *)(f + i + 16)));
+            _mm_stream_si128((__m128i *)(t + i + 32), _mm_load_si128((const __m128i *)(f + i + 32)));
+            _mm_stream_si128((__m128i *)(t + i + 48), _mm_load_si128((const __m128i *)(f + i + 48)));
+    #endif
+        }
+    }
+    static CYTHON_INLINE void fe_stream_fence(void) { _mm_sfence(); }
+    #else
+    static CYTHON_INLINE void fe_stream(void *to, const void *from, Py_ssize_t n) { memcpy(to, from, n); }
+    static CYTHON_INLINE void fe_stream_fence(void) {}
+    #endif
+    """
+    void stream "fe_stream"(void* to, const void* source, Py_ssize_t n) noexcept nogil
+    void stream_fence "fe_stream_fence"() noexcept nogil

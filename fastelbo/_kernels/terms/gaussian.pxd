@@ -1,0 +1,30 @@
+# Terms of diagonal Gaussians: one latent dimension of one sample.
+
+from fastelbo._kernels.terms.vecmath cimport exp, exp_minus_one, real
+
+
+cdef inline real kl_standard(real mu, real logvar, real* sigma, real* dmu, real* dlogvar) noexcept nogil:
+    """KL(N(mu, e^logvar) || N(0, 1)) = (mu^2 + e^logvar - 1 - logvar) / 2, and sigma.
+
+    From one exponential, that of h = logvar / 2: with s = e^h - 1 and q = e^h - 1 - h,
+    e^logvar - 1 = s (s + 2) and e^logvar - 1 - logvar = s^2 + 2 q, both free of cancellation.
+    """
+    cdef real s, q
+    exp_minus_one(logvar * <real>0.5, sigma, &s, &q)
+    dmu[0] = mu
+    dlogvar[0] = <real>0.5 * (s * (s + <real>2.0))
+    return <real>0.5 * (mu * mu + (s * s + <real>2.0 * q))
+
+
+cdef inline real kl_between(real mu_q, real logvar_q, real mu_p, real logvar_p,
+                            real* dmu_q, real* dlogvar_q, real* dmu_p, real* dlogvar_p) noexcept nogil:
+    """KL(N(mu_q, e^logvar_q) || N(mu_p, e^logvar_p)), as above with the ratio of variances."""
+    cdef real ratio, s, q, d, precision
+    exp_minus_one((logvar_q - logvar_p) * <real>0.5, &ratio, &s, &q)
+    precision = exp(-logvar_p)
+    d = mu_q - mu_p
+    dmu_q[0] = d * precision
+    dmu_p[0] = -dmu_q[0]
+    dlogvar_q[0] = <real>0.5 * (s * (s + <real>2.0))
+    dlogvar_p[0] = -(dlogvar_q[0] + <real>0.5 * (d * dmu_q[0]))
+    return <real>0.5 * (d * dmu_q[0] + (s * s + <real>2.0 * q))

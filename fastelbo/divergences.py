@@ -1,0 +1,329 @@
+"""KL divergences between Gaussians, with the floors known as free bits."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastelbo import _arrays, _builds
+from fastelbo._threads import threads_for
+from fastelbo.likelihoods import check_reduction
+
+_kernels = _builds.kernels("latent")
+TOTAL, ROWS, COLUMNS = range(3)
+
+#: An element of a latent pass costs about this many of a squared error.
+LATENT_COST = 8
+
+
+class GaussianGrad(NamedTuple):
+    """Gradients for the parameters of a diagonal Gaussian, each (B, L)."""
+
+    mu: np.ndarray
+    logvar: np.ndarray
+
+
+class KlNormalGrad(NamedTuple):
+    """Gradients for the parameters of two diagonal Gaussians, each (B, L)."""
+
+    mu_q: np.ndarray
+    logvar_q: np.ndarray
+    mu_p: np.ndarray
+    logvar_p: np.ndarray
+
+
+class FreeBits:
+    """A floor under the KL, below which it costs nothing to use the latents.
+
+    Parameters
+    ----------
+    threshold : float
+        lambda >= 0, in nats.
+    granularity : {"dimension", "sample", "total"}, optional
+        What is floored: the batch mean of each latent dimension [1]_; each dimension of each
+        sample; the sum over the dimensions of each sample.
+    below : {"floor", "zero"}, optional
+        What counts for a KL at or below the threshold: the threshold, or nothing. The gradient is
+        zero there either way.
+
+    References
+    ----------
+    .. [1] Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling. Improved variational inference
+       with inverse autoregressive flow. NeurIPS 2016.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> floor = fastelbo.FreeBits(0.5, granularity="total")
+    >>> fastelbo.kl_standard_normal([[0.0, 0.0]], [[0.0, 0.0]], free_bits=floor)
+    0.5
+    """
+
+    def __init__(self, threshold, *, granularity="dimension", below="floor"):
+        self.threshold = float(threshold)
+        if not 0 <= self.threshold < float("inf"):
+            raise ValueError(f"free bits must be finite and not negative, got {threshold}")
+        if granularity not in ("dimension", "sample", "total"):
+            raise ValueError(
+                f'granularity must be "dimension", "sample" or "total", got {granularity!r}'
+            )
+        if below not in ("floor", "zero"):
+            raise ValueError(f'below must be "floor" or "zero", got {below!r}')
+        self.granularity = granularity
+        self.below = below
+
+    @property
+    def _value_below(self):
+        return self.threshold if self.below == "floor" else 0.0
+
+    def __repr__(self):
+        return (
+            f"FreeBits({self.threshold}, granularity={self.granularity!r}, below={self.below!r})"
+        )
+
+
+def as_free_bits(free_bits):
+    """A FreeBits from a number or a FreeBits; None where there is no floor."""
+    if isinstance(free_bits, FreeBits):
+        return free_bits if free_bits.threshold > 0 else None
+    try:
+        threshold = float(free_bits)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"free_bits must be a number or a FreeBits, got {type(free_bits).__name__}"
+        ) from None
+    floor = FreeBits(threshold)
+    return floor if threshold else None
+
+
+def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, threads):
+    """KL of checked latents: its total over the batch, or (B,) by_row; z and gradients on the way.
+
+    gradients is a pair of arrays to fill with weight * dKL, or None.
+    """
+    dmu, dlogvar = gradients if gradients is not None else (None, None)
+    batch, dims = mu.shape
+
+    def run(sums, out=None, *, noise=noise, key=key, z=z, grad=True, cols=None, rows=None, floor=0.0):
+        return _kernels.latents(
+            mu,
+            logvar,
+            noise,
+            key,
+            z,
+            dmu if grad else None,
+            dlogvar if grad else None,
+            weight,
+            cols,
+            rows,
+            floor,
+            free_bits._value_below if floor else 0.0,
+            sums,
+            out,
+            threads,
+        )
+
+    drawn = {"noise": None, "key": None, "z": None}  # a later pass leaves z alone
+    if free_bits is None or free_bits.granularity == "sample":
+        floor = free_bits.threshold if free_bits else 0.0
+        if not by_row:
+            return run(TOTAL, floor=floor)
+        values = np.empty(batch)
+        run(ROWS, values, floor=floor)
+        return values
+    if free_bits.granularity == "total":
+        values = np.empty(batch)
+        run(ROWS, values, grad=False)
+        keep = ~(values <= free_bits.threshold)
+        if gradients is not None:
+            run(TOTAL, rows=keep.astype(np.float64), **drawn)
+        values = np.where(keep, values, free_bits._value_below)
+        return values if by_row else float(values.sum())
+    columns = np.empty(dims)
+    run(COLUMNS, columns, grad=False)
+    columns /= batch
+    keep = ~(columns <= free_bits.threshold)
+    floored = float((~keep).sum()) * free_bits._value_below
+    cols = keep.astype(np.float64)
+    if by_row:
+        values = np.empty(batch)
+        run(ROWS, values, cols=cols, **drawn)
+        return values + floored
+    if gradients is not None:
+        run(TOTAL, cols=cols, **drawn)
+    return batch * (float(columns[keep].sum()) + floored)
+
+
+def _standard(mu, logvar, free_bits, reduction, num_threads, out, with_gradient):
+    check_reduction(reduction)
+    free_bits = as_free_bits(free_bits)
+    mu, logvar = _arrays.latents(mu, logvar)
+    batch = mu.shape[0]
+    gradients = None
+    if with_gradient:
+        single = mu.dtype.itemsize == 4
+        shapes = (mu.shape, mu.shape)
+        gradients = GaussianGrad(
+            *_arrays.checked_outs(out, shapes, single, (mu, logvar), ("mu", "logvar"))
+        )
+    weight = 1.0 / batch if reduction == "mean" else 1.0
+    value = kl_pass(
+        mu,
+        logvar,
+        None,
+        None,
+        None,
+        gradients,
+        weight,
+        free_bits,
+        reduction == "none",
+        threads_for(mu.size * LATENT_COST, num_threads),
+    )
+    if reduction == "mean":
+        value /= batch
+    return (value, gradients) if with_gradient else value
+
+
+def kl_standard_normal(mu, logvar, *, free_bits=0.0, reduction="mean", num_threads=None):
+    """KL(N(mu, diag(e^logvar)) || N(0, I)) = 0.5 sum(mu^2 + e^logvar - 1 - logvar).
+
+    Free of cancellation near mu = logvar = 0, where the plain formula loses its digits.
+
+    Parameters
+    ----------
+    mu, logvar : array_like, shape (B, L)
+    free_bits : float or FreeBits, optional
+        A floor under the KL, by latent dimension if a number.
+    reduction : {"mean", "sum", "none"}
+        Over the batch.
+    num_threads : int, optional
+
+    Returns
+    -------
+    float, or ndarray of shape (B,) for ``reduction="none"``
+        In nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, the batch is empty or an option is unknown.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> fastelbo.kl_standard_normal([[1.0, 1.0]], [[0.0, 0.0]])
+    1.0
+    """
+    return _standard(mu, logvar, free_bits, reduction, num_threads, None, False)
+
+
+def kl_standard_normal_and_grad(
+    mu, logvar, *, free_bits=0.0, reduction="mean", out=None, num_threads=None
+):
+    """:func:`kl_standard_normal` and its gradients in one pass.
+
+    Parameters
+    ----------
+    mu, logvar, free_bits, reduction, num_threads
+        As in :func:`kl_standard_normal`.
+    out : tuple of two ndarray, optional
+        Where to write the gradients of mu and logvar.
+
+    Returns
+    -------
+    value : float or ndarray of shape (B,)
+    gradients : GaussianGrad
+        Gradient of the value with respect to mu and logvar (with ``reduction="none"``, of each
+        sample's own value).
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> value, grad = fastelbo.kl_standard_normal_and_grad([[2.0]], [[0.0]])
+    >>> value, grad.mu, grad.logvar
+    (2.0, array([[2.]]), array([[0.]]))
+    """
+    return _standard(mu, logvar, free_bits, reduction, num_threads, out, True)
+
+
+_NAMES = ("mu_q", "logvar_q", "mu_p", "logvar_p")
+
+
+def _between(arguments, reduction, num_threads, out, with_gradient):
+    check_reduction(reduction)
+    q = _arrays.latents(*arguments[:2], *_NAMES[:2])
+    p = _arrays.latents(*arguments[2:], *_NAMES[2:])
+    if q[0].shape != p[0].shape:
+        raise _arrays.shape_error("mu_p", p[0].shape, f"that of mu_q, {q[0].shape}")
+    single = _arrays.computes_in_float32((*q, *p))
+    operands = tuple(_arrays.in_dtype(a, single) for a in (*q, *p))
+    batch, _ = shape = q[0].shape
+    gradients = None
+    if with_gradient:
+        gradients = KlNormalGrad(
+            *_arrays.checked_outs(out, [shape] * 4, single, operands, _NAMES)
+        )
+    weight = 1.0 / batch if reduction == "mean" else 1.0
+    values = np.empty(batch)
+    threads = threads_for(q[0].size * LATENT_COST, num_threads)
+    _kernels.between(operands, gradients, weight, values, threads)
+    if reduction != "none":
+        values = float(values.sum()) * weight
+    return (values, gradients) if with_gradient else values
+
+
+def kl_normal(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean", num_threads=None):
+    """KL(N(mu_q, diag(e^logvar_q)) || N(mu_p, diag(e^logvar_p))).
+
+    Parameters
+    ----------
+    mu_q, logvar_q, mu_p, logvar_p : array_like, shape (B, L)
+        A prior shared by the batch can be passed as ``np.broadcast_to(mu_p, (B, L))``: it is not
+        copied.
+    reduction : {"mean", "sum", "none"}
+        Over the batch.
+    num_threads : int, optional
+
+    Returns
+    -------
+    float, or ndarray of shape (B,) for ``reduction="none"``
+        In nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, the batch is empty or an option is unknown.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> fastelbo.kl_normal([[3.0]], [[0.0]], [[1.0]], [[0.0]])
+    2.0
+    """
+    return _between((mu_q, logvar_q, mu_p, logvar_p), reduction, num_threads, None, False)
+
+
+def kl_normal_and_grad(
+    mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean", out=None, num_threads=None
+):
+    """:func:`kl_normal` and its four gradients in one pass.
+
+    Parameters
+    ----------
+    mu_q, logvar_q, mu_p, logvar_p, reduction, num_threads
+        As in :func:`kl_normal`.
+    out : tuple of four ndarray, optional
+        Where to write the gradients.
+
+    Returns
+    -------
+    value : float or ndarray of shape (B,)
+    gradients : KlNormalGrad
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> value, grad = fastelbo.kl_normal_and_grad([[3.0]], [[0.0]], [[1.0]], [[0.0]])
+    >>> grad.mu_q, grad.mu_p
+    (array([[2.]]), array([[-2.]]))
+    """
+    return _between((mu_q, logvar_q, mu_p, logvar_p), reduction, num_threads, out, True)

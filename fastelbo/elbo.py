@@ -1,0 +1,332 @@
+"""The evidence lower bound, value and gradient."""
+
+from operator import index
+from typing import NamedTuple
+
+import numpy as np
+
+from fastelbo import _arrays
+from fastelbo._threads import threads_for
+from fastelbo.divergences import LATENT_COST, as_free_bits, kl_pass
+from fastelbo.likelihoods import (
+    NO_LATENTS,
+    REDUCTIONS,
+    Likelihood,
+    SquaredError,
+    check_reduction,
+)
+from fastelbo.posterior import noise_source
+
+_SQUARED_ERROR = SquaredError()
+
+
+class ElboResult(NamedTuple):
+    """The parts of an ELBO, in nats: floats, or (B,) arrays for ``reduction="none"``."""
+
+    elbo: float | np.ndarray
+    reconstruction: float | np.ndarray
+    kl: float | np.ndarray
+    z: np.ndarray | None
+
+
+class ElboGrad(NamedTuple):
+    """Gradients of an ELBO; x_recon is a tuple where the decoder has several outputs."""
+
+    mu: np.ndarray
+    logvar: np.ndarray
+    x_recon: np.ndarray | tuple[np.ndarray, ...]
+
+
+
+def _objective(
+    x,
+    mu,
+    logvar,
+    x_recon,
+    likelihood,
+    beta,
+    free_bits,
+    rng,
+    noise,
+    reduction,
+    num_threads,
+    out=None,
+    with_gradient=False,
+):
+    if reduction not in REDUCTIONS:
+        check_reduction(reduction)
+    if not isinstance(likelihood, Likelihood):
+        raise TypeError(f"likelihood must be a Likelihood, got {likelihood!r}")
+    beta = float(beta)
+    floor = None if free_bits == 0.0 else as_free_bits(free_bits)
+    several = type(x_recon) is tuple
+    x, outputs = likelihood._checked(x, x_recon if several else (x_recon,))
+    mu, logvar = _arrays.latents(mu, logvar)
+    batch = _arrays.same_batch(x, mu)
+    single = _arrays.computes_in_float32((x, mu, *outputs))
+    outputs, mu, logvar = _arrays.all_in_dtype(outputs, mu, logvar, single)
+    key = z = None
+    if rng is not None or noise is not None:
+        noise, key = noise_source(rng, noise, mu.shape, single)
+        z = _arrays.empty_like(mu, single)
+    d_outputs = None
+    d_latents = (None, None)
+    if with_gradient:
+        *d_latents, d_outputs = _gradient_arrays(
+            out, likelihood.parameters, x, outputs, mu, logvar, noise, single
+        )
+    by_row = reduction == "none"
+    rows = row_kl = None
+    if by_row:
+        rows, row_kl = np.empty(batch), np.empty(batch)
+    weight = 1.0 / batch if reduction == "mean" else 1.0
+    threads = threads_for(outputs[0].size + LATENT_COST * mu.size, num_threads)
+    latents = NO_LATENTS
+    if floor is None:
+        latents = (mu, logvar, noise, key, z, *d_latents, -beta * weight, row_kl)
+    reconstruction, kl = likelihood._run(
+        x, outputs, d_outputs, weight, rows, latents, 1, threads
+    )
+    if floor is not None:
+        pair = d_latents if with_gradient else None
+        kl = kl_pass(mu, logvar, noise, key, z, pair, -beta * weight, floor, by_row, threads)
+    elif by_row:
+        kl = row_kl
+    if by_row:
+        reconstruction = rows
+    elif reduction == "mean":
+        reconstruction /= batch
+        kl /= batch
+    result = ElboResult(reconstruction - beta * kl, reconstruction, kl, z)
+    if with_gradient:
+        return result, ElboGrad(*d_latents, d_outputs if several else d_outputs[0])
+    return result
+
+
+def _gradient_arrays(out, names, x, outputs, mu, logvar, noise, single):
+    """(mu, logvar, tuple of decoder outputs): the caller's arrays where given, else new ones."""
+    if out is not None:
+        if not isinstance(out, tuple) or len(out) != 3:
+            raise TypeError("out must be None or a tuple (mu, logvar, x_recon) like ElboGrad")
+        last = out[2] if isinstance(out[2], tuple) else (out[2],)
+        out = (*out[:2], *last)
+    d_mu, d_logvar, *rest = _arrays.checked_outs(
+        out,
+        [mu.shape, mu.shape] + [a.shape for a in outputs],
+        single,
+        (x, mu, logvar, noise, *outputs),
+        ("mu", "logvar", *names),
+    )
+    return d_mu, d_logvar, tuple(rest)
+
+
+def elbo(
+    x,
+    mu,
+    logvar,
+    x_recon,
+    *,
+    likelihood=_SQUARED_ERROR,
+    beta=1.0,
+    free_bits=0.0,
+    rng=None,
+    noise=None,
+    reduction="mean",
+    num_threads=None,
+):
+    """Evidence lower bound of a VAE with a diagonal Gaussian posterior.
+
+    ELBO = E_q[log p(x|z)] - beta KL(q(z|x) || N(0, I)) [1]_ [2]_, with the decoder's output
+    given, in one pass over memory and without temporaries.
+
+    Parameters
+    ----------
+    x : array_like, shape (B, ...)
+        Data; uint8 and other integers are read as they are (see the likelihood's ``x_scale``).
+    mu, logvar : array_like, shape (B, L)
+        Parameters of q(z|x) = N(mu, diag(e^logvar)).
+    x_recon : array_like, in the shape of x
+        What the decoder gives: a mean, or logits, as the likelihood reads it. A tuple of arrays
+        for a likelihood of several parameters.
+    likelihood : Likelihood, optional
+        log p(x | x_recon). ``SquaredError()`` gives -||x - x_recon||^2, without a constant.
+    beta : float, optional
+        Weight of the KL (beta-VAE [3]_).
+    free_bits : float or FreeBits, optional
+        A floor under the KL, per latent dimension if a number.
+    rng : int, numpy.random.Generator, optional
+        Draw z = mu + e^(logvar/2) eps in the same pass; see :func:`~fastelbo.reparameterize`.
+    noise : array_like, shape (B, L), optional
+        eps itself, instead of `rng`.
+    reduction : {"mean", "sum", "none"}
+        Over the batch.
+    num_threads : int, optional
+
+    Returns
+    -------
+    ElboResult
+        ``elbo``, ``reconstruction`` (the log-likelihood), ``kl``, in nats, and ``z``, which is None
+        unless rng or noise is given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape, dtype or option does not fit, or x lies outside the likelihood's domain. The
+        message names the argument.
+
+    References
+    ----------
+    .. [1] Kingma, Welling. Auto-encoding variational Bayes. ICLR 2014.
+    .. [2] Rezende, Mohamed, Wierstra. Stochastic backpropagation and approximate inference in deep
+       generative models. ICML 2014.
+    .. [3] Higgins et al. beta-VAE: learning basic visual concepts with a constrained variational
+       framework. ICLR 2017.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> fastelbo.elbo([[1.0, 2.0]], [[1.0]], [[0.0]], [[1.0, 0.0]])
+    ElboResult(elbo=-4.5, reconstruction=-4.0, kl=0.5, z=None)
+    """
+    return _objective(
+        x, mu, logvar, x_recon, likelihood, beta, free_bits, rng, noise, reduction, num_threads
+    )
+
+
+def elbo_and_grad(
+    x,
+    mu,
+    logvar,
+    x_recon,
+    *,
+    likelihood=_SQUARED_ERROR,
+    beta=1.0,
+    free_bits=0.0,
+    rng=None,
+    noise=None,
+    reduction="mean",
+    out=None,
+    num_threads=None,
+):
+    """:func:`elbo` and its gradients, still in one pass over memory.
+
+    The gradients are those of the ELBO itself, to ascend. The one with respect to mu and logvar is
+    that of -beta KL: what reaches them through z and the decoder is added by
+    :func:`~fastelbo.reparameterize_backward`.
+
+    Parameters
+    ----------
+    x, mu, logvar, x_recon, likelihood, beta, free_bits, rng, noise, reduction, num_threads
+        As in :func:`elbo`.
+    out : tuple (mu, logvar, x_recon), optional
+        Where to write the gradients: C-contiguous arrays that overlap no input, or None for a new
+        one.
+
+    Returns
+    -------
+    result : ElboResult
+    gradients : ElboGrad
+        ``mu``, ``logvar`` and ``x_recon`` (a tuple if x_recon was one): the gradients of
+        ``result.elbo`` (with ``reduction="none"``, of each sample's own).
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> result, grad = fastelbo.elbo_and_grad([[1.0, 2.0]], [[1.0]], [[0.0]], [[1.0, 0.0]])
+    >>> grad.x_recon, grad.mu
+    (array([[0., 4.]]), array([[-1.]]))
+    """
+    return _objective(
+        x,
+        mu,
+        logvar,
+        x_recon,
+        likelihood,
+        beta,
+        free_bits,
+        rng,
+        noise,
+        reduction,
+        num_threads,
+        out,
+        True,
+    )
+
+
+def elbo_from_buffers(
+    x, mu, logvar, x_recon, batch_size, input_dim, latent_dim, *, dtype=None, x_dtype=None, **options
+):
+    """:func:`elbo` over flat buffers: bytes, bytearray, array.array, mmap, memoryview; no copy.
+
+    Parameters
+    ----------
+    x, x_recon : buffer of batch_size * input_dim elements
+    mu, logvar : buffer of batch_size * latent_dim elements
+    batch_size, input_dim, latent_dim : int
+    dtype : dtype, optional
+        float32 or float64: what raw bytes hold. Not needed for buffers that say so themselves, such
+        as ``array.array("f")``.
+    x_dtype : dtype, optional
+        The same for x alone, ``"uint8"`` for example; `dtype` if not given.
+    **options
+        As in :func:`elbo`.
+
+    Returns
+    -------
+    ElboResult
+
+    Raises
+    ------
+    TypeError
+        If something is no buffer, or raw bytes come without a dtype.
+    ValueError
+        If a buffer does not hold as many elements as the dimensions say.
+
+    Examples
+    --------
+    >>> import array
+    >>> import fastelbo
+    >>> x, mu, logvar = array.array("d", [1, 2]), array.array("d", [1]), array.array("d", [0])
+    >>> fastelbo.elbo_from_buffers(x, mu, logvar, x, 1, 2, 1).elbo
+    -0.5
+    """
+    sizes = {"batch_size": batch_size, "input_dim": input_dim, "latent_dim": latent_dim}
+    for name, size in sizes.items():
+        try:
+            sizes[name] = index(size)
+        except TypeError:
+            raise TypeError(f"{name} must be an int, got {type(size).__name__}") from None
+        if sizes[name] < 0:
+            raise ValueError(f"{name} must not be negative, got {size}")
+    batch, event, latent = sizes.values()
+    return elbo(
+        _from_buffer(x, "x", batch, event, x_dtype or dtype),
+        _from_buffer(mu, "mu", batch, latent, dtype),
+        _from_buffer(logvar, "logvar", batch, latent, dtype),
+        _from_buffer(x_recon, "x_recon", batch, event, dtype),
+        **options,
+    )
+
+
+def _from_buffer(buffer, name, rows, cols, dtype):
+    """A buffer as a (rows, cols) array that shares its memory."""
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        raise TypeError(f"{name} must be a buffer, got {type(buffer).__name__}") from None
+    if not view.c_contiguous:
+        raise ValueError(f"{name} is not contiguous")
+    if view.format not in ("B", "b", "c"):
+        own = np.dtype(view.format)
+        if dtype is not None and np.dtype(dtype) != own:
+            raise TypeError(f"{name} holds {own}, but dtype={np.dtype(dtype)} was asked for")
+        dtype = own
+    elif dtype is None:
+        raise TypeError(f"{name} is raw bytes: say what they hold by dtype=")
+    dtype = np.dtype(dtype)
+    if view.nbytes != rows * cols * dtype.itemsize:
+        raise ValueError(
+            f"{name} holds {view.nbytes} bytes, expected {rows} x {cols} of {dtype}: "
+            f"{rows * cols * dtype.itemsize}"
+        )
+    return np.frombuffer(view, dtype).reshape(rows, cols)

@@ -1,0 +1,235 @@
+"""The posterior q(z|x) = N(mu, diag(e^logvar)): samples of it, with and without their KL."""
+
+import os
+from operator import index
+
+import numpy as np
+
+from fastelbo import _arrays, _builds
+from fastelbo._threads import threads_for
+from fastelbo.divergences import LATENT_COST, GaussianGrad, as_free_bits, kl_pass
+from fastelbo.likelihoods import check_reduction
+
+_kernels = _builds.kernels("latent")
+_MASK = (1 << 64) - 1
+
+
+def noise_key(rng):
+    """The 64-bit Philox key that `rng` stands for.
+
+    An int is the key, a Generator gives 64 bits of its stream, None is fresh entropy.
+    """
+    if rng is None:
+        return int.from_bytes(os.urandom(8), "little")
+    if isinstance(rng, np.random.Generator):
+        bits = rng.bit_generator.random_raw
+        return bits() ^ (bits() << 32) & _MASK
+    try:
+        key = index(rng)
+    except TypeError:
+        raise TypeError(
+            f"rng must be an int, a numpy.random.Generator or None, got {type(rng).__name__}"
+        ) from None
+    if not 0 <= key <= _MASK:
+        raise ValueError(f"rng must lie in [0, 2**64), got {key}")
+    return key
+
+
+def noise_source(rng, noise, shape, single):
+    """(noise, key) for a pass: what the caller drew, or the key to draw it by."""
+    if noise is None:
+        return None, noise_key(rng)
+    if rng is not None:
+        raise ValueError("give rng or noise, not both")
+    return _arrays.as_noise(noise, shape, single), None
+
+
+def _sample(mu, logvar, rng, noise, samples, out, num_threads, kl_arguments=None):
+    """z, and the KL where kl_arguments = (free_bits, by_row) asks for it."""
+    mu, logvar = _arrays.latents(mu, logvar)
+    shape = mu.shape
+    if samples is not None:
+        samples = index(samples)
+        if samples < 1:
+            raise ValueError(f"samples must be at least 1, got {samples}")
+        shape = (samples, *shape)
+    single = mu.dtype.itemsize == 4
+    noise, key = noise_source(rng, noise, shape, single)
+    z = _arrays.checked_out(out, shape, single, (mu, logvar, noise), "out")
+    threads = threads_for(z.size * LATENT_COST, num_threads)
+    free_bits, by_row = kl_arguments or (None, False)
+    return z, kl_pass(mu, logvar, noise, key, z, None, 0.0, free_bits, by_row, threads)
+
+
+def reparameterize(
+    mu, logvar, *, rng=None, noise=None, samples=None, out=None, num_threads=None
+):
+    """Samples z = mu + e^(logvar/2) eps of the posterior, drawing eps on the way.
+
+    Parameters
+    ----------
+    mu, logvar : array_like, shape (B, L)
+    rng : int, numpy.random.Generator or None, optional
+        Where eps comes from: an int in [0, 2**64) is the key of a counter-based generator
+        (Philox4x32-10 [1]_), a Generator gives such a key, None takes fresh entropy. For one key
+        the numbers do not depend on the number of threads.
+    noise : array_like, optional
+        eps itself, in the shape of z.
+    samples : int, optional
+        K: draw K samples, z being (K, B, L). Without it z is (B, L).
+    out : ndarray, optional
+        Where to write z.
+    num_threads : int, optional
+
+    Returns
+    -------
+    ndarray, shape (B, L) or (K, B, L)
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or both rng and noise are given.
+
+    References
+    ----------
+    .. [1] Salmon, Moraes, Dror, Shaw. Parallel random numbers: as easy as 1, 2, 3. SC 2011.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> fastelbo.reparameterize([[1.0, 2.0]], [[0.0, 0.0]], noise=[[0.5, -1.0]])
+    array([[1.5, 1. ]])
+    >>> fastelbo.reparameterize([[0.0]], [[0.0]], rng=7, samples=3).shape
+    (3, 1, 1)
+    """
+    return _sample(mu, logvar, rng, noise, samples, out, num_threads)[0]
+
+
+def reparameterize_kl(
+    mu,
+    logvar,
+    *,
+    rng=None,
+    noise=None,
+    samples=None,
+    free_bits=0.0,
+    reduction="mean",
+    out=None,
+    num_threads=None,
+):
+    """:func:`reparameterize` and :func:`~fastelbo.kl_standard_normal` in one pass.
+
+    Parameters
+    ----------
+    mu, logvar, rng, noise, samples, out, num_threads
+        As in :func:`reparameterize`.
+    free_bits, reduction
+        As in :func:`~fastelbo.kl_standard_normal`.
+
+    Returns
+    -------
+    z : ndarray, shape (B, L) or (K, B, L)
+    kl : float, or ndarray of shape (B,) for ``reduction="none"``
+        In nats.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> z, kl = fastelbo.reparameterize_kl([[1.0]], [[0.0]], noise=[[2.0]])
+    >>> z, kl
+    (array([[3.]]), 0.5)
+    """
+    check_reduction(reduction)
+    free_bits = as_free_bits(free_bits)
+    z, kl = _sample(
+        mu, logvar, rng, noise, samples, out, num_threads, (free_bits, reduction == "none")
+    )
+    if reduction == "mean":
+        kl /= z.shape[-2]
+    return z, kl
+
+
+def reparameterize_backward(
+    grad_z,
+    mu,
+    logvar,
+    z,
+    *,
+    kl_weight=0.0,
+    noise=None,
+    rng=None,
+    out=None,
+    num_threads=None,
+):
+    """Gradients of mu and logvar from the gradient of z, minus kl_weight times those of the KL.
+
+    The way back of :func:`reparameterize_kl`: with ``grad_z`` the gradient of an objective to
+    ascend with respect to z, and ``kl_weight`` beta (divided by B if the objective is a mean),
+
+    - mu: sum over samples of grad_z, minus kl_weight * mu
+    - logvar: sum of grad_z * (z - mu) / 2, minus kl_weight * (e^logvar - 1) / 2
+
+    Parameters
+    ----------
+    grad_z : array_like, shape (B, L) or (K, B, L)
+    mu, logvar : array_like, shape (B, L)
+    z : array_like, in the shape of grad_z, or None
+        What :func:`reparameterize` returned. May be None with `noise` or `rng`.
+    kl_weight : float or array_like of shape (L,), optional
+    noise : array_like, in the shape of grad_z, optional
+        eps, if it is at hand: then sigma eps stands for z - mu, which loses digits where sigma is
+        far smaller than mu.
+    rng : int, optional
+        The key that z was drawn with: eps is drawn again instead of read.
+    out : tuple of two ndarray, optional
+        Where to write the gradients of mu and logvar.
+    num_threads : int, optional
+
+    Returns
+    -------
+    GaussianGrad
+        ``mu`` and ``logvar``, each (B, L).
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> grad = fastelbo.reparameterize_backward([[1.0]], [[0.0]], [[0.0]], [[0.5]], kl_weight=1.0)
+    >>> grad.mu, grad.logvar
+    (array([[1.]]), array([[0.25]]))
+    """
+    mu, logvar = _arrays.latents(mu, logvar)
+    single = mu.dtype.itemsize == 4
+    grad_z = np.ascontiguousarray(_arrays.in_dtype(_arrays.as_floats(grad_z, "grad_z"), single))
+    if grad_z.shape[-2:] != mu.shape or grad_z.ndim not in (2, 3) or 0 in grad_z.shape[:-2]:
+        expected = f"{mu.shape} or (samples, {mu.shape[0]}, {mu.shape[1]})"
+        raise _arrays.shape_error("grad_z", grad_z.shape, expected)
+    key = None
+    if noise is not None or rng is not None:
+        if isinstance(rng, np.random.Generator):
+            raise TypeError("rng must be the int that z was drawn with: a Generator has moved on")
+        noise, key = noise_source(rng, noise, grad_z.shape, single)
+        z = None
+    elif z is None:
+        raise TypeError("z is None, which needs noise or rng")
+    else:
+        z = np.ascontiguousarray(_arrays.in_dtype(_arrays.as_floats(z, "z"), single))
+        if z.shape != grad_z.shape:
+            raise _arrays.shape_error("z", z.shape, f"that of grad_z, {grad_z.shape}")
+    col_weight = None
+    if np.ndim(kl_weight):
+        col_weight = np.ascontiguousarray(_arrays.as_floats(kl_weight, "kl_weight"), np.float64)
+        if col_weight.shape != mu.shape[1:]:
+            raise _arrays.shape_error("kl_weight", col_weight.shape, f"() or {mu.shape[1:]}")
+        kl_weight = 0.0
+    inputs = (grad_z, mu, logvar, z, noise, col_weight)
+    grads = _arrays.checked_outs(out, (mu.shape, mu.shape), single, inputs, ("mu", "logvar"))
+    threads = threads_for(grad_z.size * LATENT_COST, num_threads)
+    _kernels.backward(
+        grad_z, mu, logvar, z, noise, key, *grads, float(kl_weight), col_weight, threads
+    )
+    return GaussianGrad(*grads)
