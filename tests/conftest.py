@@ -1,0 +1,133 @@
+"""What the tests share: the table of tolerances, comparison, differences, memory layouts.
+
+The build is chosen when fastelbo is imported: the whole suite runs once per FASTELBO_BUILD.
+"""
+
+import numpy as np
+import pytest
+
+#: The accuracy that is promised against the reference, relative, by dtype. The only such table.
+TOLERANCE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-13}
+
+#: Names of the memory layouts that an input may come in: see `lay_out`.
+LAYOUTS = (
+    "read-only",
+    "memmap",
+    "row-strided",
+    "strided",
+    "reversed",
+    "fortran",
+    "big-endian",
+    "unaligned",
+    "list",
+)
+
+
+def assert_close(actual, desired, dtype, scale=None):
+    """`actual` is `desired` within the tolerance of `dtype`.
+
+    The error is relative to max(|desired|, scale), element by element. Give `scale` (a number or
+    an array) where terms of that magnitude cancel: the sum of their absolute values, say. Shapes
+    must agree, NaN and infinities must be where they are expected, and one unit in the last place
+    of a denormal is forgiven. Tuples are compared item by item.
+    """
+    if isinstance(desired, tuple):
+        assert len(actual) == len(desired)
+        scales = scale if isinstance(scale, tuple) else (scale,) * len(desired)
+        for a, d, s in zip(actual, desired, scales, strict=True):
+            assert_close(a, d, dtype, s)
+        return
+    actual, desired = np.asarray(actual), np.asarray(desired)
+    assert actual.shape == desired.shape, f"shape {actual.shape}, expected {desired.shape}"
+    actual, desired = actual.astype(np.float64), desired.astype(np.float64)
+    finite = np.isfinite(desired)
+    np.testing.assert_array_equal(actual[~finite], desired[~finite])
+    floor = np.broadcast_to(0.0 if scale is None else np.asarray(scale, np.float64), finite.shape)
+    magnitude = np.maximum(np.abs(desired), floor)[finite]
+    error = np.abs(actual[finite] - desired[finite])
+    tolerance = TOLERANCE[np.dtype(dtype)]
+    bound = tolerance * magnitude + float(np.finfo(dtype).smallest_subnormal)
+    wrong = ~(error <= bound)
+    if wrong.any():
+        with np.errstate(all="ignore"):
+            relative = np.where(wrong, error / magnitude, 0.0)
+        worst = np.argmax(np.nan_to_num(relative, nan=np.inf))
+        raise AssertionError(
+            f"{wrong.sum()} of {finite.size} beyond {tolerance:g}: worst {actual[finite][worst]}, "
+            f"expected {desired[finite][worst]}, relative error {relative[worst]:.3g}"
+        )
+
+
+def numerical_gradient(f, x, step=1e-3):
+    """Gradient of the number f(x) by central differences of fourth order, in float64.
+
+    Good to about 1e-10 of |f| where the fifth derivative is of the order of f.
+    """
+    x = np.array(x, dtype=np.float64)
+    gradient = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        h = step * max(1.0, abs(x[i]))
+        moved = []
+        for steps in (-2, -1, 1, 2):
+            y = x.copy()
+            y[i] += steps * h
+            moved.append(f(y))
+        gradient[i] = (moved[0] - 8 * moved[1] + 8 * moved[2] - moved[3]) / (12 * h)
+    return gradient
+
+
+def lay_out(array, layout, folder):
+    """The same values as `array`, in memory of another layout; `folder` is for the memmap."""
+    array = np.array(array)
+    if layout == "read-only":
+        array.flags.writeable = False
+        return array
+    if layout == "memmap":
+        path = folder / f"{len(list(folder.iterdir()))}.bin"
+        array.tofile(path)
+        return np.memmap(path, dtype=array.dtype, mode="r", shape=array.shape)
+    if layout == "row-strided":  # the last axis is contiguous, the others are not
+        room = np.full((*array.shape[:-1], array.shape[-1] + 3), 77, dtype=array.dtype)
+        room[..., : array.shape[-1]] = array
+        return room[..., : array.shape[-1]]
+    if layout == "strided":
+        room = np.full((*array.shape[:-1], 2 * array.shape[-1]), 77, dtype=array.dtype)
+        room[..., ::2] = array
+        return room[..., ::2]
+    if layout == "reversed":
+        return array[..., ::-1].copy()[..., ::-1]
+    if layout == "fortran":
+        return np.asfortranarray(array)
+    if layout == "big-endian":
+        return array.astype(array.dtype.newbyteorder(">"))
+    if layout == "unaligned":
+        room = np.empty(array.nbytes + 1, dtype=np.uint8)
+        moved = room[1:].view(array.dtype).reshape(array.shape)
+        moved[...] = array
+        return moved
+    if layout == "list":
+        return array.tolist()
+    raise ValueError(layout)
+
+
+@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+def dtype(request):
+    """Each dtype that is computed in."""
+    return np.dtype(request.param)
+
+
+@pytest.fixture(params=LAYOUTS)
+def layout(request, tmp_path):
+    """A function that lays an array out anew, once for every layout."""
+    return lambda array: lay_out(array, request.param, tmp_path)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))

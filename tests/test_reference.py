@@ -1,0 +1,809 @@
+"""The specification against what does not come from this repository.
+
+Numbers worked by hand, the published vectors of Philox, mpmath at 50 digits, SciPy, PyTorch, and
+central differences for the gradients.
+"""
+
+from array import array
+from math import log, pi, sqrt
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from fastelbo import reference as ref
+from tests.conftest import LAYOUTS, TOLERANCE, assert_close, lay_out, numerical_gradient
+
+LN2 = log(2.0)
+LOG_2PI = log(2.0 * pi)
+F64 = np.float64
+REDUCTIONS = ("mean", "sum", "none")
+FREE_BITS = [
+    ref.FreeBits(threshold, granularity, below)
+    for threshold in (0.25, 0.8)
+    for granularity in ("dimension", "sample", "total")
+    for below in ("floor", "zero")
+]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260)
+
+
+@pytest.fixture
+def gaussian(rng):
+    """mu and logvar, (5, 3), with KL on either side of the thresholds of FREE_BITS."""
+    spread = np.outer([0.2, 0.4, 1.0, 1.0, 1.5], [0.3, 0.8, 1.5])
+    return spread * rng.normal(size=(5, 3)), spread * rng.normal(size=(5, 3))
+
+
+def exactly(f, *arrays, digits=50):
+    """f of mpmath numbers at so many digits, element by element, rounded once to float64."""
+    with mpmath.workdps(digits):
+        rows = zip(*(np.ravel(a) for a in np.broadcast_arrays(*arrays)), strict=True)
+        values = [float(f(*(mpmath.mpf(float(v)) for v in row))) for row in rows]
+    return np.reshape(values, np.broadcast_shapes(*map(np.shape, arrays)))
+
+
+# The helpers of conftest ------------------------------------------------------------------------
+
+
+def test_assert_close_rejects(dtype):
+    tolerance = TOLERANCE[dtype]
+    assert_close([1.0, -2.0, np.inf, np.nan], [1.0 + tolerance / 2, -2.0, np.inf, np.nan], dtype)
+    assert_close((1.0, [2.0]), (1.0, [2.0]), dtype)
+    assert_close(3.0 * tolerance, 2.0 * tolerance, dtype, scale=2.0)
+    for actual, desired in [
+        (1.0 + 2.0 * tolerance, 1.0),
+        (0.0, 1e-20),
+        (1e-20, 0.0),
+        (np.nan, 1.0),
+        (np.inf, 1.0),
+        (1.0, np.nan),
+        (np.inf, -np.inf),
+        ([1.0], 1.0),
+        ([1.0, 1.0], [1.0]),
+        ((1.0, 2.0), (1.0, 3.0)),
+    ]:
+        with pytest.raises(AssertionError):
+            assert_close(actual, desired, dtype)
+    with pytest.raises(AssertionError):
+        assert_close(3.0 * tolerance, tolerance, dtype, scale=1.0)
+
+
+def test_numerical_gradient():
+    x = np.array([[0.3, -2.0], [1.5, 4.0]])
+    gradient = numerical_gradient(lambda y: np.sin(y).sum() + (y**3).sum(), x)
+    np.testing.assert_allclose(gradient, np.cos(x) + 3 * x**2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_lay_out(kind, tmp_path):
+    original = np.arange(12.0).reshape(3, 4)
+    laid = lay_out(original, kind, tmp_path)
+    np.testing.assert_array_equal(laid, original)
+    contiguous_rows = {"read-only", "memmap", "row-strided", "unaligned", "big-endian"}
+    if kind == "list":
+        assert isinstance(laid, list)
+        return
+    assert (laid.strides[-1] == 8) == (kind in contiguous_rows)
+    assert laid.flags.writeable == (kind not in {"read-only", "memmap"})
+    assert laid.flags.aligned == (kind != "unaligned")
+    assert laid.dtype.isnative == (kind != "big-endian")
+    assert laid.flags.f_contiguous == (kind == "fortran")
+    assert laid.flags.c_contiguous == (kind in contiguous_rows - {"row-strided"})
+
+
+# Noise ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("counter", "key", "expected"),
+    [  # kat_vectors of Random123
+        (
+            "00000000 00000000 00000000 00000000",
+            "00000000 00000000",
+            "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+        ),
+        (
+            "ffffffff ffffffff ffffffff ffffffff",
+            "ffffffff ffffffff",
+            "408f276d 41c83b0e a20bc7c6 6d5451fd",
+        ),
+        (
+            "243f6a88 85a308d3 13198a2e 03707344",
+            "a4093822 299f31d0",
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+)
+def test_philox_known_answers(counter, key, expected):
+    counter, key, expected = (
+        [int(w, 16) for w in text.split()] for text in (counter, key, expected)
+    )
+    assert ref.philox4x32(counter, key).tolist() == expected
+    several = ref.philox4x32([[1, 2, 3, 4], counter], key)
+    assert several.shape == (2, 4)
+    assert several[1].tolist() == expected
+    assert several[0].tolist() != expected
+
+
+def normal_by_layout(key, i, dtype):
+    """Normal i of a key, read off the description of the layout, in integers and mpmath."""
+    single = dtype == np.float32
+    block, place = divmod(i, 64)
+    if single:
+        word, lane = divmod(place, 16)
+        counter = 16 * block + lane
+    else:
+        half, rest = divmod(place, 32)
+        word, lane = divmod(rest, 16)
+        counter = 32 * block + 16 * half + lane
+    words = ref.philox4x32(
+        [counter & 0xFFFFFFFF, counter >> 32, 0, 0], [key & 0xFFFFFFFF, key >> 32]
+    ).tolist()
+    with mpmath.workdps(50):
+        if single:
+            v, w = words[2 * (word // 2) : 2 * (word // 2) + 2]
+            low30 = w & 0x3FFFFFFF
+            signed = low30 - (1 << 30 if low30 >> 29 else 0)
+            turn = float(np.float32(signed)) / 2.0**32
+            u = float(np.float32(np.float32(v >> 1) + np.float32(0.5))) / 2.0**31
+            bits = w >> 30
+        else:
+            v, w = (words[0] << 32) | words[1], (words[2] << 32) | words[3]
+            turn = float((w >> 10) % 2**52 - 2**51) / 2.0**54
+            u = float((mpmath.mpf(v) + mpmath.mpf("0.5")) / 2**64)
+            bits = w >> 62
+        radius = mpmath.sqrt(-2 * mpmath.log(mpmath.mpf(u)))
+        angle = 2 * mpmath.pi * mpmath.mpf(turn)
+        sine = radius * mpmath.sin(angle)
+        cosine = radius * mpmath.cos(angle) * (-1 if bits & 2 else 1)
+        pair = (sine, cosine) if bits & 1 else (cosine, sine)
+        return float(pair[word % 2])
+
+
+@pytest.mark.parametrize("key", [0, 7, 2**32 + 5, 2**64 - 1])
+def test_standard_normal_layout(key, dtype):
+    n = 200
+    expected = [normal_by_layout(key, i, dtype) for i in range(n)]
+    assert_close(ref.standard_normal(key, n, dtype), np.array(expected), F64)
+
+
+def test_standard_normal_prefix(dtype):
+    longest = ref.standard_normal(3, 1000, dtype)
+    assert longest.dtype == np.float64
+    for n in (0, 1, 16, 63, 64, 65, 129):
+        np.testing.assert_array_equal(ref.standard_normal(3, n, dtype), longest[:n])
+    assert not np.isin(ref.standard_normal(4, 1000, dtype), longest).any()
+    assert len(np.unique(longest)) == 1000
+
+
+def test_standard_normal_distribution(dtype):
+    n = 1_000_000
+    z = ref.standard_normal(11, n, dtype)
+    for power, moment, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)]:
+        assert abs(np.mean(z**power) - moment) < 5 * sqrt(variance / n)
+    assert scipy.stats.kstest(z, "norm").pvalue > 1e-4
+    for lag in (1, 16, 32, 64):
+        assert abs(np.mean(z[lag:] * z[:-lag])) < 5 / sqrt(n - lag)
+    other = ref.standard_normal(12, n, dtype)
+    assert abs(np.mean(z * other)) < 5 / sqrt(n)
+
+
+# The posterior ----------------------------------------------------------------------------------
+
+
+def test_reparameterize_by_hand():
+    # sigma = exp(ln 4 / 2) = 2
+    z = ref.reparameterize([[1.0, -1.0]], [[2 * LN2, 0.0]], noise=[[0.5, 3.0]])
+    assert_close(z, [[2.0, 2.0]], F64)
+    z = ref.reparameterize([[1.0]], [[2 * LN2]], noise=[[[0.5]], [[-1.0]]], samples=2)
+    assert_close(z, [[[2.0]], [[-1.0]]], F64)
+
+
+def test_reparameterize_draws_by_element(gaussian, dtype):
+    mu, logvar = (a.astype(dtype) for a in gaussian)
+    eps = ref.standard_normal(9, 60, dtype)
+    sigma = np.exp(logvar.astype(F64) / 2)
+    for samples, shape in [(None, (5, 3)), (1, (1, 5, 3)), (4, (4, 5, 3))]:
+        z = ref.reparameterize(mu, logvar, rng=9, samples=samples)
+        assert z.shape == shape
+        assert_close((z - mu) / sigma, eps[: z.size].reshape(shape), F64, scale=10.0)
+
+
+def test_mixed_dtypes_draw_as_float64(gaussian):
+    mu, logvar = gaussian
+    z = ref.reparameterize(mu.astype(np.float32), logvar, rng=9)
+    same = ref.reparameterize(mu.astype(np.float32).astype(F64), logvar, rng=9)
+    np.testing.assert_array_equal(z, same)
+
+
+def test_reparameterize_kl(gaussian):
+    bits = ref.FreeBits(0.3)
+    for reduction in REDUCTIONS:
+        z, kl = ref.reparameterize_kl(*gaussian, rng=5, free_bits=bits, reduction=reduction)
+        np.testing.assert_array_equal(z, ref.reparameterize(*gaussian, rng=5))
+        expected = ref.kl_standard_normal(*gaussian, free_bits=bits, reduction=reduction)
+        np.testing.assert_array_equal(kl, expected)
+
+
+def test_reparameterize_backward_by_hand():
+    # mu: 5 - 2 * 3 = -1. logvar: (5 * (4 - 3) - 2 * (4 - 1)) / 2 = -1/2.
+    grads = ref.reparameterize_backward([[5.0]], [[3.0]], [[2 * LN2]], [[4.0]], kl_weight=2.0)
+    assert_close(grads, ([[-1.0]], [[-0.5]]), F64)
+
+
+@pytest.mark.parametrize("samples", [None, 4])
+@pytest.mark.parametrize("kl_weight", [0.0, 0.7, np.array([0.1, 2.0, 0.0])])
+def test_reparameterize_backward_differences(gaussian, rng, samples, kl_weight):
+    mu, logvar = gaussian
+    z = ref.reparameterize(mu, logvar, rng=5, samples=samples)
+    grad_z = rng.normal(size=z.shape)
+
+    def objective(mu, logvar):
+        z = ref.reparameterize(mu, logvar, rng=5, samples=samples)
+        kl = 0.5 * (mu**2 + np.exp(logvar) - 1 - logvar)
+        return (grad_z * z).sum() - (kl_weight * kl).sum()
+
+    grads = ref.reparameterize_backward(grad_z, mu, logvar, z, kl_weight=kl_weight)
+    np.testing.assert_allclose(
+        grads[0], numerical_gradient(lambda m: objective(m, logvar), mu), atol=1e-9
+    )
+    np.testing.assert_allclose(
+        grads[1], numerical_gradient(lambda v: objective(mu, v), logvar), atol=1e-9
+    )
+    eps = ref.standard_normal(5, z.size).reshape(z.shape)
+    for drawn in ({"rng": 5}, {"noise": eps}):
+        again = ref.reparameterize_backward(grad_z, mu, logvar, None, kl_weight=kl_weight, **drawn)
+        assert_close(again, grads, F64, scale=10.0)
+
+
+# Divergences ------------------------------------------------------------------------------------
+
+
+def test_kl_standard_normal_by_hand():
+    # N(3, 4): (9 + 4 - 1 - ln 4) / 2 = 6 - ln 2; N(1, 1): 1/2; N(0, 1): 0
+    mu, logvar = [[3.0, 1.0], [0.0, 0.0]], [[2 * LN2, 0.0], [0.0, 0.0]]
+    assert_close(ref.kl_standard_normal(mu, logvar, reduction="none"), [6.5 - LN2, 0.0], F64)
+    assert_close(ref.kl_standard_normal(mu, logvar, reduction="sum"), 6.5 - LN2, F64)
+    assert_close(ref.kl_standard_normal(mu, logvar), (6.5 - LN2) / 2, F64)
+    _, grads = ref.kl_standard_normal_and_grad(mu, logvar)  # (mu, (4 - 1) / 2) / B
+    assert_close(grads, ([[1.5, 0.5], [0.0, 0.0]], [[0.75, 0.0], [0.0, 0.0]]), F64)
+
+
+def test_free_bits_by_hand():
+    # KL = mu^2 / 2 is [[2, 1/2], [0, 1/2]]: by dimension its means are 1 and 1/2.
+    mu, logvar = [[2.0, 1.0], [0.0, 1.0]], np.zeros((2, 2))
+    for granularity, below, values, above in [
+        ("dimension", "floor", [2.75, 0.75], [[1, 0], [1, 0]]),  # 3/4 in place of dimension 1
+        ("dimension", "zero", [2.0, 0.0], [[1, 0], [1, 0]]),
+        ("sample", "floor", [2.75, 1.5], [[1, 0], [0, 0]]),
+        ("sample", "zero", [2.0, 0.0], [[1, 0], [0, 0]]),
+        ("total", "floor", [2.5, 0.75], [[1, 1], [0, 0]]),
+        ("total", "zero", [2.5, 0.0], [[1, 1], [0, 0]]),
+    ]:
+        bits = ref.FreeBits(0.75, granularity, below)
+        kl, (dmu, _) = ref.kl_standard_normal_and_grad(mu, logvar, free_bits=bits, reduction="none")
+        assert_close(kl, values, F64)
+        assert_close(dmu, np.multiply(mu, above), F64)
+        mean, (dmu, _) = ref.kl_standard_normal_and_grad(mu, logvar, free_bits=bits)
+        assert_close(mean, sum(values) / 2, F64)
+        assert_close(dmu, np.multiply(mu, above) / 2, F64)
+        total = ref.kl_standard_normal(mu, logvar, free_bits=bits, reduction="sum")
+        assert_close(total, sum(values), F64)
+    # A KL at its floor has no gradient; a number is a threshold by dimension.
+    kl, (dmu, _) = ref.kl_standard_normal_and_grad(mu, logvar, free_bits=1.0)
+    assert_close(kl, 2.0, F64)
+    assert_close(dmu, np.zeros((2, 2)), F64)
+
+
+def test_free_bits_of_nothing_are_none():
+    _, (dmu, _) = ref.kl_standard_normal_and_grad([[1e-200]], [[0.0]], free_bits=0.0)
+    assert_close(dmu, [[1e-200]], F64)  # though the KL underflows to 0
+    assert np.isnan(ref.kl_standard_normal([[np.nan]], [[0.0]], free_bits=1.0))
+
+
+def test_kl_standard_normal_mpmath():
+    logvar = np.array(
+        [
+            0.0,
+            1e-9,
+            -1e-9,
+            1e-300,
+            1e-160,
+            1e-3,
+            -1e-2,
+            0.49999,
+            0.5,
+            -0.5,
+            -0.50001,
+            1.0,
+            -1.0,
+            30.0,
+            -700.0,
+            700.0,
+        ]
+    )
+    mu = np.array([[0.0], [1e-9], [-0.3], [1e5]])
+    expected = exactly(lambda m, v: (m * m + mpmath.exp(v) - 1 - v) / 2, mu, logvar, digits=800)
+    by_element = ref.kl_standard_normal(
+        np.broadcast_to(mu, expected.shape).reshape(-1, 1),
+        np.broadcast_to(logvar, expected.shape).reshape(-1, 1),
+        reduction="none",
+    )
+    np.testing.assert_allclose(by_element, expected.ravel(), rtol=1e-15, atol=1e-320)
+    assert_close(ref.kl_standard_normal([[0.0]], [[1e-9]]), 2.5e-19, np.float32)
+    _, (_, dlogvar) = ref.kl_standard_normal_and_grad(
+        [[0.0]] * 16, logvar[:, None], reduction="sum"
+    )
+    slope = exactly(lambda v: (mpmath.exp(v) - 1) / 2, logvar, digits=800)
+    np.testing.assert_allclose(dlogvar[:, 0], slope, rtol=1e-15)
+
+
+def test_exp_minus_one_minus_mpmath():
+    x = np.concatenate([np.linspace(-2, 2, 801), np.geomspace(1e-150, 1, 301)])
+    expected = exactly(lambda v: mpmath.exp(v) - 1 - v, x, digits=400)
+    np.testing.assert_allclose(ref.exp_minus_one_minus(x), expected, rtol=1e-15)
+    limits = [np.inf, 0.0, np.inf, np.nan]
+    np.testing.assert_array_equal(ref.exp_minus_one_minus([-np.inf, 0.0, 800.0, np.nan]), limits)
+
+
+def test_kl_normal_by_hand():
+    # N(1, 4) from N(3, 1): ln(1/2) + (4 + 4) / 2 - 1/2 = 7/2 - ln 2
+    value, grads = ref.kl_normal_and_grad([[1.0]], [[2 * LN2]], [[3.0]], [[0.0]])
+    assert_close(value, 3.5 - LN2, F64)
+    # (1 - 3) / 1, (4 - 1) / 2, and -(3 + 4) / 2
+    assert_close(grads, ([[-2.0]], [[1.5]], [[2.0]], [[-3.5]]), F64)
+
+
+def test_kl_normal_mpmath():
+    mu_q, mu_p = np.array([0.0, 1e-8, -3.0, 1e4]), np.array([0.0, 0.5])
+    logvar_q, logvar_p = np.array([0.0, 1e-9, -40.0, 5.0]), np.array([0.0, -1e-9, 30.0, -5.0])
+    grid = [g.reshape(-1, 1) for g in np.meshgrid(mu_q, logvar_q, mu_p, logvar_p)]
+    expected = exactly(
+        lambda m, v, n, w: (mpmath.exp(v - w) - 1 - (v - w) + (m - n) ** 2 * mpmath.exp(-w)) / 2,
+        *grid,
+    )
+    # exp amplifies the rounding of its argument, at most 70
+    np.testing.assert_allclose(
+        ref.kl_normal(*grid, reduction="none"), expected[:, 0], rtol=5e-15, atol=1e-320
+    )
+
+
+def test_kl_normal_of_standard_is_kl_standard_normal(gaussian):
+    zero = np.zeros_like(gaussian[0])
+    for reduction in REDUCTIONS:
+        value, grads = ref.kl_normal_and_grad(*gaussian, zero, zero, reduction=reduction)
+        expected, expected_grads = ref.kl_standard_normal_and_grad(*gaussian, reduction=reduction)
+        assert_close(value, expected, F64)
+        assert_close(grads[:2], expected_grads, F64)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("bits", [0.0, 0.3, *FREE_BITS])
+def test_kl_standard_normal_differences(gaussian, bits, reduction):
+    mu, logvar = gaussian
+    value, grads = ref.kl_standard_normal_and_grad(mu, logvar, free_bits=bits, reduction=reduction)
+    np.testing.assert_array_equal(
+        value, ref.kl_standard_normal(mu, logvar, free_bits=bits, reduction=reduction)
+    )
+
+    def total(m, v):
+        return np.sum(ref.kl_standard_normal(m, v, free_bits=bits, reduction=reduction))
+
+    np.testing.assert_allclose(
+        grads[0], numerical_gradient(lambda m: total(m, logvar), mu), atol=1e-10
+    )
+    np.testing.assert_allclose(
+        grads[1], numerical_gradient(lambda v: total(mu, v), logvar), atol=1e-10
+    )
+
+
+def test_free_bits_divide_these_inputs(gaussian):
+    """The thresholds of FREE_BITS leave something above and something below."""
+    for granularity in ("dimension", "sample", "total"):
+        shares = []
+        for bits in FREE_BITS:
+            if bits.granularity == granularity:
+                _, (dmu, _) = ref.kl_standard_normal_and_grad(*gaussian, free_bits=bits)
+                shares.append(np.mean(dmu != 0))
+        assert any(0 < share < 1 for share in shares)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_kl_normal_differences(gaussian, rng, reduction):
+    args = [*gaussian, rng.normal(size=(5, 3)), rng.normal(size=(5, 3))]
+    value, grads = ref.kl_normal_and_grad(*args, reduction=reduction)
+    np.testing.assert_array_equal(value, ref.kl_normal(*args, reduction=reduction))
+    for i, grad in enumerate(grads):
+
+        def total(a, i=i):
+            return np.sum(ref.kl_normal(*args[:i], a, *args[i + 1 :], reduction=reduction))
+
+        np.testing.assert_allclose(grad, numerical_gradient(total, args[i]), atol=1e-9)
+
+
+# Likelihoods ------------------------------------------------------------------------------------
+
+
+def test_squared_error_by_hand():
+    x, x_recon = [[1.0, 0.0], [2.0, 2.0]], [[0.5, 0.25], [0.0, 2.0]]  # -5/16 and -4
+    assert_close(ref.SquaredError().log_prob(x, x_recon, reduction="none"), [-0.3125, -4.0], F64)
+    value, (grad,) = ref.SquaredError().log_prob_and_grad(x, x_recon)
+    assert_close(value, -2.15625, F64)
+    assert_close(grad, [[0.5, -0.25], [2.0, 0.0]], F64)
+    scaled = ref.SquaredError(x_scale=0.25).log_prob(np.array([[4, 2]], np.uint8), [[0.0, 0.0]])
+    assert_close(scaled, -1.25, F64)
+
+
+def test_gaussian_by_hand():
+    # residual 1, scale 2: -1/8 - ln 2 - ln(2 pi) / 2, gradient 1/4
+    value, (grad,) = ref.Gaussian(2.0).log_prob_and_grad([[3.0]], [[2.0]])
+    assert_close(value, -0.125 - LN2 - LOG_2PI / 2, F64)
+    assert_close(grad, [[0.25]], F64)
+    value, grads = ref.Gaussian("learned").log_prob_and_grad([[3.0]], [[2.0]], [[LN2]])
+    assert_close(value, -0.125 - LN2 - LOG_2PI / 2, F64)
+    assert_close(grads, ([[0.25]], [[-0.75]]), F64)
+    by_feature = ref.Gaussian([1.0, 2.0]).log_prob([[1.0, 1.0]], [[0.0, 0.0]])
+    assert_close(by_feature, -0.5 - 0.125 - LN2 - LOG_2PI, F64)
+
+
+def test_gaussian_optimal_by_hand():
+    # Squared residuals 1, 9, 0, 10: sigma^2 = 5, D = 2.
+    x, x_recon = [[1.0, 3.0], [0.0, sqrt(10.0)]], np.zeros((2, 2))
+    optimal = ref.Gaussian("optimal")
+    value, (grad,) = optimal.log_prob_and_grad(x, x_recon)
+    assert_close(value, -log(2 * pi * 5) - 1, F64)  # -D (log(2 pi sigma^2) + 1) / 2
+    assert_close(grad, np.divide(x, 5 * 2), F64)
+    # Both rows sum to squares of 10: the same for each.
+    rows, (grad,) = optimal.log_prob_and_grad(x, x_recon, reduction="none")
+    assert_close(rows, [value, value], F64)
+    assert_close(grad, np.divide(x, 5), F64)
+    assert_close(optimal.log_prob(x, x_recon, reduction="sum"), 2 * value, F64)
+
+
+def test_gaussian_optimal_is_the_best_scale(rng):
+    x, x_recon = rng.normal(size=(2, 6, 4))
+    sigma = sqrt(np.mean((x - x_recon) ** 2))
+    best = ref.Gaussian("optimal").log_prob(x, x_recon)
+    assert_close(best, ref.Gaussian(sigma).log_prob(x, x_recon), F64)
+    assert_close(best, -0.5 * 4 * (log(2 * pi * sigma**2) + 1), F64)
+    for other in (0.99 * sigma, 1.01 * sigma):
+        assert ref.Gaussian(other).log_prob(x, x_recon) < best
+
+
+def test_bernoulli_by_hand():
+    # sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4
+    x, logits = [[1.0, 1.0, 0.0, 0.5]], [[0.0, log(3.0), log(3.0), log(3.0)]]
+    expected = -LN2 + log(0.75) + log(0.25) + 0.5 * (log(0.75) + log(0.25))
+    value, (grad,) = ref.Bernoulli().log_prob_and_grad(x, logits)
+    assert_close(value, expected, F64)
+    assert_close(grad, [[0.5, 0.25, -0.75, -0.25]], F64)
+    halves = ref.Bernoulli(x_scale=1 / 255).log_prob(np.array([[255, 0]], np.uint8), [[0.0, 0.0]])
+    assert_close(halves, -2 * LN2, F64)
+
+
+def test_bernoulli_domain():
+    for x in (-0.1, 1.1):
+        with pytest.raises(ValueError, match="x must be in"):
+            ref.Bernoulli().log_prob([[x]], [[0.0]])
+        ref.Bernoulli(validate=False).log_prob([[x]], [[0.0]])
+    assert np.isnan(ref.Bernoulli().log_prob([[np.nan]], [[0.0]]))
+
+
+def test_bernoulli_mpmath():
+    logits = np.array(
+        [
+            0.0,
+            1e-300,
+            -1e-12,
+            1e-5,
+            0.1,
+            -0.7,
+            3.0,
+            20.0,
+            -20.0,
+            40.0,
+            -40.0,
+            700.0,
+            -700.0,
+            1e5,
+            -1e5,
+        ]
+    ).reshape(-1, 1)
+    x = np.array([0.0, 0.25, 1.0])
+    all_x, all_logits = (a.reshape(-1, 1) for a in np.broadcast_arrays(x, logits))
+    # At |l| = 1e5, e^-|l| underflows in float64: the limits will do, and mpmath need not.
+    expected = exactly(
+        lambda x, a: x * a - (max(a, 0) if abs(a) > 900 else mpmath.log1p(mpmath.exp(a))),
+        all_x,
+        all_logits,
+        digits=700,
+    )
+    gradient = exactly(
+        lambda x, a: x - (a > 0 if abs(a) > 900 else 1 / (1 + mpmath.exp(-a))),
+        all_x,
+        all_logits,
+        digits=700,
+    )
+    values, (grad,) = ref.Bernoulli().log_prob_and_grad(all_x, all_logits, reduction="none")
+    np.testing.assert_allclose(values, expected[:, 0], rtol=1e-15)
+    np.testing.assert_allclose(grad, gradient, rtol=1e-15, atol=1e-17)
+    far = ref.Bernoulli().log_prob([[1.0]], [[700.0]])
+    assert_close(far, -np.exp(-700.0), F64)
+
+
+def test_gaussian_extremes_mpmath():
+    x = np.array([[0.0], [1e-8], [-3.0], [1e5]])
+    log_scale = np.array([-30.0, -1.0, 0.0, 1e-9, 30.0])
+    all_x, all_s = (a.reshape(-1, 1) for a in np.broadcast_arrays(x, log_scale))
+    expected = exactly(
+        lambda x, s: -((x * mpmath.exp(-s)) ** 2) / 2 - s - mpmath.log(2 * mpmath.pi) / 2,
+        all_x,
+        all_s,
+    )[:, 0]
+    zero = np.zeros_like(all_x)
+    learned = ref.Gaussian("learned").log_prob(all_x, zero, all_s, reduction="none")
+    np.testing.assert_allclose(learned, expected, rtol=5e-15)
+    fixed = [
+        ref.Gaussian(np.exp(s)).log_prob([[v]], [[0.0]])
+        for v, s in zip(all_x[:, 0], all_s[:, 0], strict=True)
+    ]
+    np.testing.assert_allclose(fixed, expected, rtol=5e-15)
+
+
+def test_likelihoods_scipy(rng):
+    x, x_recon = rng.normal(size=(2, 4, 3, 2))
+    scale = rng.uniform(0.2, 3.0, size=(3, 2))
+    expected = scipy.stats.norm.logpdf(x, x_recon, scale).sum(axis=(1, 2))
+    assert_close(
+        ref.Gaussian(scale).log_prob(x, x_recon, reduction="none"), expected, F64, scale=10.0
+    )
+    bits = rng.integers(0, 2, size=x.shape)
+    expected = scipy.stats.bernoulli.logpmf(bits, scipy.special.expit(x_recon)).sum(axis=(1, 2))
+    assert_close(ref.Bernoulli().log_prob(bits, x_recon, reduction="none"), expected, F64)
+
+
+LIKELIHOODS = [  # and how many parameters each takes
+    pytest.param(ref.SquaredError(), 1, id="squared-error"),
+    pytest.param(ref.SquaredError(x_scale=0.5), 1, id="squared-error-scaled"),
+    pytest.param(ref.Gaussian(), 1, id="gaussian"),
+    pytest.param(ref.Gaussian(0.4), 1, id="gaussian-scalar"),
+    pytest.param(ref.Gaussian(np.array([0.3, 1.0, 2.5])), 1, id="gaussian-features"),
+    pytest.param(ref.Gaussian("learned"), 2, id="gaussian-learned"),
+    pytest.param(ref.Gaussian("optimal", x_scale=2.0), 1, id="gaussian-optimal"),
+    pytest.param(ref.Bernoulli(), 1, id="bernoulli"),
+    pytest.param(ref.Bernoulli(x_scale=0.5), 1, id="bernoulli-scaled"),
+]
+
+
+@pytest.mark.parametrize(("likelihood", "count"), LIKELIHOODS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_likelihood_differences(likelihood, count, reduction, rng):
+    x = rng.uniform(size=(4, 2, 3))
+    parameters = [rng.normal(size=x.shape) for _ in range(count)]
+    value, grads = likelihood.log_prob_and_grad(x, *parameters, reduction=reduction)
+    np.testing.assert_array_equal(value, likelihood.log_prob(x, *parameters, reduction=reduction))
+    assert np.shape(value) == ((4,) if reduction == "none" else ())
+    assert len(grads) == count
+    for i, grad in enumerate(grads):
+
+        def total(p, i=i):
+            changed = [*parameters[:i], p, *parameters[i + 1 :]]
+            return np.sum(likelihood.log_prob(x, *changed, reduction=reduction))
+
+        np.testing.assert_allclose(
+            grad, numerical_gradient(total, parameters[i]), rtol=1e-9, atol=1e-8
+        )
+
+
+@pytest.mark.parametrize(("likelihood", "count"), LIKELIHOODS)
+def test_likelihood_reductions_and_samples(likelihood, count, rng):
+    x = rng.uniform(size=(4, 2, 3))
+    parameters = [rng.normal(size=(5, *x.shape)) for _ in range(count)]
+    rows = likelihood.log_prob(x, *parameters, reduction="none")
+    assert rows.shape == (5, 4)
+    assert_close(likelihood.log_prob(x, *parameters, reduction="sum"), rows.sum(), F64, scale=100.0)
+    assert_close(likelihood.log_prob(x, *parameters), rows.mean(), F64, scale=100.0)
+    if getattr(likelihood, "scale", None) is not None and isinstance(likelihood.scale, str):
+        return  # "optimal" shares its scale among all samples
+    for k in range(5):
+        alone = likelihood.log_prob(x, *(p[k] for p in parameters), reduction="none")
+        assert_close(rows[k], alone, F64, scale=10.0)
+
+
+# The evidence bound -----------------------------------------------------------------------------
+
+
+def test_elbo_by_hand():
+    # Reconstructions -5/16, -4; KL 1/2, 0. With beta = 2: -21/16, -4.
+    args = [[1.0, 0.0], [2.0, 2.0]], [[1.0], [0.0]], [[0.0], [0.0]], [[0.5, 0.25], [0.0, 2.0]]
+    bound, reconstruction, kl, z = ref.elbo(*args, beta=2.0, reduction="none")
+    assert_close((bound, reconstruction, kl), ([-1.3125, -4.0], [-0.3125, -4.0], [0.5, 0.0]), F64)
+    assert z is None
+    assert_close(ref.elbo(*args, beta=2.0)[:3], (-2.65625, -2.15625, 0.25), F64)
+    assert_close(ref.elbo(*args, reduction="sum")[:3], (-4.8125, -4.3125, 0.5), F64)
+    bound, _, kl, z = ref.elbo(*args, free_bits=0.75, noise=[[2.0], [-1.0]])
+    assert_close((bound, kl, z), (-2.90625, 0.75, [[3.0], [-1.0]]), F64)
+    _, grads = ref.elbo_and_grad(*args, beta=2.0)
+    assert_close(grads, ([[-1.0], [0.0]], [[0.0], [0.0]], [[0.5, -0.25], [2.0, 0.0]]), F64)
+
+
+def test_elbo_is_the_plain_formula(rng):
+    x, x_recon = rng.normal(size=(2, 128, 784))
+    mu, logvar = rng.normal(size=(2, 128, 20))
+    kl = -0.5 * np.mean(np.sum(1 + logvar - mu**2 - np.exp(logvar), 1))
+    expected = -np.mean(np.sum((x - x_recon) ** 2, 1)) - kl
+    assert_close(ref.elbo(x, mu, logvar, x_recon)[0], expected, F64)
+
+
+def test_elbo_draws_in_the_dtype(gaussian, dtype, rng):
+    mu, logvar = (a.astype(dtype) for a in gaussian)
+    x, x_recon = rng.normal(size=(2, 5, 4)).astype(dtype)
+    z = ref.elbo(x, mu, logvar, x_recon, rng=3)[3]
+    np.testing.assert_array_equal(z, ref.reparameterize(mu, logvar, rng=3))
+    other = np.float64 if dtype == np.float32 else np.float32
+    assert not np.allclose(z, ref.reparameterize(mu.astype(other), logvar.astype(other), rng=3))
+    bits = rng.integers(0, 2, size=(5, 4))  # integer data does not decide
+    np.testing.assert_array_equal(ref.elbo(bits, mu, logvar, x_recon, rng=3)[3], z)
+    z = ref.elbo(x.astype(F64), mu, logvar, x_recon, rng=3)[3]
+    double = ref.reparameterize(mu.astype(F64), logvar.astype(F64), rng=3)
+    np.testing.assert_array_equal(z, double)
+
+
+@pytest.mark.parametrize(("likelihood", "count"), LIKELIHOODS)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_elbo_differences(likelihood, count, reduction, gaussian, rng):
+    x = rng.uniform(size=(5, 3))
+    parameters = tuple(rng.normal(size=(5, 3)) for _ in range(count))
+    options = {
+        "likelihood": likelihood,
+        "beta": 1.7,
+        "free_bits": 0.9,
+        "noise": np.ones((5, 3)),
+        "reduction": reduction,
+    }
+
+    def results(mu, logvar, *parameters):
+        x_recon = parameters if count > 1 else parameters[0]
+        return ref.elbo(x, mu, logvar, x_recon, **options)
+
+    inputs = (*gaussian, *parameters)
+    x_recon = parameters if count > 1 else parameters[0]
+    result, grads = ref.elbo_and_grad(x, *gaussian, x_recon, **options)
+    for got, expected in zip(result, results(*inputs), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    grads = (grads[0], grads[1], *(grads[2] if count > 1 else (grads[2],)))
+    for i, grad in enumerate(grads):
+
+        def total(a, i=i):
+            return np.sum(results(*inputs[:i], a, *inputs[i + 1 :])[0])
+
+        np.testing.assert_allclose(grad, numerical_gradient(total, inputs[i]), rtol=1e-9, atol=1e-8)
+
+
+@pytest.mark.parametrize("code", ["f", "d"])
+def test_elbo_from_buffers(code, rng, tmp_path):
+    arrays = [rng.uniform(size=shape).astype(code) for shape in [(3, 4), (3, 2), (3, 2), (3, 4)]]
+    expected = ref.elbo(*arrays, beta=3.0, rng=1)
+    path = tmp_path / "x"
+    path.write_bytes(arrays[0].tobytes())
+    _, mu, logvar, x_recon = arrays
+    buffers = [
+        np.memmap(path, mode="r"),
+        mu.tobytes(),
+        array(code, logvar.ravel()),
+        memoryview(x_recon),
+    ]
+    result = ref.elbo_from_buffers(*buffers, 3, 4, 2, dtype=code, beta=3.0, rng=1)
+    for got, value in zip(result, expected, strict=True):
+        np.testing.assert_array_equal(got, value)
+    typed = [array(code, a.ravel()) for a in arrays]  # these say what they hold
+    assert ref.elbo_from_buffers(*typed, 3, 4, 2, beta=3.0)[:3] == result[:3]
+    raw = np.arange(12, dtype=np.uint8)
+    result = ref.elbo_from_buffers(
+        raw.tobytes(), *buffers[1:], 3, 4, 2, dtype=code, x_dtype="uint8", rng=1
+    )
+    expected = ref.elbo(raw.reshape(3, 4), *arrays[1:], rng=1)
+    for got, value in zip(result, expected, strict=True):
+        np.testing.assert_array_equal(got, value)
+    with pytest.raises(ValueError, match="reshape"):
+        ref.elbo_from_buffers(*buffers, 3, 5, 2, dtype=code)
+
+
+def test_layouts_change_nothing(layout, rng):
+    arrays = [rng.uniform(size=shape) for shape in [(3, 4), (3, 2), (3, 2), (3, 4)]]
+    result, grads = ref.elbo_and_grad(*map(layout, arrays), rng=1, likelihood=ref.Bernoulli())
+    expected, expected_grads = ref.elbo_and_grad(*arrays, rng=1, likelihood=ref.Bernoulli())
+    # the order of NumPy's sums follows the layout
+    assert_close(result, expected, F64)
+    assert_close(grads, expected_grads, F64)
+
+
+def test_unknown_options(gaussian):
+    with pytest.raises(KeyError):
+        ref.kl_standard_normal(*gaussian, reduction="median")
+    with pytest.raises(KeyError):
+        ref.kl_standard_normal(*gaussian, free_bits=ref.FreeBits(1.0, "latent"))
+    with pytest.raises(KeyError):
+        ref.kl_standard_normal(*gaussian, free_bits=ref.FreeBits(1.0, "total", "cut"))
+
+
+# PyTorch ----------------------------------------------------------------------------------------
+
+
+def test_divergences_torch(gaussian, rng):
+    torch = pytest.importorskip("torch")
+    arrays = [*gaussian, rng.normal(size=(5, 3)), rng.normal(size=(5, 3))]
+    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
+    mu_q, logvar_q, mu_p, logvar_p = tensors
+    normal, divergence = torch.distributions.Normal, torch.distributions.kl_divergence
+    q, p = normal(mu_q, (logvar_q / 2).exp()), normal(mu_p, (logvar_p / 2).exp())
+
+    expected = divergence(q, p).sum(1).mean()
+    expected_grads = tuple(
+        g.numpy() for g in torch.autograd.grad(expected, tensors, retain_graph=True)
+    )
+    value, grads = ref.kl_normal_and_grad(*arrays)
+    assert_close(value, expected.item(), F64)
+    assert_close(grads, expected_grads, F64, scale=1.0)
+
+    expected = divergence(q, normal(torch.zeros(()), torch.ones(()))).sum(1).mean()
+    expected_grads = tuple(g.numpy() for g in torch.autograd.grad(expected, tensors[:2]))
+    value, grads = ref.kl_standard_normal_and_grad(*gaussian)
+    assert_close(value, expected.item(), F64)
+    assert_close(grads, expected_grads, F64, scale=1.0)
+
+
+@pytest.mark.parametrize("name", ["squared error", "gaussian", "learned", "optimal", "bernoulli"])
+def test_elbo_torch(name, gaussian, rng):
+    torch = pytest.importorskip("torch")
+    scale = np.array([0.5, 1.0, 2.0, 0.1])
+    x = rng.uniform(size=(5, 4))
+    parameters = [rng.normal(size=(5, 4)) for _ in range(2 if name == "learned" else 1)]
+    tensors = [torch.tensor(a, requires_grad=True) for a in (*gaussian, *parameters)]
+    mu, logvar, x_recon = tensors[:3]
+    data, normal = torch.tensor(x), torch.distributions.Normal
+    if name == "squared error":
+        likelihood = ref.SquaredError()
+        density = -((data - x_recon) ** 2)
+    elif name == "gaussian":
+        likelihood = ref.Gaussian(scale)
+        density = normal(x_recon, torch.tensor(scale)).log_prob(data)
+    elif name == "learned":
+        likelihood = ref.Gaussian("learned")
+        density = normal(x_recon, tensors[3].exp()).log_prob(data)
+    elif name == "optimal":
+        likelihood = ref.Gaussian("optimal")
+        density = normal(x_recon, ((data - x_recon) ** 2).mean().sqrt()).log_prob(data)
+    else:
+        likelihood = ref.Bernoulli()
+        density = -torch.nn.functional.binary_cross_entropy_with_logits(
+            x_recon, data, reduction="none"
+        )
+    prior = normal(torch.zeros(()), torch.ones(()))
+    kl = torch.distributions.kl_divergence(normal(mu, (logvar / 2).exp()), prior).sum(1).mean()
+    reconstruction = density.sum(1).mean()
+    bound = reconstruction - 0.3 * kl
+    bound.backward()
+
+    several = tuple(parameters) if name == "learned" else parameters[0]
+    result, grads = ref.elbo_and_grad(x, *gaussian, several, likelihood=likelihood, beta=0.3)
+    assert_close(result[:3], (bound.item(), reconstruction.item(), kl.item()), F64, scale=10.0)
+    grads = (*grads[:2], *(grads[2] if name == "learned" else grads[2:]))
+    assert_close(grads, tuple(t.grad.numpy() for t in tensors), F64, scale=1.0)
+
+
+def test_reparameterize_backward_torch(gaussian, rng):
+    torch = pytest.importorskip("torch")
+    mu, logvar = (torch.tensor(a, requires_grad=True) for a in gaussian)
+    noise, grad_z = rng.normal(size=(2, 4, 5, 3))
+    z = mu + (logvar / 2).exp() * torch.tensor(noise)
+    kl = 0.5 * (mu**2 + logvar.exp() - 1 - logvar).sum()
+    ((torch.tensor(grad_z) * z).sum() - 0.2 * kl).backward()
+    grads = ref.reparameterize_backward(grad_z, *gaussian, z.detach().numpy(), kl_weight=0.2)
+    assert_close(grads, (mu.grad.numpy(), logvar.grad.numpy()), F64, scale=10.0)
