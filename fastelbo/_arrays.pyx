@@ -9,6 +9,13 @@ import numpy as np
 cnp.import_array()
 
 
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+
+cdef enum:
+    LATENT_COST = 8        # an element of a latent pass costs about this many of a squared error
+
+
 cdef inline bint plain(object obj) noexcept:
     """A NumPy array, and no subclass, that passes can read in place."""
     cdef cnp.ndarray a
@@ -162,34 +169,38 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
 
 
 cpdef bint computes_in_float32(tuple arrays):
-    """Whether a pass over these arrays runs in float32: one is float32 and none is float64."""
+    """Whether a pass over these arrays runs in float32: none of them is float64."""
     cdef object a
-    cdef bint some = False
     for a in arrays:
-        if a is None:
-            continue
         if cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_DOUBLE:
             return False
-        some = some or cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT
-    return some
+    return True
 
 
-cpdef tuple all_in_dtype(tuple outputs, cnp.ndarray mu, cnp.ndarray logvar, bint single):
-    """Decoder outputs and latents in the dtype of the pass."""
+cpdef tuple problem(object x, object parameters, tuple names, object mu, object logvar):
+    """All inputs of an ELBO, checked together: (x, parameters, mu, logvar, batch, single, work).
+
+    One call, because what a small problem costs is calls.
+    """
+    cdef cnp.ndarray data, m, v
     cdef object a
-    cdef int wanted = cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE
-    for a in outputs:
+    cdef bint single
+    cdef int wanted
+    data, parameters = event(x, parameters, names)
+    m, v = latents(mu, logvar)
+    if cnp.PyArray_DIM(data, 0) != cnp.PyArray_DIM(m, 0):
+        raise shape_error("mu", shape_of(m), f"({shape_of(data)[0]}, latent dimensions) like x")
+    single = cnp.PyArray_TYPE(data) != cnp.NPY_DOUBLE and cnp.PyArray_TYPE(m) == cnp.NPY_FLOAT
+    for a in <tuple>parameters:
+        single = single and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT
+    wanted = cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE
+    for a in <tuple>parameters:
         if cnp.PyArray_TYPE(<cnp.ndarray>a) != wanted:
-            outputs = tuple([in_dtype(a, single) for a in outputs])
+            parameters = tuple([in_dtype(a, single) for a in <tuple>parameters])
             break
-    return outputs, in_dtype(mu, single), in_dtype(logvar, single)
-
-
-cpdef Py_ssize_t same_batch(cnp.ndarray x, cnp.ndarray mu) except -1:
-    """The batch size that x and the latents share."""
-    if cnp.PyArray_DIM(x, 0) != cnp.PyArray_DIM(mu, 0):
-        raise shape_error("mu", shape_of(mu), f"({shape_of(x)[0]}, latent dimensions) like x")
-    return cnp.PyArray_DIM(x, 0)
+    return (data, parameters, in_dtype(m, single), in_dtype(v, single),
+            cnp.PyArray_DIM(data, 0), single,
+            cnp.PyArray_SIZE(data) + LATENT_COST * cnp.PyArray_SIZE(m))
 
 
 cpdef cnp.ndarray empty_like(cnp.ndarray a, bint single):
@@ -200,7 +211,7 @@ cpdef cnp.ndarray empty_like(cnp.ndarray a, bint single):
 
 def checked_out(out, shape, bint single, inputs, str name):
     """`out` if a pass may write to it, else an error; a new array if it is None."""
-    dtype = np.dtype(np.float32 if single else np.float64)
+    dtype = FLOAT32 if single else FLOAT64
     if out is None:
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray):
@@ -222,7 +233,8 @@ def checked_out(out, shape, bint single, inputs, str name):
 def checked_outs(out, shapes, bint single, inputs, names):
     """Outputs for several gradients: a tuple of arrays or None, or None for all."""
     if out is None:
-        out = (None,) * len(names)
+        dtype = FLOAT32 if single else FLOAT64
+        return tuple([np.empty(shape, dtype) for shape in shapes])
     if not isinstance(out, tuple) or len(out) != len(names):
         raise TypeError(f"out must be a tuple of {len(names)} arrays ({', '.join(names)}) or None")
     done = []

@@ -15,6 +15,7 @@ from fastelbo._runtime import usable_cpus, usable_threads
 
 #: Element updates that pay for waking one more thread (fork and join cost about 0.4 us).
 ELEMENTS_PER_THREAD = 8192
+WORTH_TWO = 2 * ELEMENTS_PER_THREAD
 
 _default = None
 _override = ContextVar("fastelbo_num_threads", default=None)
@@ -47,7 +48,7 @@ def threads_for(work, num_threads=None):
     """Threads for a pass over `work` elements."""
     if num_threads is not None:
         num_threads = check(num_threads)
-    if work < 2 * ELEMENTS_PER_THREAD or _forked:
+    if work < WORTH_TWO or _forked:
         return 1
     wanted = num_threads or _override.get() or _default
     wanted = usable_threads() if wanted is None else min(wanted, usable_cpus())

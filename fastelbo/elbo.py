@@ -7,9 +7,8 @@ import numpy as np
 
 from fastelbo import _arrays
 from fastelbo._threads import threads_for
-from fastelbo.divergences import LATENT_COST, as_free_bits, kl_pass
+from fastelbo.divergences import as_free_bits, kl_pass
 from fastelbo.likelihoods import (
-    NO_LATENTS,
     REDUCTIONS,
     Likelihood,
     SquaredError,
@@ -38,6 +37,9 @@ class ElboGrad(NamedTuple):
 
 
 
+_new = tuple.__new__  # what a NamedTuple's own constructor ends in, at half its cost
+
+
 def _objective(
     x,
     mu,
@@ -60,19 +62,20 @@ def _objective(
     beta = float(beta)
     floor = None if free_bits == 0.0 else as_free_bits(free_bits)
     several = type(x_recon) is tuple
-    x, outputs = likelihood._checked(x, x_recon if several else (x_recon,))
-    mu, logvar = _arrays.latents(mu, logvar)
-    batch = _arrays.same_batch(x, mu)
-    single = _arrays.computes_in_float32((x, mu, *outputs))
-    outputs, mu, logvar = _arrays.all_in_dtype(outputs, mu, logvar, single)
+    outputs = x_recon if several else (x_recon,)
+    if len(outputs) != len(likelihood.parameters):
+        likelihood._miscounted(outputs)
+    x, outputs, mu, logvar, batch, single, work = _arrays.problem(
+        x, outputs, likelihood.parameters, mu, logvar
+    )
     key = z = None
     if rng is not None or noise is not None:
         noise, key = noise_source(rng, noise, mu.shape, single)
         z = _arrays.empty_like(mu, single)
     d_outputs = None
-    d_latents = (None, None)
+    d_mu = d_logvar = None
     if with_gradient:
-        *d_latents, d_outputs = _gradient_arrays(
+        d_mu, d_logvar, d_outputs = _gradient_arrays(
             out, likelihood.parameters, x, outputs, mu, logvar, noise, single
         )
     by_row = reduction == "none"
@@ -80,15 +83,15 @@ def _objective(
     if by_row:
         rows, row_kl = np.empty(batch), np.empty(batch)
     weight = 1.0 / batch if reduction == "mean" else 1.0
-    threads = threads_for(outputs[0].size + LATENT_COST * mu.size, num_threads)
-    latents = NO_LATENTS
+    threads = threads_for(work, num_threads)
+    latents = None
     if floor is None:
-        latents = (mu, logvar, noise, key, z, *d_latents, -beta * weight, row_kl)
+        latents = (mu, logvar, noise, key, z, d_mu, d_logvar, -beta * weight, row_kl)
     reconstruction, kl = likelihood._run(
         x, outputs, d_outputs, weight, rows, latents, 1, threads
     )
     if floor is not None:
-        pair = d_latents if with_gradient else None
+        pair = (d_mu, d_logvar) if with_gradient else None
         kl = kl_pass(mu, logvar, noise, key, z, pair, -beta * weight, floor, by_row, threads)
     elif by_row:
         kl = row_kl
@@ -97,9 +100,9 @@ def _objective(
     elif reduction == "mean":
         reconstruction /= batch
         kl /= batch
-    result = ElboResult(reconstruction - beta * kl, reconstruction, kl, z)
+    result = _new(ElboResult, (reconstruction - beta * kl, reconstruction, kl, z))
     if with_gradient:
-        return result, ElboGrad(*d_latents, d_outputs if several else d_outputs[0])
+        return result, ElboGrad(d_mu, d_logvar, d_outputs if several else d_outputs[0])
     return result
 
 

@@ -13,9 +13,6 @@ from fastelbo._threads import threads_for
 
 _evaluate = _builds.kernels("likelihood").evaluate
 
-#: Arguments of the pass that stand for "no latents".
-NO_LATENTS = (None, None, None, None, None, None, None, 0.0, None)
-
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -50,26 +47,24 @@ class Likelihood:
     _x_scale = 1.0
     _validate = True
     _domain = ""
-
-    def _own_parameters(self, shape, single):
-        """Parameters the likelihood adds to the decoder's, broadcast to `shape`."""
-        return ()
+    _has_own_parameters = False
 
     def _run(self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads):
         """The pass over checked arrays; returns the total log-density (or fills row_values) and
         the KL of the latents, if any."""
-        first = parameters[0]
-        own = self._own_parameters(first.shape, first.dtype.itemsize == 4)
+        if self._has_own_parameters:
+            first = parameters[0]
+            parameters += self._own_parameters(first.shape, first.dtype.itemsize == 4)
         value, kl, outside = _evaluate(
             self._code,
             x,
-            parameters + own if own else parameters,
+            parameters,
             gradients,
             self._x_scale,
             weight * self._factor,
             batch_axes,
             row_values,
-            *latents,
+            latents,
             threads,
         )
         if outside and self._validate:
@@ -77,10 +72,10 @@ class Likelihood:
         if row_values is None:
             value *= self._factor
             if self._constant:
-                value += self._constant * first.size
+                value += self._constant * parameters[0].size
         elif self._factor != 1.0 or self._constant:
             row_values *= self._factor
-            row_values += self._constant * (first.size // row_values.size)
+            row_values += self._constant * (parameters[0].size // row_values.size)
         return value, kl
 
     def _complain(self, x):
@@ -142,11 +137,14 @@ class Likelihood:
 
     def _checked(self, x, parameters):
         if len(parameters) != len(self.parameters):
-            raise TypeError(
-                f"{type(self).__name__} takes {len(self.parameters)} decoder output(s) "
-                f"{self.parameters}, got {len(parameters)}"
-            )
+            self._miscounted(parameters)
         return _arrays.event(x, parameters, self.parameters)
+
+    def _miscounted(self, parameters):
+        raise TypeError(
+            f"{type(self).__name__} takes {len(self.parameters)} decoder output(s) "
+            f"{self.parameters}, got {len(parameters)}"
+        )
 
     def _log_prob(self, x, parameters, reduction, num_threads, out, with_gradient):
         check_reduction(reduction)
@@ -161,7 +159,7 @@ class Likelihood:
         rows = np.empty(batch) if reduction == "none" else None
         weight = 1.0 / batch if reduction == "mean" else 1.0
         threads = threads_for(parameters[0].size, num_threads)
-        value, _ = self._run(x, parameters, gradients, weight, rows, NO_LATENTS, 1, threads)
+        value, _ = self._run(x, parameters, gradients, weight, rows, None, 1, threads)
         if rows is not None:
             value = rows
         elif reduction == "mean":
@@ -223,7 +221,6 @@ class Gaussian(Likelihood):
     def __init__(self, scale=1.0, *, x_scale=1.0):
         self._x_scale = positive_scalar(x_scale, "x_scale")
         self.scale = scale
-        self._per_feature = None
         if isinstance(scale, str):
             if scale not in ("learned", "optimal"):
                 raise ValueError(f'scale must be numbers, "learned" or "optimal", got {scale!r}')
@@ -237,6 +234,7 @@ class Gaussian(Likelihood):
             if not (np.isfinite(array) & (array > 0)).all():
                 raise ValueError("scale must be positive and finite everywhere")
             self._code = 1
+            self._has_own_parameters = True
             self._per_feature = (1 / array, np.log(array) + HALF_LOG_2PI)
 
     def _set_scale(self, scale):
@@ -245,8 +243,7 @@ class Gaussian(Likelihood):
         self._constant = -math.log(scale) - HALF_LOG_2PI
 
     def _own_parameters(self, shape, single):
-        if self._per_feature is None:
-            return ()
+        """Parameters added to the decoder's, broadcast to `shape`."""
         dtype = np.float32 if single else np.float64
         try:
             return tuple(
@@ -266,7 +263,7 @@ class Gaussian(Likelihood):
             )
         # The scale depends on the whole minibatch: one pass to find it, one that uses it.
         error = SquaredError(x_scale=self._x_scale)
-        total, kl = error._run(x, parameters, None, 1.0, None, NO_LATENTS, batch_axes, threads)
+        total, kl = error._run(x, parameters, None, 1.0, None, None, batch_axes, threads)
         size = parameters[0].size
         with np.errstate(all="ignore"):
             variance = float(np.float64(-total) / size)

@@ -178,8 +178,8 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
         low = <real>job.floor
         below = <real>job.below
         for i in range(n):
-            gm[i] = gm[i] if el[i] > low else 0
-            gl[i] = gl[i] if el[i] > low else 0
+            gm[i] = 0 if el[i] <= low else gm[i]                 # this way round NaN stays
+            gl[i] = 0 if el[i] <= low else gl[i]
             el[i] = below if el[i] <= low else el[i]
     if job.col_weight != NULL:
         for i in range(n):

@@ -22,6 +22,13 @@ cdef void latents_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
     latent_share(job, share, shares, kind)
 
 
+cdef void latents_worker(const Latents* job, int share, int shares, bint single) noexcept nogil:
+    if single:
+        latents_share(job, share, shares, <const float*>NULL)
+    else:
+        latents_share(job, share, shares, <const double*>NULL)
+
+
 cdef const double* weights_of(cnp.ndarray a) noexcept:
     return <const double*>data_of(a)
 
@@ -50,12 +57,11 @@ def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndar
     allocate_partial(&job, out if sums == ROWS else None)
     try:
         with nogil:
-            for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                            use_threads_if=threads > 1):
-                if single:
-                    latents_share(&job, t, threads, <const float*>NULL)
-                else:
-                    latents_share(&job, t, threads, <const double*>NULL)
+            if threads == 1:                 # without the region: opening one is not free
+                latents_worker(&job, 0, 1, single)
+            else:
+                for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                    latents_worker(&job, t, threads, single)
         if sums == TOTAL:
             return add_up(job.partial, job.units_a_sample)
         if sums == COLUMNS:
@@ -152,6 +158,13 @@ cdef void backward_share(const Backward* job, Py_ssize_t share, Py_ssize_t share
         backward_tile(job, first, min(<Py_ssize_t>CHUNK, total - first), kind)
 
 
+cdef void backward_worker(const Backward* job, int share, int shares, bint single) noexcept nogil:
+    if single:
+        backward_share(job, share, shares, <const float*>NULL)
+    else:
+        backward_share(job, share, shares, <const double*>NULL)
+
+
 def backward(cnp.ndarray grad_z, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray z,
              cnp.ndarray noise, key, cnp.ndarray dmu, cnp.ndarray dlogvar, double kl_weight,
              cnp.ndarray col_weight, int threads):
@@ -165,12 +178,11 @@ def backward(cnp.ndarray grad_z, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray
     job.grad_z = data_of(grad_z)
     job.z = data_of(z)
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            if single:
-                backward_share(&job, t, threads, <const float*>NULL)
-            else:
-                backward_share(&job, t, threads, <const double*>NULL)
+        if threads == 1:
+            backward_worker(&job, 0, 1, single)
+        else:
+            for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                backward_worker(&job, t, threads, single)
 
 
 # KL between two diagonal Gaussians --------------------------------------------------------------
@@ -218,6 +230,14 @@ cdef void between_rows(const Between* job, Py_ssize_t row, Py_ssize_t last,
         row += 1
 
 
+cdef void between_worker(const Between* job, int share, int shares, bint single) noexcept nogil:
+    cdef Py_ssize_t row = job.rows * share // shares, last = job.rows * (share + 1) // shares
+    if single:
+        between_rows(job, row, last, <const float*>NULL)
+    else:
+        between_rows(job, row, last, <const double*>NULL)
+
+
 def between(tuple operands, tuple gradients, double weight, cnp.ndarray rows, int threads):
     """KL(q || p) of each row into rows (B,), and weight times the gradients where wanted."""
     cdef Between job
@@ -233,11 +253,8 @@ def between(tuple operands, tuple gradients, double weight, cnp.ndarray rows, in
         job.stride[k] = cnp.PyArray_STRIDE(<cnp.ndarray>operands[k], 0)
         job.gradient[k] = NULL if gradients is None else data_of(gradients[k])
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            if single:
-                between_rows(&job, job.rows * t // threads, job.rows * (t + 1) // threads,
-                             <const float*>NULL)
-            else:
-                between_rows(&job, job.rows * t // threads, job.rows * (t + 1) // threads,
-                             <const double*>NULL)
+        if threads == 1:
+            between_worker(&job, 0, 1, single)
+        else:
+            for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+                between_worker(&job, t, threads, single)

@@ -5,13 +5,14 @@
 # tile by tile: stage x and the parameters, apply the term lane by lane, write the gradients.
 
 cimport numpy as cnp
+from cpython.object cimport PyObject
 from cython.parallel cimport prange
 from libc.stdint cimport uint64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from fastelbo._kernels.latent cimport (
-    Latents, ROWS, TOTAL, allocate_partial, bind_latents, latent_share, plan_latents,
+    Latents, ROWS, TOTAL, bind_latents, data_of, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
     LANES, MAX_OPERANDS, TILE, Operand, Shape, add_up, arrange, bind, round_up, run_at, stage,
@@ -28,6 +29,7 @@ cnp.import_array()
 cdef enum:
     CHUNK = 2048           # elements a unit
     MAX_PARAMETERS = 3
+    FEW_UNITS = 16
 
 # Gradients of this many bytes are streamed past the caches.
 cdef Py_ssize_t STREAM_FROM = 8 << 20
@@ -201,31 +203,42 @@ cdef void likelihood_share(const Job* job, Py_ssize_t share, Py_ssize_t shares,
 
 cdef inline void region(const Job* job, const Latents* latents, int threads,
                         const real* kind) noexcept nogil:
-    """One parallel region over both passes; a worker takes its share of each."""
+    """One parallel region over both passes; a worker takes its share of each.
+
+    A lone worker does without the region: opening one costs more than a small problem.
+    """
     cdef int t
-    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                    use_threads_if=threads > 1):
+    if threads == 1:
+        latents_share(latents, 0, 1, kind)
+        likelihood_share(job, 0, 1, kind)
+        return
+    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
         latents_share(latents, t, threads, kind)
         likelihood_share(job, t, threads, kind)
 
 
+cdef inline double* room_for(Py_ssize_t n, double* few) noexcept:
+    """Memory for n partial sums: `few` if they fit, else allocated."""
+    return few if n <= FEW_UNITS else <double*>malloc(n * sizeof(double))
+
+
 def evaluate(int code, cnp.ndarray x, tuple parameters, tuple gradients, double x_scale,
-             double weight, int batch_axes, cnp.ndarray row_values,
-             cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key,
-             cnp.ndarray z, cnp.ndarray dmu, cnp.ndarray dlogvar, double kl_weight,
-             cnp.ndarray row_kl, int threads):
-    """log p(x | parameters) and, unless mu is None, the KL of the latents and their z.
+             double weight, int batch_axes, cnp.ndarray row_values, tuple latent, int threads):
+    """log p(x | parameters) and, unless `latent` is None, the KL of the latents and their z.
 
     Arrays come checked: x and parameters broadcast to one shape, batch first, parameters in the
-    dtype of the pass; gradients (None: none wanted) in that shape. With row_values (and row_kl) a
-    value per row is written there, else the totals are summed.
+    dtype of the pass; gradients (None: none wanted) in that shape. `latent` is (mu, logvar, noise,
+    key, z, dmu, dlogvar, weight of the KL's gradient, row_kl). With row_values (and row_kl) a value
+    per row is written there, else the totals are summed.
 
     Returns (log_prob, kl, whether some x was outside the domain).
     """
     cdef Job job
     cdef Latents latents
     cdef Operand* ops[MAX_OPERANDS]
-    cdef list arrays = [x]
+    cdef PyObject* arrays[MAX_OPERANDS]
+    cdef double few[FEW_UNITS]
+    cdef double few_latent[FEW_UNITS]
     cdef bint single = cnp.PyArray_TYPE(<cnp.ndarray>parameters[0]) == cnp.NPY_FLOAT
     cdef bint by_row = row_values is not None, found = False
     cdef int i, n = 0
@@ -233,18 +246,19 @@ def evaluate(int code, cnp.ndarray x, tuple parameters, tuple gradients, double 
     cdef double value = 0, kl = 0
     cdef double* out
     ops[n] = &job.x
+    arrays[n] = <PyObject*>x
     bind(ops[n], x, single)
     n += 1
     job.parameters = <int>len(parameters)
     job.gradients = 0 if gradients is None else <int>len(gradients)
     for i in range(job.parameters):
-        arrays.append(parameters[i])
         ops[n] = &job.parameter[i]
+        arrays[n] = <PyObject*>parameters[i]
         bind(ops[n], parameters[i], single)
         n += 1
     for i in range(job.gradients):
-        arrays.append(gradients[i])
         ops[n] = &job.gradient[i]
+        arrays[n] = <PyObject*>gradients[i]
         bind(ops[n], gradients[i], single)
         n += 1
     arrange(&job.shape, ops, arrays, n, batch_axes, by_row)
@@ -256,17 +270,20 @@ def evaluate(int code, cnp.ndarray x, tuple parameters, tuple gradients, double 
     job.chunks = max(<Py_ssize_t>1, (job.shape.run + CHUNK - 1) // CHUNK) if job.shape.segments == 1 else 1
     job.units = job.shape.rows * job.chunks
     job.found_outside = &found
-    job.partial = <double*>malloc(max(<Py_ssize_t>1, job.units) * sizeof(double))
-    if job.partial == NULL:
-        raise MemoryError()
     latents.units = 0
-    latents.partial = NULL
+    latents.units_a_sample = 0
+    cdef cnp.ndarray row_kl = None
+    if latent is not None:
+        bind_latents(&latents, latent[0], latent[1], latent[2], latent[3], latent[4], latent[5],
+                     latent[6], latent[7])
+        row_kl = latent[8]
+        latents.sums = ROWS if by_row else TOTAL
+        plan_latents(&latents)
+    job.partial = room_for(job.units, few)
+    latents.partial = <double*>data_of(row_kl) if by_row else room_for(latents.units_a_sample, few_latent)
     try:
-        if mu is not None:
-            bind_latents(&latents, mu, logvar, noise, key, z, dmu, dlogvar, kl_weight)
-            latents.sums = ROWS if by_row else TOTAL
-            plan_latents(&latents)
-            allocate_partial(&latents, row_kl)
+        if job.partial == NULL or (latents.partial == NULL and not by_row):
+            raise MemoryError()
         with nogil:
             if single:
                 region(&job, &latents, threads, <const float*>NULL)
@@ -278,10 +295,11 @@ def evaluate(int code, cnp.ndarray x, tuple parameters, tuple gradients, double 
                 out[k] = add_up(job.partial + k * job.chunks, job.chunks)
         else:
             value = add_up(job.partial, job.units)
-            if mu is not None:
+            if latent is not None:
                 kl = add_up(latents.partial, latents.units_a_sample)
         return value, kl, found
     finally:
-        free(job.partial)
-        if mu is not None and row_kl is None:
+        if job.partial != few:
+            free(job.partial)
+        if not by_row and latents.partial != few_latent:
             free(latents.partial)

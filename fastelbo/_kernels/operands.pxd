@@ -9,6 +9,7 @@
 # need something first (another dtype, a scalar spread out, a padded end), staged in L1.
 
 cimport numpy as cnp
+from cpython.object cimport PyObject
 from libc.stdint cimport (
     int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t,
 )
@@ -77,13 +78,13 @@ cdef inline void bind(Operand* op, cnp.ndarray a, bint single) noexcept:
     op.itemsize = cnp.PyArray_ITEMSIZE(a)
 
 
-cdef inline int arrange(Shape* shape, Operand** ops, list arrays, int n, int batch_axes,
+cdef inline int arrange(Shape* shape, Operand** ops, PyObject** arrays, int n, int batch_axes,
                         bint by_row) except -1:
     """Split the common shape of `arrays` (broadcast already: equal ndim) into outer axes and a run.
 
     by_row keeps the first batch_axes axes outer, so that each gets a result of its own.
     """
-    cdef cnp.ndarray first = arrays[0]
+    cdef cnp.ndarray first = <cnp.ndarray>arrays[0]
     cdef int ndim = cnp.PyArray_NDIM(first)
     cdef int axis = ndim, stop = batch_axes if by_row else 0, k, d
     cdef Py_ssize_t run = 1, extent, stride

@@ -129,7 +129,7 @@ cdef inline void box_muller_double(uint64_t v, uint64_t w, double* z0, double* z
     y = -2.0 * ((f - g * (f - p * z)) + e * 0.6931471805599453)
     radius = sqrt(y if y > 0.0 else 0.0)
     t = (double_of(<int64_t>(<uint64_t>0x4330000000000000 | ((w >> 10) & <uint64_t>0x000fffffffffffff)))
-         - 6755399441055743.5) * 5.551115123125783e-17           # 52 bits, centred; 2^-54
+         - 6755399441055744.0) * 5.551115123125783e-17           # 52 bits, signed; 2^-54
     sincos_eighth(t, &s, &c)
     s = s * radius
     cosine = bits64(c * radius) ^ <int64_t>(w & <uint64_t>0x8000000000000000)
