@@ -89,7 +89,7 @@ cpdef cnp.ndarray in_dtype(cnp.ndarray a, bint single):
     """a itself if it has the dtype of the pass, else a converted copy."""
     if cnp.PyArray_TYPE(a) == (cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE):
         return a
-    return a.astype(np.float32 if single else np.float64)
+    return a.astype(np.float32 if single else np.float64, order="C")  # "K" transposes a broadcast
 
 
 cdef inline tuple shape_of(object a):

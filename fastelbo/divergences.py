@@ -259,16 +259,14 @@ def _between(arguments, reduction, num_threads, out, with_gradient):
     batch, _ = shape = q[0].shape
     gradients = None
     if with_gradient:
-        gradients = KlNormalGrad(
-            *_arrays.checked_outs(out, [shape] * 4, single, operands, _NAMES)
-        )
+        gradients = _arrays.checked_outs(out, [shape] * 4, single, operands, _NAMES)
     weight = 1.0 / batch if reduction == "mean" else 1.0
     values = np.empty(batch)
     threads = threads_for(q[0].size * LATENT_COST, num_threads)
     _kernels.between(operands, gradients, weight, values, threads)
     if reduction != "none":
         values = float(values.sum()) * weight
-    return (values, gradients) if with_gradient else values
+    return (values, KlNormalGrad(*gradients)) if with_gradient else values
 
 
 def kl_normal(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean", num_threads=None):

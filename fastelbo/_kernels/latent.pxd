@@ -114,7 +114,7 @@ cdef inline const real* gather(const char* data, Py_ssize_t stride, Py_ssize_t c
                                real* buffer) noexcept nogil:
     """Elements first .. first + n of the flattened array, zeros up to `padded`."""
     cdef Py_ssize_t i, row, col, m
-    if stride == cols * <Py_ssize_t>sizeof(real):
+    if stride == cols * <Py_ssize_t>sizeof(real) or n == 0:      # cols may be 0, too
         if n == padded:
             return <const real*>data + first
         memcpy(buffer, <const real*>data + first, n * sizeof(real))
