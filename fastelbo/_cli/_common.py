@@ -1,0 +1,60 @@
+"""What `bench` and `parity` share: text tables, progress, a process in another build."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+
+def table(header, rows, left=1):
+    """Rows of strings under a header, as lines of text; the first `left` columns flush left."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+
+    def line(row):
+        cells = [
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
+
+
+def progress(items, description):
+    """The items, with a bar on stderr: tqdm's if it is installed and somebody watches."""
+    items = list(items)
+    if not sys.stderr.isatty():
+        return items
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _count(items, description)
+    return tqdm(items, description, leave=False, file=sys.stderr)
+
+
+def _count(items, description):
+    for i, item in enumerate(items, 1):
+        print(f"\r{description} {i}/{len(items)} ", end="", file=sys.stderr, flush=True)
+        yield item
+    print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def in_build(build, module, function, **arguments):
+    """``module.function(**arguments)`` in a fresh process that uses a build; results as JSON."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    code = (
+        f"import json, sys; from {module} import {function} as f; "
+        "result = f(**json.loads(sys.argv[1])); print(); print(json.dumps(result))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(arguments)],
+        env={**os.environ, "FASTELBO_BUILD": build, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"build {build} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
