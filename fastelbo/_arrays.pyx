@@ -243,8 +243,32 @@ def checked_outs(out, shapes, bint single, inputs, names):
     return tuple(done)
 
 
-def _overlap(a, b):
-    try:
+cdef inline void extent_of(cnp.ndarray a, char** low, char** high) noexcept:
+    """The bytes between which an array lies."""
+    cdef Py_ssize_t reach
+    cdef int d
+    low[0] = high[0] = <char*>cnp.PyArray_DATA(a)
+    high[0] += cnp.PyArray_ITEMSIZE(a)
+    for d in range(cnp.PyArray_NDIM(a)):
+        reach = (cnp.PyArray_DIM(a, d) - 1) * cnp.PyArray_STRIDE(a, d)
+        if reach < 0:
+            low[0] += reach
+        else:
+            high[0] += reach
+
+
+cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) except -1:
+    cdef char* low_a
+    cdef char* high_a
+    cdef char* low_b
+    cdef char* high_b
+    if cnp.PyArray_SIZE(a) == 0 or cnp.PyArray_SIZE(b) == 0:
+        return False
+    extent_of(a, &low_a, &high_a)
+    extent_of(b, &low_b, &high_b)
+    if high_a <= low_b or high_b <= low_a:
+        return False
+    try:                                         # interleaved views need not share an element
         return np.shares_memory(a, b, max_work=10_000)
     except np.exceptions.TooHardError:
         return True

@@ -101,15 +101,19 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
     gradients is a pair of arrays to fill with weight * dKL, or None.
     """
     dmu, dlogvar = gradients if gradients is not None else (None, None)
+    if free_bits is None and not by_row:
+        return _kernels.latents(
+            mu, logvar, noise, key, z, dmu, dlogvar, weight, None, None, 0.0, 0.0, TOTAL, None, threads
+        )
     batch, dims = mu.shape
 
-    def run(sums, out=None, *, noise=noise, key=key, z=z, grad=True, cols=None, rows=None, floor=0.0):
+    def run(sums, out=None, *, first=True, grad=True, cols=None, rows=None, floor=0.0):
         return _kernels.latents(
             mu,
             logvar,
-            noise,
-            key,
-            z,
+            noise if first else None,  # a later pass leaves z alone
+            key if first else None,
+            z if first else None,
             dmu if grad else None,
             dlogvar if grad else None,
             weight,
@@ -122,7 +126,6 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
             threads,
         )
 
-    drawn = {"noise": None, "key": None, "z": None}  # a later pass leaves z alone
     if free_bits is None or free_bits.granularity == "sample":
         floor = free_bits.threshold if free_bits else 0.0
         if not by_row:
@@ -135,7 +138,7 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
         run(ROWS, values, grad=False)
         keep = ~(values <= free_bits.threshold)
         if gradients is not None:
-            run(TOTAL, rows=keep.astype(np.float64), **drawn)
+            run(TOTAL, rows=keep.astype(np.float64), first=False)
         values = np.where(keep, values, free_bits._value_below)
         return values if by_row else float(values.sum())
     columns = np.empty(dims)
@@ -146,10 +149,10 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
     cols = keep.astype(np.float64)
     if by_row:
         values = np.empty(batch)
-        run(ROWS, values, cols=cols, **drawn)
+        run(ROWS, values, cols=cols, first=False)
         return values + floored
     if gradients is not None:
-        run(TOTAL, cols=cols, **drawn)
+        run(TOTAL, cols=cols, first=False)
     return batch * (float(columns[keep].sum()) + floored)
 
 

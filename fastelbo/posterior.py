@@ -23,7 +23,8 @@ def noise_key(rng):
         return int.from_bytes(os.urandom(8), "little")
     if isinstance(rng, np.random.Generator):
         bits = rng.bit_generator.random_raw
-        return bits() ^ (bits() << 32) & _MASK
+        key = bits()
+        return key if key >> 32 else key | bits() << 32 & _MASK  # MT19937 gives 32 bits at a time
     try:
         key = index(rng)
     except TypeError:

@@ -10,7 +10,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
-from fastelbo._kernels.operands cimport LANES, TILE, round_up
+from fastelbo._kernels.operands cimport LANES, TILE, add_lanes, round_up
 from fastelbo._kernels.terms.gaussian cimport kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
 from fastelbo._kernels.terms.vecmath cimport real
@@ -201,22 +201,21 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
 
 
 cdef inline double tile_sum(const real* el, Py_ssize_t n) noexcept nogil:
-    """Sum of n <= TILE elements; n a multiple of LANES, or few."""
-    cdef real acc[LANES]
-    cdef double total = 0
-    cdef Py_ssize_t i, whole = n // LANES * LANES
+    """Sum of n <= TILE elements."""
+    cdef double total[LANES]
+    cdef double rest = 0
+    cdef Py_ssize_t i, loops = n // LANES
     cdef int l
+    for i in range(loops * LANES, n):
+        rest += el[i]
+    if loops == 0:
+        return rest
     for l in range(LANES):
-        acc[l] = 0
-    for i in range(n // LANES):
+        total[l] = el[l]
+    for i in range(1, loops):
         for l in range(LANES):
-            acc[l] = acc[l] + el[i * LANES + l]
-    if whole:
-        for l in range(LANES):
-            total += acc[l]
-    for i in range(whole, n):
-        total += el[i]
-    return total
+            total[l] += el[i * LANES + l]
+    return add_lanes(total) + rest
 
 
 cdef inline void latent_unit(const Latents* job, Py_ssize_t unit, const real* kind) noexcept nogil:

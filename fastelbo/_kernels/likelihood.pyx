@@ -15,8 +15,8 @@ from fastelbo._kernels.latent cimport (
     Latents, ROWS, TOTAL, bind_latents, data_of, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
-    LANES, MAX_OPERANDS, TILE, Operand, Shape, add_up, arrange, bind, round_up, run_at, stage,
-    stream, stream_fence,
+    LANES, MAX_OPERANDS, TILE, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, in_place,
+    round_up, run_at, stage, stream, stream_fence,
 )
 from fastelbo._kernels.terms.likelihoods cimport (
     BernoulliTerm, GaussianLogScaleTerm, GaussianTerm, SquaredErrorTerm, ValueAndGradient,
@@ -27,7 +27,7 @@ from fastelbo._kernels.terms.vecmath cimport real
 cnp.import_array()
 
 cdef enum:
-    CHUNK = 2048           # elements a unit
+    CHUNK = 4096           # elements a unit
     MAX_PARAMETERS = 3
     FEW_UNITS = 16
 
@@ -41,7 +41,8 @@ cdef struct Job:
     Operand parameter[MAX_PARAMETERS]
     Operand gradient[MAX_PARAMETERS]
     int parameters, gradients      # gradients: 0, or those of the first so many parameters
-    bint streamed
+    bint staged            # some operand cannot be read, or gradient not be written, in place
+    bint streamed          # gradients go past the caches
     double x_scale         # what x is multiplied by
     double weight          # what the gradients are multiplied by
     Py_ssize_t chunk       # elements of a run that a unit takes
@@ -74,31 +75,34 @@ cdef inline void run_tile(const term* tag, const wanted* want, const real* restr
                           real* restrict ga, real* restrict gb, real* restrict gc,
                           Py_ssize_t n, Py_ssize_t valid, bint padded, real x_scale, real weight,
                           double* restrict total, real* restrict bad) noexcept nogil:
-    """n <= TILE elements, a multiple of LANES; `padded` (a constant): the first `valid` count."""
+    """n elements, a multiple of LANES; `padded` (a constant): only the first `valid` count."""
     cdef real acc[LANES]
     cdef real v, xs, da, db, dc
-    cdef Py_ssize_t i, j
+    cdef Py_ssize_t i = 0, j, flush, loops = n // LANES
     cdef int l
-    for l in range(LANES):
-        acc[l] = 0
-    for i in range(n // LANES):
-        j = i * LANES
+    while i < loops:
+        flush = min(i + FLUSH, loops)
         for l in range(LANES):
-            xs = x[j + l] * x_scale
-            v = log_prob(tag, xs, a[j + l], b[j + l] if parameters_of(tag) > 1 else <real>0,
-                         c[j + l] if parameters_of(tag) > 2 else <real>0, &da, &db, &dc)
-            if padded:
-                v = v if j + l < valid else <real>0
-            acc[l] = acc[l] + v
-            bad[l] = <real>1 if outside(tag, xs) else bad[l]
-            if wanted is ValueAndGradient:
-                ga[j + l] = da * weight
-                if gradients_of(tag) > 1:
-                    gb[j + l] = db * weight
-                if gradients_of(tag) > 2:
-                    gc[j + l] = dc * weight
-    for l in range(LANES):
-        total[l] += acc[l]
+            acc[l] = 0
+        while i < flush:
+            j = i * LANES
+            for l in range(LANES):
+                xs = x[j + l] * x_scale
+                v = log_prob(tag, xs, a[j + l], b[j + l] if parameters_of(tag) > 1 else <real>0,
+                             c[j + l] if parameters_of(tag) > 2 else <real>0, &da, &db, &dc)
+                if padded:
+                    v = v if j + l < valid else <real>0
+                acc[l] = acc[l] + v
+                bad[l] = <real>1 if outside(tag, xs) else bad[l]
+                if wanted is ValueAndGradient:
+                    ga[j + l] = da * weight
+                    if gradients_of(tag) > 1:
+                        gb[j + l] = db * weight
+                    if gradients_of(tag) > 2:
+                        gc[j + l] = dc * weight
+            i += 1
+        for l in range(LANES):
+            total[l] += acc[l]
 
 
 cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssize_t index,
@@ -115,9 +119,8 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
     cdef const real* p[MAX_PARAMETERS]
     cdef real* g[MAX_PARAMETERS]
     cdef double total[LANES]
-    cdef double s = 0
     cdef real weight = <real>job.weight, x_scale = <real>job.x_scale
-    cdef Py_ssize_t n, padded
+    cdef Py_ssize_t n, padded, tile = TILE if job.staged else CHUNK
     cdef int i, l
     for i in range(MAX_PARAMETERS):
         p[i] = NULL
@@ -130,13 +133,18 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
     for l in range(LANES):
         total[l] = 0
     while first < stop:
-        n = min(<Py_ssize_t>TILE, stop - first)
+        n = min(tile, stop - first)
         if n > LANES:
             n = n // LANES * LANES                     # what is left over makes a tile of its own
         padded = round_up(n)
-        x = staged(&job.x, xr, first, n, padded, x_s)
-        for i in range(parameters_of(tag)):
-            p[i] = staged(&job.parameter[i], pr[i], first, n, padded, p_s[i])
+        if job.staged or n < padded:
+            x = staged(&job.x, xr, first, n, padded, x_s)
+            for i in range(parameters_of(tag)):
+                p[i] = staged(&job.parameter[i], pr[i], first, n, padded, p_s[i])
+        else:
+            x = <const real*>xr + first
+            for i in range(parameters_of(tag)):
+                p[i] = <const real*>pr[i] + first
         if wanted is ValueAndGradient:
             for i in range(gradients_of(tag)):
                 g[i] = gr[i] + first if n == padded and not job.streamed else g_s + i * TILE
@@ -151,9 +159,7 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
                 if g[i] != gr[i] + first:
                     put(gr[i] + first, g[i], n, job.streamed)
         first += n
-    for l in range(LANES):
-        s += total[l]
-    return s
+    return add_lanes(total)
 
 
 cdef inline void run_share(const term* tag, const wanted* want, const Job* job, Py_ssize_t share,
@@ -266,6 +272,9 @@ def evaluate(int code, cnp.ndarray x, tuple parameters, tuple gradients, double 
     job.x_scale = x_scale
     job.weight = weight
     job.streamed = job.gradients > 0 and cnp.PyArray_NBYTES(<cnp.ndarray>gradients[0]) >= STREAM_FROM
+    job.staged = job.streamed or not in_place(&job.x)
+    for i in range(job.parameters):
+        job.staged = job.staged or not in_place(&job.parameter[i])
     job.chunk = CHUNK if job.shape.segments == 1 else job.shape.run
     job.chunks = max(<Py_ssize_t>1, (job.shape.run + CHUNK - 1) // CHUNK) if job.shape.segments == 1 else 1
     job.units = job.shape.rows * job.chunks

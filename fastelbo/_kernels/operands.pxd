@@ -18,7 +18,8 @@ from libc.string cimport memcpy
 from fastelbo._kernels.terms.vecmath cimport real
 
 cdef enum:
-    LANES = 32             # elements a lane loop takes at once: a fixed order of summation
+    LANES = 64             # elements a lane loop takes at once: a fixed order of summation
+    FLUSH = 16             # lane loops before float32 sums move to float64
     TILE = 512             # elements a tile, a multiple of LANES
     MAX_OUTER = 8          # outer axes; _arrays copies what has more
     MAX_OPERANDS = 8
@@ -199,6 +200,25 @@ cdef inline const real* stage(const Operand* op, const char* run, Py_ssize_t fir
     for i in range(n, padded):
         buffer[i] = buffer[n - 1]
     return buffer
+
+
+cdef inline bint in_place(const Operand* op) noexcept nogil:
+    """Whether whole tiles of the operand can be read where they are."""
+    return op.storage == NATIVE and not op.spread
+
+
+cdef inline double add_lanes(double* total) noexcept nogil:
+    """Sum of LANES numbers, by halves: a chain of LANES additions would wait for each."""
+    cdef int l
+    for l in range(32):
+        total[l] += total[l + 32]
+    for l in range(16):
+        total[l] += total[l + 16]
+    for l in range(8):
+        total[l] += total[l + 8]
+    for l in range(4):
+        total[l] += total[l + 4]
+    return (total[0] + total[2]) + (total[1] + total[3])
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n) noexcept nogil:
