@@ -8,6 +8,7 @@ Environment: FASTELBO_BUILDS=avx512,baseline compiles only those; FASTELBO_DEBUG
 index; FASTELBO_OPENMP=0 builds without threads.
 """
 
+import contextlib
 import os
 import platform
 import shutil
@@ -91,6 +92,14 @@ class BuildKernels(build_ext):
             extension.extra_link_args = link_openmp + extension.extra_link_args
             extension.define_macros.append(("CYTHON_INLINE", INLINE.get(kind, INLINE["unix"])))
         super().build_extensions()
+
+    def run(self):
+        super().run()
+        if not self.inplace:
+            # In a clone, ./fastelbo shadows the installed package for `python -m fastelbo`: it
+            # needs the kernels, too.
+            with contextlib.suppress(OSError):
+                self.copy_extensions_to_source()
 
     def copy_extensions_to_source(self):
         for build in BUILDS:
