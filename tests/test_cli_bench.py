@@ -1,0 +1,208 @@
+"""``fastelbo bench``: what it measures is right; how fast it is, is nobody's test."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+import fastelbo
+from fastelbo import _builds
+from fastelbo._cli import _common, baselines, bench, bench_report, cases
+
+SMALL = (3, 80, 5)
+EFFORT = {"rounds": 1, "burst": 1e-4}
+
+
+def run(*options):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    return bench.run(parser.parse_args(options))
+
+
+def only_ours(monkeypatch):
+    """The frameworks take seconds to import and compile: leave them to the test of baselines."""
+    monkeypatch.setattr(baselines, "ALL", (baselines.NumPy, baselines.NumPyGenerator))
+
+
+@pytest.mark.parametrize("kind", baselines.ALL)
+def test_baselines_compute_the_same(kind, recwarn):
+    for dtype in bench.DTYPES:
+        if kind is baselines.TorchCompile:
+            pytest.importorskip("torch")
+            pytest.skip("compiles for a minute; the same functions as PyTorch eager")
+        try:
+            contender = kind(1, dtype)
+        except ImportError as error:
+            pytest.skip(f"{error.name} is not installed")
+        rows = [
+            row
+            for case in cases.CASES.values()
+            for row in bench.measure(case, SMALL, dtype, [contender], **EFFORT)
+            if not row.is_traffic
+        ]
+        assert rows
+        for row in rows:
+            assert not row.disagrees, row
+            assert row.minimum > 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_ours_compute_the_same(threads, dtype):
+    for case in cases.CASES.values():
+        contenders = bench.ours(threads, dtype.name)
+        rows = bench.measure(case, SMALL, dtype.name, contenders, **EFFORT)
+        mine = [row for row in rows if row.is_ours]
+        assert len(mine) >= 1
+        for row in mine:
+            assert not row.disagrees, row
+            assert row.calls > 0
+            assert row.median >= row.minimum > 0
+            assert 0 < row.memory < 1e5
+
+
+def test_traffic_is_measured_where_the_event_is_read():
+    entrants = bench.alone(1, "float64")
+    rows = bench.measure(cases.CASES["elbo_and_grad"], SMALL, "float64", entrants, **EFFORT)
+    assert sum(row.is_traffic for row in rows) == 2            # plain and streamed stores
+    assert all((row.of_bandwidth is not None) == row.is_ours for row in rows)
+    assert all(row.speedup > 0 for row in rows)
+    rows = bench.measure(cases.CASES["kl_standard_normal"], SMALL, "float64", entrants, **EFFORT)
+    assert not any(row.is_traffic for row in rows)
+
+
+class Wrong(baselines.NumPy):
+    label = "wrong"
+
+    def elbo(self, *arrays):
+        return (super().elbo(*arrays)[0] * (1 + 1e-3),)
+
+
+def test_a_wrong_row_is_not_timed(monkeypatch, capsys):
+    monkeypatch.setattr(baselines, "ALL", (baselines.NumPy, Wrong))
+    assert run("--quick", "--size", "2", "8", "2", "--threads", "1") == 1
+    out, err = capsys.readouterr()
+    assert "wrong: elbo (2, 8, 2) float64 disagrees with the reference by 0.001" in err
+    (line,) = [line for line in out.splitlines() if line.startswith("wrong") and "1e-03" in line]
+    assert line.split()[1:3] == ["wrong", "1e-03"]
+
+
+def test_a_wrong_gradient_is_not_timed(monkeypatch):
+    exact = fastelbo.elbo_and_grad
+
+    def wrong(*args, **options):
+        result, gradients = exact(*args, **options)
+        gradients.x_recon[-1, -1] += 1e-3
+        return result, gradients
+
+    monkeypatch.setattr(fastelbo, "elbo_and_grad", wrong)
+    case = cases.CASES["elbo_and_grad"]
+    rows = bench.measure(case, SMALL, "float64", bench.ours(1, "float64"), **EFFORT)
+    assert all(row.disagrees and row.minimum is None for row in rows if row.is_ours)
+
+
+def test_json(monkeypatch, capsys):
+    only_ours(monkeypatch)
+    assert run("--quick", "--json", "--size", "2", "64", "3", "--stages") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["environment"]["build"] == fastelbo.build_info()["build"]
+    assert {row["case"] for row in report["rows"]} == set(cases.MAIN[0][1])
+    assert {row["dtype"] for row in report["rows"]} == set(bench.DTYPES)
+    assert {row["case"] for row in report["stages"]} > {"reparameterize", "squared_error"}
+    assert set(report["small_call"]) == {"np.add", "elbo", "elbo_and_grad"}
+
+
+def test_tables_and_plot(monkeypatch, capsys, tmp_path):
+    only_ours(monkeypatch)
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "bench.png"
+    assert run("--quick", "--size", "2", "64", "3", "--stages", "--plot", str(path)) == 0
+    out = capsys.readouterr().out
+    for text in ("fastelbo, 1 thread", "NumPy, default_rng", "traffic", "stages", "np.add"):
+        assert text in out
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_builds():
+    measured = bench.measure_builds([(SMALL, ("elbo",))], 1, EFFORT)
+    assert [build for build, _ in measured] == list(_builds.available())
+    text = bench_report.show_builds(measured)
+    for build, rows in measured:
+        assert {row.label for row in rows} == {"NumPy", "fastelbo, 1 thread"}
+        assert build in text
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--plot", "/no/such/folder/a.png"], "no such folder"),
+        (["--plot", "chart.doc"], "expected a name that ends in .png"),
+    ],
+)
+def test_bad_plots_are_known_beforehand(options, message, capsys):
+    assert run(*options) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [["--threads", "0"], ["--size", "1", "-2", "3"]])
+def test_bad_numbers(options, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(*options)
+    assert exit_.value.code == 2
+    assert "at least 1" in capsys.readouterr().err
+
+
+def test_absent_frameworks_are_named(monkeypatch):
+    class Absent(baselines.Baseline):
+        label = "absent"
+
+        def __init__(self, threads=1, dtype=None):
+            import no_such_framework  # noqa: F401
+
+    monkeypatch.setattr(baselines, "ALL", (Absent, baselines.TorchCompile))
+    present, absent = bench.contenders(1, "float64", quick=True)
+    assert absent == {
+        "absent": "not installed (no_such_framework)",
+        "torch.compile": "left out by --quick",
+    }
+    assert all(isinstance(c, cases.Fastelbo) for c in present)
+
+
+def test_take_turns_and_memory():
+    seconds = bench.take_turns({"a": lambda: None, "b": lambda: sum(range(100))}, 3, 1e-4)
+    assert min(map(len, seconds.values())) >= 3
+    contender = baselines.NumPy()
+    used = bench.peak_memory(contender, lambda: np.zeros(1 << 20))
+    assert 8 << 20 <= used < 9 << 20
+    contender.memory = "process"
+    used = bench.peak_memory(contender, lambda: np.ones(1 << 22).sum())
+    assert used is None or 24 << 20 < used < 48 << 20
+
+
+@pytest.mark.parametrize("build", _builds.available())
+def test_traffic_kernels(build):
+    kernels = __import__(f"fastelbo._kernels.{build}.bandwidth", fromlist=["read"])
+    rng = np.random.default_rng(1)
+    for words in (0, 1, 63, 64, 65, 4097):
+        a, b = rng.integers(0, 1 << 63, (2, words), dtype=np.uint64)
+        whole = words // 64 * 64
+        both = a[:whole] ^ b[:whole]
+        for threads in (1, 2, 5):
+            assert kernels.read(a, b, threads) == np.bitwise_xor.reduce(both)
+            for streamed in (False, True):
+                out = cases._words(np.full(words, 7, np.uint64))
+                kernels.read_and_write(a, b, out, streamed, threads)
+                np.testing.assert_array_equal(out[:whole], both)
+                assert (out[whole:] == 7).all()
+    a.flags.writeable = False
+    assert kernels.read(a, b, 1) == np.bitwise_xor.reduce(both)
+    with pytest.raises(ValueError, match="threads"):
+        kernels.read(a, b, 0)
+    with pytest.raises(ValueError, match="aligned"):
+        kernels.read_and_write(a, b, np.empty(4098 * 8 + 8, np.uint8)[:32776].view(np.uint64)[1:], True, 1)
+
+
+def test_table():
+    text = _common.table(["name", "us"], [["a", "1.0"], ["bc", "12.0"]])
+    assert text == "name    us\n----  ----\na      1.0\nbc    12.0"
+    assert _common.progress(range(3), "x") == [0, 1, 2]
