@@ -109,7 +109,6 @@ def peak_memory(contender, call):
     taken, after unused memory has been given back. None where the system does not tell.
     """
     call()
-    gc.collect()
     if contender.memory == "numpy":
         tracemalloc.start()
         try:
