@@ -10,13 +10,18 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
-from fastelbo._kernels.operands cimport LANES, TILE, add_lanes, round_up
+from fastelbo._kernels.operands cimport LANES, TILE, add_lanes
 from fastelbo._kernels.terms.gaussian cimport kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
 from fastelbo._kernels.terms.vecmath cimport real
 
 cdef enum:
     CHUNK = 256            # elements a unit where only the total is wanted
+
+cdef inline Py_ssize_t padded_to(Py_ssize_t n) noexcept nogil:
+    """n rounded up to whole vectors: element loops then need no scalar rest."""
+    return (n + 15) // 16 * 16
+
 
 cdef enum Sums:            # what the KL of the elements is summed to
     TOTAL = 0              # one number
@@ -151,7 +156,7 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     cdef real gm[TILE]
     cdef real gl[TILE]
     cdef real eps_s[TILE + 2 * BLOCK]
-    cdef Py_ssize_t padded = round_up(n), i, col, row
+    cdef Py_ssize_t padded = padded_to(n), i
     cdef const real* mu = gather(job.mu, job.mu_stride, job.cols, first, n, padded, mu_s)
     cdef const real* lv = gather(job.logvar, job.logvar_stride, job.cols, first, n, padded, lv_s)
     cdef const real* eps = NULL
@@ -230,7 +235,7 @@ cdef inline void latent_unit(const Latents* job, Py_ssize_t unit, const real* ki
         n = min(<Py_ssize_t>CHUNK, total - first)
         latent_tile(job, k, first, n, el, kind)
         if k == 0:
-            job.partial[u] = tile_sum(el, round_up(n))
+            job.partial[u] = tile_sum(el, n)
         return
     row = u * job.rows_a_unit
     last = min(row + job.rows_a_unit, job.rows)
