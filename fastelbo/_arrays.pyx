@@ -14,6 +14,7 @@ FLOAT64 = np.dtype(np.float64)
 
 cdef enum:
     LATENT_COST = 8        # an element of a latent pass costs about this many of a squared error
+    MAX_AXES = 9           # axes that a pass can stride over: MAX_OUTER and a contiguous one
 
 
 cdef inline bint plain(object obj) noexcept:
@@ -85,6 +86,11 @@ cpdef cnp.ndarray as_data(object obj, str name):
     return _readable(a, a.dtype)
 
 
+cpdef cnp.ndarray few_axes(cnp.ndarray a):
+    """a itself, or a contiguous copy if a pass could not stride over so many axes."""
+    return a if cnp.PyArray_NDIM(a) <= MAX_AXES else np.ascontiguousarray(a)
+
+
 cpdef cnp.ndarray in_dtype(cnp.ndarray a, bint single):
     """a itself if it has the dtype of the pass, else a converted copy."""
     if cnp.PyArray_TYPE(a) == (cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE):
@@ -140,6 +146,8 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
     cdef cnp.ndarray other
     cdef int i, ndim = cnp.PyArray_NDIM(data)
     cdef list checked
+    if ndim > MAX_AXES:
+        data, first = few_axes(data), few_axes(first)
     if ndim == 0:
         raise shape_error("x", shape_of(data), "(batch, ...)")
     if cnp.PyArray_DIM(data, 0) == 0:
@@ -164,7 +172,7 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
             except ValueError:
                 raise shape_error(
                     names[i], shape_of(other), f"one that broadcasts to {shape_of(first)}") from None
-        checked.append(other)
+        checked.append(few_axes(other))
     return data, tuple(checked)
 
 
@@ -224,8 +232,8 @@ def checked_out(out, shape, bint single, inputs, str name):
         raise ValueError(f"{name} is read-only")
     if not (out.flags.c_contiguous and out.flags.aligned):
         raise ValueError(f"{name} must be C-contiguous and aligned")
-    for other in inputs:
-        if other is not None and _overlap(out, other):
+    for other in inputs:                   # as the caller gave them: a copy of one overlaps nothing
+        if other is not None and _overlap(out, np.asarray(other)):
             raise ValueError(f"{name} overlaps an input or another output")
     return np.asarray(out)
 

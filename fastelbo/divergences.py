@@ -6,7 +6,7 @@ import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
-from fastelbo.likelihoods import check_reduction
+from fastelbo.likelihoods import as_number, check_reduction
 
 _kernels = _builds.kernels("latent")
 TOTAL, ROWS, COLUMNS = range(3)
@@ -59,9 +59,9 @@ class FreeBits:
     """
 
     def __init__(self, threshold, *, granularity="dimension", below="floor"):
-        self.threshold = float(threshold)
+        self.threshold = as_number(threshold, "threshold")
         if not 0 <= self.threshold < float("inf"):
-            raise ValueError(f"free bits must be finite and not negative, got {threshold}")
+            raise ValueError(f"free_bits must be finite and not negative, got {threshold}")
         if granularity not in ("dimension", "sample", "total"):
             raise ValueError(
                 f'granularity must be "dimension", "sample" or "total", got {granularity!r}'
@@ -85,14 +85,8 @@ def as_free_bits(free_bits):
     """A FreeBits from a number or a FreeBits; None where there is no floor."""
     if isinstance(free_bits, FreeBits):
         return free_bits if free_bits.threshold > 0 else None
-    try:
-        threshold = float(free_bits)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"free_bits must be a number or a FreeBits, got {type(free_bits).__name__}"
-        ) from None
-    floor = FreeBits(threshold)
-    return floor if threshold else None
+    floor = FreeBits(as_number(free_bits, "free_bits"))
+    return floor if floor.threshold else None
 
 
 def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, threads):
@@ -159,6 +153,7 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
 def _standard(mu, logvar, free_bits, reduction, num_threads, out, with_gradient):
     check_reduction(reduction)
     free_bits = as_free_bits(free_bits)
+    given = (mu, logvar)
     mu, logvar = _arrays.latents(mu, logvar)
     batch = mu.shape[0]
     gradients = None
@@ -166,7 +161,7 @@ def _standard(mu, logvar, free_bits, reduction, num_threads, out, with_gradient)
         single = mu.dtype.itemsize == 4
         shapes = (mu.shape, mu.shape)
         gradients = GaussianGrad(
-            *_arrays.checked_outs(out, shapes, single, (mu, logvar), ("mu", "logvar"))
+            *_arrays.checked_outs(out, shapes, single, given, ("mu", "logvar"))
         )
     weight = 1.0 / batch if reduction == "mean" else 1.0
     value = kl_pass(
@@ -262,7 +257,7 @@ def _between(arguments, reduction, num_threads, out, with_gradient):
     batch, _ = shape = q[0].shape
     gradients = None
     if with_gradient:
-        gradients = _arrays.checked_outs(out, [shape] * 4, single, operands, _NAMES)
+        gradients = _arrays.checked_outs(out, [shape] * 4, single, arguments, _NAMES)
     weight = 1.0 / batch if reduction == "mean" else 1.0
     values = np.empty(batch)
     threads = threads_for(q[0].size * LATENT_COST, num_threads)

@@ -12,6 +12,7 @@ from fastelbo.likelihoods import (
     REDUCTIONS,
     Likelihood,
     SquaredError,
+    as_number,
     check_reduction,
 )
 from fastelbo.posterior import noise_source
@@ -59,12 +60,14 @@ def _objective(
         check_reduction(reduction)
     if not isinstance(likelihood, Likelihood):
         raise TypeError(f"likelihood must be a Likelihood, got {likelihood!r}")
-    beta = float(beta)
-    floor = None if free_bits == 0.0 else as_free_bits(free_bits)
+    if type(beta) is not float:
+        beta = as_number(beta, "beta")
+    floor = as_free_bits(free_bits) if type(free_bits) is not float or free_bits else None
     several = type(x_recon) is tuple
     outputs = x_recon if several else (x_recon,)
     if len(outputs) != len(likelihood.parameters):
         likelihood._miscounted(outputs)
+    given = (x, mu, logvar, noise, *outputs)
     x, outputs, mu, logvar, batch, single, work = _arrays.problem(
         x, outputs, likelihood.parameters, mu, logvar
     )
@@ -76,7 +79,7 @@ def _objective(
     d_mu = d_logvar = None
     if with_gradient:
         d_mu, d_logvar, d_outputs = _gradient_arrays(
-            out, likelihood.parameters, x, outputs, mu, logvar, noise, single
+            out, likelihood.parameters, outputs, mu, single, given
         )
     by_row = reduction == "none"
     rows = row_kl = None
@@ -106,7 +109,7 @@ def _objective(
     return result
 
 
-def _gradient_arrays(out, names, x, outputs, mu, logvar, noise, single):
+def _gradient_arrays(out, names, outputs, mu, single, given):
     """(mu, logvar, tuple of decoder outputs): the caller's arrays where given, else new ones."""
     if out is not None:
         if not isinstance(out, tuple) or len(out) != 3:
@@ -117,7 +120,7 @@ def _gradient_arrays(out, names, x, outputs, mu, logvar, noise, single):
         out,
         [mu.shape, mu.shape] + [a.shape for a in outputs],
         single,
-        (x, mu, logvar, noise, *outputs),
+        given,
         ("mu", "logvar", *names),
     )
     return d_mu, d_logvar, tuple(rest)
@@ -302,13 +305,28 @@ def elbo_from_buffers(
         if sizes[name] < 0:
             raise ValueError(f"{name} must not be negative, got {size}")
     batch, event, latent = sizes.values()
+    dtype = _as_dtype(dtype, "dtype")
+    x_dtype = dtype if x_dtype is None else _as_dtype(x_dtype, "x_dtype")
     return elbo(
-        _from_buffer(x, "x", batch, event, x_dtype or dtype),
+        _from_buffer(x, "x", batch, event, x_dtype),
         _from_buffer(mu, "mu", batch, latent, dtype),
         _from_buffer(logvar, "logvar", batch, latent, dtype),
         _from_buffer(x_recon, "x_recon", batch, event, dtype),
         **options,
     )
+
+
+def _as_dtype(dtype, name):
+    """A dtype of real numbers, or None."""
+    if dtype is None:
+        return None
+    try:
+        real = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: {dtype!r} is no dtype") from None
+    if real.kind not in "fiub":
+        raise TypeError(f"{name}: {real} holds no real numbers")
+    return real
 
 
 def _from_buffer(buffer, name, rows, cols, dtype):
@@ -320,13 +338,12 @@ def _from_buffer(buffer, name, rows, cols, dtype):
     if not view.c_contiguous:
         raise ValueError(f"{name} is not contiguous")
     if view.format not in ("B", "b", "c"):
-        own = np.dtype(view.format)
-        if dtype is not None and np.dtype(dtype) != own:
-            raise TypeError(f"{name} holds {own}, but dtype={np.dtype(dtype)} was asked for")
+        own = _as_dtype(view.format, name)
+        if dtype is not None and dtype != own:
+            raise TypeError(f"{name} holds {own}, but dtype={dtype} was asked for")
         dtype = own
     elif dtype is None:
         raise TypeError(f"{name} is raw bytes: say what they hold by dtype=")
-    dtype = np.dtype(dtype)
     if view.nbytes != rows * cols * dtype.itemsize:
         raise ValueError(
             f"{name} holds {view.nbytes} bytes, expected {rows} x {cols} of {dtype}: "

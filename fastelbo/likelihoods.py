@@ -22,12 +22,17 @@ def check_reduction(reduction):
         raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
 
 
+def as_number(value, name):
+    """A Python float."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name} must be a number, got {value!r}") from None
+
+
 def positive_scalar(value, name):
     """A positive finite Python float."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}") from None
+    number = as_number(value, name)
     if not (number > 0 and math.isfinite(number)):
         raise ValueError(f"{name} must be positive and finite, got {number}")
     return number
@@ -79,8 +84,12 @@ class Likelihood:
         return value, kl
 
     def _complain(self, x):
-        scaled = np.asarray(x, np.float64) * self._x_scale
-        where = np.argwhere(self._is_outside(scaled))[0]
+        with np.errstate(all="ignore"):
+            scaled = np.asarray(x, np.float64) * self._x_scale
+        where = np.argwhere(self._is_outside(scaled))
+        if len(where) == 0:  # it is the rounding to float32 that took x outside
+            return
+        where = where[0]
         position = ", ".join(str(i) for i in where)
         raise ValueError(
             f"x[{position}] = {scaled[tuple(where)]:g} lies outside the domain of "
@@ -148,6 +157,7 @@ class Likelihood:
 
     def _log_prob(self, x, parameters, reduction, num_threads, out, with_gradient):
         check_reduction(reduction)
+        given = (x, *parameters)
         x, parameters = self._checked(x, parameters)
         single = _arrays.computes_in_float32((x, *parameters))
         parameters = tuple(_arrays.in_dtype(p, single) for p in parameters)
@@ -155,7 +165,7 @@ class Likelihood:
         gradients = None
         if with_gradient:
             shapes = [parameters[0].shape] * len(parameters)
-            gradients = _arrays.checked_outs(out, shapes, single, (x, *parameters), self.parameters)
+            gradients = _arrays.checked_outs(out, shapes, single, given, self.parameters)
         rows = np.empty(batch) if reduction == "none" else None
         weight = 1.0 / batch if reduction == "mean" else 1.0
         threads = threads_for(parameters[0].size, num_threads)
@@ -228,27 +238,37 @@ class Gaussian(Likelihood):
                 self.parameters = ("x_recon", "log_scale")
                 self._code = 2
         elif np.ndim(scale) == 0:
-            self._set_scale(positive_scalar(scale, "scale"))
+            number = positive_scalar(scale, "scale")
+            if 1e-8 <= number <= 1e8:
+                self._set_scale(number)
+            else:  # its square is out of reach of some dtype
+                self._set_scales(np.asarray(number))
         else:
             array = np.asarray(_arrays.as_floats(scale, "scale"), np.float64)
             if not (np.isfinite(array) & (array > 0)).all():
                 raise ValueError("scale must be positive and finite everywhere")
-            self._code = 1
-            self._has_own_parameters = True
-            self._per_feature = (1 / array, np.log(array) + HALF_LOG_2PI)
+            self._set_scales(array)
 
     def _set_scale(self, scale):
         """A scalar scale is the squared error times a factor."""
         self._factor = 0.5 / scale**2
         self._constant = -math.log(scale) - HALF_LOG_2PI
 
+    def _set_scales(self, array):
+        """The term that divides by the scale first."""
+        self._code = 1
+        self._has_own_parameters = True
+        with np.errstate(all="ignore"):
+            self._per_feature = (1 / array, np.log(array) + HALF_LOG_2PI)
+
     def _own_parameters(self, shape, single):
         """Parameters added to the decoder's, broadcast to `shape`."""
         dtype = np.float32 if single else np.float64
         try:
+            with np.errstate(all="ignore"):
+                own = [p.astype(dtype) for p in self._per_feature]
             return tuple(
-                np.broadcast_to(_compact(p.astype(dtype), shape[1:]), shape)
-                for p in self._per_feature
+                _arrays.few_axes(np.broadcast_to(_compact(p, shape[1:]), shape)) for p in own
             )
         except ValueError:
             raise ValueError(

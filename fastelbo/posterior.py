@@ -6,9 +6,9 @@ from operator import index
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo._threads import threads_for
+from fastelbo._threads import check, threads_for
 from fastelbo.divergences import LATENT_COST, GaussianGrad, as_free_bits, kl_pass
-from fastelbo.likelihoods import check_reduction
+from fastelbo.likelihoods import as_number, check_reduction
 
 _kernels = _builds.kernels("latent")
 _MASK = (1 << 64) - 1
@@ -47,16 +47,15 @@ def noise_source(rng, noise, shape, single):
 
 def _sample(mu, logvar, rng, noise, samples, out, num_threads, kl_arguments=None):
     """z, and the KL where kl_arguments = (free_bits, by_row) asks for it."""
+    given = (mu, logvar, noise)
     mu, logvar = _arrays.latents(mu, logvar)
     shape = mu.shape
     if samples is not None:
-        samples = index(samples)
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, got {samples}")
+        samples = check(samples, "samples")
         shape = (samples, *shape)
     single = mu.dtype.itemsize == 4
     noise, key = noise_source(rng, noise, shape, single)
-    z = _arrays.checked_out(out, shape, single, (mu, logvar, noise), "out")
+    z = _arrays.checked_out(out, shape, single, given, "out")
     threads = threads_for(z.size * LATENT_COST, num_threads)
     free_bits, by_row = kl_arguments or (None, False)
     return z, kl_pass(mu, logvar, noise, key, z, None, 0.0, free_bits, by_row, threads)
@@ -203,6 +202,7 @@ def reparameterize_backward(
     >>> grad.mu, grad.logvar
     (array([[1.]]), array([[0.25]]))
     """
+    given = (grad_z, mu, logvar, z, noise, kl_weight)
     mu, logvar = _arrays.latents(mu, logvar)
     single = mu.dtype.itemsize == 4
     grad_z = np.ascontiguousarray(_arrays.in_dtype(_arrays.as_floats(grad_z, "grad_z"), single))
@@ -227,10 +227,11 @@ def reparameterize_backward(
         if col_weight.shape != mu.shape[1:]:
             raise _arrays.shape_error("kl_weight", col_weight.shape, f"() or {mu.shape[1:]}")
         kl_weight = 0.0
-    inputs = (grad_z, mu, logvar, z, noise, col_weight)
-    grads = _arrays.checked_outs(out, (mu.shape, mu.shape), single, inputs, ("mu", "logvar"))
+    else:
+        kl_weight = as_number(kl_weight, "kl_weight")
+    grads = _arrays.checked_outs(out, (mu.shape, mu.shape), single, given, ("mu", "logvar"))
     threads = threads_for(grad_z.size * LATENT_COST, num_threads)
     _kernels.backward(
-        grad_z, mu, logvar, z, noise, key, *grads, float(kl_weight), col_weight, threads
+        grad_z, mu, logvar, z, noise, key, *grads, kl_weight, col_weight, threads
     )
     return GaussianGrad(*grads)
