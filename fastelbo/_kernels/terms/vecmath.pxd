@@ -244,7 +244,7 @@ cdef inline void sincos_eighth(real r, real* s, real* c) noexcept nogil:
         p = hornerf(z, 4.053926468e+01, -7.666972351e+01)
         p = hornerf(z, p, 8.160494995e+01)
         p = hornerf(z, p, -4.134170151e+01)
-        s[0] = r * <float>6.28318548 + r * (p * z - <float>1.74845553e-07)
+        s[0] = r * <float>6.0 + r * (p * z + <float>0.283185307)     # 6 r: two roundings count little
         g = hornerf(z, 5.856122971e+01, -8.542311859e+01)
         g = hornerf(z, g, 6.493914032e+01)
         g = hornerf(z, g, -1.973920822e+01)
@@ -255,7 +255,7 @@ cdef inline void sincos_eighth(real r, real* s, real* c) noexcept nogil:
         p = horner(z, p, -76.70585975396276)
         p = horner(z, p, 81.60524927607727)
         p = horner(z, p, -41.34170224039976)
-        s[0] = r * 6.283185307179586 + r * (p * z + 2.4492935982947064e-16)
+        s[0] = r * 6.0 + r * (p * z + 0.28318530717958648)
         g = horner(z, -1.6872306457034325, 7.902577371758541)
         g = horner(z, g, -26.426240179179953)
         g = horner(z, g, 60.24464121909943)
