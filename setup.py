@@ -73,7 +73,7 @@ def chosen_builds():
         return BUILDS
     unknown = set(wanted.split(",")) - set(BUILDS)
     if unknown:
-        raise SystemExit(f"FASTELBO_BUILDS: unknown {sorted(unknown)}, expected among {list(BUILDS)}")
+        raise SystemExit(f"FASTELBO_BUILDS: unknown {sorted(unknown)}, expected {list(BUILDS)}")
     return {name: BUILDS[name] for name in wanted.split(",")}
 
 
@@ -113,7 +113,7 @@ class BuildKernels(build_ext):
             path.write_text(source)
             saved = os.dup(2)
             with open(os.devnull, "w") as silence:
-                os.dup2(silence.fileno(), 2)                     # the compiler's own complaint
+                os.dup2(silence.fileno(), 2)  # the compiler's own complaint
                 try:
                     objects = self.compiler.compile(
                         [str(path)], output_dir=folder, extra_postargs=list(compile_args)

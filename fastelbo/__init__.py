@@ -1,7 +1,8 @@
-"""fastelbo: variational-inference objectives on CPUs, value and gradient in one pass over memory."""
+"""Variational-inference objectives on CPUs, value and gradient in one pass over memory."""
 
 from fastelbo import reference as reference
-from fastelbo._info import __version__, build_info
+from fastelbo._info import __version__ as __version__
+from fastelbo._info import build_info
 from fastelbo._threads import get_num_threads, num_threads, set_num_threads
 from fastelbo.divergences import (
     FreeBits,

@@ -157,7 +157,7 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
             raise shape_error(names[0], shape_of(first), f"that of x, {shape_of(data)}")
     else:
         if shape_of(first)[sample_axes:] != shape_of(data):
-            raise shape_error(names[0], shape_of(first), f"(samples, *{shape_of(data)}), x having shape {shape_of(data)}")
+            raise shape_error(names[0], shape_of(first), f"(samples, ...) over that of x, {shape_of(data)}")
         if 0 in shape_of(first)[:sample_axes]:
             raise ValueError(f"{names[0]} has no samples: shape {shape_of(first)}")
         data = np.broadcast_to(data, shape_of(first))

@@ -76,9 +76,7 @@ class FreeBits:
         return self.threshold if self.below == "floor" else 0.0
 
     def __repr__(self):
-        return (
-            f"FreeBits({self.threshold}, granularity={self.granularity!r}, below={self.below!r})"
-        )
+        return f"FreeBits({self.threshold}, granularity={self.granularity!r}, below={self.below!r})"
 
 
 def as_free_bits(free_bits):
@@ -97,7 +95,21 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
     dmu, dlogvar = gradients if gradients is not None else (None, None)
     if free_bits is None and not by_row:
         return _kernels.latents(
-            mu, logvar, noise, key, z, dmu, dlogvar, weight, None, None, 0.0, 0.0, TOTAL, None, threads
+            mu,
+            logvar,
+            noise,
+            key,
+            z,
+            dmu,
+            dlogvar,
+            weight,
+            None,
+            None,
+            0.0,
+            0.0,
+            TOTAL,
+            None,
+            threads,
         )
     batch, dims = mu.shape
 

@@ -37,7 +37,6 @@ class ElboGrad(NamedTuple):
     x_recon: np.ndarray | tuple[np.ndarray, ...]
 
 
-
 _new = tuple.__new__  # what a NamedTuple's own constructor ends in, at half its cost
 
 
@@ -90,9 +89,7 @@ def _objective(
     latents = None
     if floor is None:
         latents = (mu, logvar, noise, key, z, d_mu, d_logvar, -beta * weight, row_kl)
-    reconstruction, kl = likelihood._run(
-        x, outputs, d_outputs, weight, rows, latents, 1, threads
-    )
+    reconstruction, kl = likelihood._run(x, outputs, d_outputs, weight, rows, latents, 1, threads)
     if floor is not None:
         pair = (d_mu, d_logvar) if with_gradient else None
         kl = kl_pass(mu, logvar, noise, key, z, pair, -beta * weight, floor, by_row, threads)
@@ -260,7 +257,17 @@ def elbo_and_grad(
 
 
 def elbo_from_buffers(
-    x, mu, logvar, x_recon, batch_size, input_dim, latent_dim, *, dtype=None, x_dtype=None, **options
+    x,
+    mu,
+    logvar,
+    x_recon,
+    batch_size,
+    input_dim,
+    latent_dim,
+    *,
+    dtype=None,
+    x_dtype=None,
+    **options,
 ):
     """:func:`elbo` over flat buffers: bytes, bytearray, array.array, mmap, memoryview; no copy.
 

@@ -1,7 +1,7 @@
 """Likelihoods log p(x | decoder output), each with ``log_prob`` and ``log_prob_and_grad``.
 
-A likelihood names a term of ``_kernels/terms/likelihoods.pxd`` by its code, says which parameters the
-decoder gives and which it adds itself, and leaves the work to one pass.
+A likelihood names a term of ``_kernels/terms/likelihoods.pxd`` by its code, says which parameters
+the decoder gives and which it adds itself, and leaves the work to one pass.
 """
 
 import math
@@ -283,7 +283,7 @@ class Gaussian(Likelihood):
             )
         # The scale depends on the whole minibatch: one pass to find it, one that uses it.
         error = SquaredError(x_scale=self._x_scale)
-        total, kl = error._run(x, parameters, None, 1.0, None, None, batch_axes, threads)
+        total, _ = error._run(x, parameters, None, 1.0, None, None, batch_axes, threads)
         size = parameters[0].size
         with np.errstate(all="ignore"):
             variance = float(np.float64(-total) / size)

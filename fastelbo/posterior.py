@@ -61,9 +61,7 @@ def _sample(mu, logvar, rng, noise, samples, out, num_threads, kl_arguments=None
     return z, kl_pass(mu, logvar, noise, key, z, None, 0.0, free_bits, by_row, threads)
 
 
-def reparameterize(
-    mu, logvar, *, rng=None, noise=None, samples=None, out=None, num_threads=None
-):
+def reparameterize(mu, logvar, *, rng=None, noise=None, samples=None, out=None, num_threads=None):
     """Samples z = mu + e^(logvar/2) eps of the posterior, drawing eps on the way.
 
     Parameters
@@ -231,7 +229,5 @@ def reparameterize_backward(
         kl_weight = as_number(kl_weight, "kl_weight")
     grads = _arrays.checked_outs(out, (mu.shape, mu.shape), single, given, ("mu", "logvar"))
     threads = threads_for(grad_z.size * LATENT_COST, num_threads)
-    _kernels.backward(
-        grad_z, mu, logvar, z, noise, key, *grads, kl_weight, col_weight, threads
-    )
+    _kernels.backward(grad_z, mu, logvar, z, noise, key, *grads, kl_weight, col_weight, threads)
     return GaussianGrad(*grads)

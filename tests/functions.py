@@ -1,4 +1,4 @@
-"""Every public function in one table: how to call it, its reference, what cancels in its results."""
+"""Every public function in one table: a call, its reference, what cancels in its results."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -93,7 +93,7 @@ def test_ours_compute_the_same(threads, dtype):
 def test_traffic_is_measured_where_the_event_is_read():
     entrants = bench.alone(1, "float64")
     rows = bench.measure(cases.CASES["elbo_and_grad"], SMALL, "float64", entrants, **EFFORT)
-    assert sum(row.is_traffic for row in rows) == 2            # plain and streamed stores
+    assert sum(row.is_traffic for row in rows) == 2  # plain and streamed stores
     assert all((row.of_bandwidth is not None) == row.is_ours for row in rows)
     assert all(row.speedup > 0 for row in rows)
     rows = bench.measure(cases.CASES["kl_standard_normal"], SMALL, "float64", entrants, **EFFORT)

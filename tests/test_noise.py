@@ -53,7 +53,9 @@ def test_philox_reference(key, counter):
 def test_philox_random_counters():
     rng = np.random.default_rng(0)
     for counter, key in rng.integers(0, 2**64 - 16, (200, 2), dtype=np.uint64).tolist():
-        expected = reference.philox4x32([counter & 0xFFFFFFFF, counter >> 32, 0, 0], [key % 2**32, key >> 32])
+        expected = reference.philox4x32(
+            [counter & 0xFFFFFFFF, counter >> 32, 0, 0], [key % 2**32, key >> 32]
+        )
         assert vecmath.philox(counter, key)[0] == expected.tolist()
 
 
@@ -103,7 +105,13 @@ def test_moments(many):
     n = many.size
     z = many.astype(np.float64)
     squares = z * z
-    powers = {1: z, 2: squares, 3: squares * z, 4: squares * squares, 6: squares * squares * squares}
+    powers = {
+        1: z,
+        2: squares,
+        3: squares * z,
+        4: squares * squares,
+        6: squares * squares * squares,
+    }
     for power, mean, variance in [(1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96), (6, 15, 10170)]:
         score = (powers[power].mean() - mean) / np.sqrt(variance / n)
         assert abs(score) < 4, f"moment {power}: {score:.2f} standard errors off"
@@ -141,7 +149,7 @@ def test_tails(dtype):
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 4, 8, 15, 16, 17, 31, 32, 33, 48, 63, 64, 65, 128, 1024])
 def test_neighbours_are_independent(many, lag):
-    z = many[: 2_000_000].astype(np.float64)
+    z = many[:2_000_000].astype(np.float64)
     root = np.sqrt(len(z) - lag)
     for f in (z, (z * z - 1) / np.sqrt(2), np.sign(z)):
         assert abs(f[:-lag] @ f[lag:] / root) < 4.5
@@ -153,7 +161,7 @@ def test_neighbours_are_independent(many, lag):
 @pytest.mark.parametrize("offset", [1, 16, 32])
 def test_pairs_fill_the_plane(many, offset):
     """Both normals of a Box-Muller pair (16 apart), and two of other pairs: 16 x 16 cells."""
-    blocks = many[: 6_400_000].reshape(-1, 64)
+    blocks = many[:6_400_000].reshape(-1, 64)
     first = np.arange(64) // offset % 2 == 0
     u = scipy.special.ndtr(blocks.astype(np.float64))
     x, y = u[:, first].ravel(), u[:, np.flatnonzero(first) + offset].ravel()

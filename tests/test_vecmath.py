@@ -119,7 +119,11 @@ def sample(name, dtype, n):
     rng = np.random.default_rng(list(name.encode()))
     info = np.finfo(dtype)
     if name in ("sine", "cosine"):
-        pieces = [rng.uniform(-0.125, 0.125, n), [-0.125, 0.0, -0.0, 0.125], rng.normal(size=n) / 1e6]
+        pieces = [
+            rng.uniform(-0.125, 0.125, n),
+            [-0.125, 0.0, -0.0, 0.125],
+            rng.normal(size=n) / 1e6,
+        ]
         return np.clip(np.concatenate(pieces), -0.125, 0.125).astype(dtype)
     bits = rng.integers(0, 2 ** (8 * dtype.itemsize), n, dtype=f"u{dtype.itemsize}", endpoint=False)
     any_at_all = bits.view(dtype)

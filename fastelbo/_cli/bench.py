@@ -125,7 +125,7 @@ def peak_memory(contender, call):
 def _resident_growth(call):
     ctypes.CDLL(None).malloc_trim(0)
     with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")                          # the peak starts again from here
+        file.write("5")  # the peak starts again from here
     before = _status()["VmRSS"]
     call()
     return max(0, _status()["VmHWM"] - before)
@@ -161,9 +161,9 @@ class Row:
     minimum: float | None = None
     median: float | None = None
     calls: int = 0
-    speedup: float | None = None                 # over NumPy
-    memory: float | None = None                  # bytes
-    of_bandwidth: float | None = None            # of what memory traffic alone reaches
+    speedup: float | None = None  # over NumPy
+    memory: float | None = None  # bytes
+    of_bandwidth: float | None = None  # of what memory traffic alone reaches
     error: float = 0.0
     disagrees: bool = False
 

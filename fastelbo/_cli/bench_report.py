@@ -16,7 +16,6 @@ gradient, from where they are, on the same threads; in RAM the better of plain a
 Numba's noise is drawn beforehand and does not count. JAX uses all processors of the process."""
 
 
-
 def microseconds(seconds):
     if seconds is None:
         return "-"
@@ -173,5 +172,3 @@ def plot(rows, path):
         fontsize=11,
     )
     figure.savefig(path, dpi=150)
-
-

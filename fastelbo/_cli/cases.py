@@ -42,11 +42,11 @@ def problem(size, dtype):
 class Case:
     """One row of this table is all that a new comparison needs, besides the baselines' methods."""
 
-    name: str                                    # the method of every contender
+    name: str  # the method of every contender
     title: str
-    arguments: tuple[str, ...]                   # names of arrays in `problem`
-    reference: Callable                          # arrays -> the results to check, in order
-    written: tuple[str, ...] = ()                # arrays as large as these are written
+    arguments: tuple[str, ...]  # names of arrays in `problem`
+    reference: Callable  # arrays -> the results to check, in order
+    written: tuple[str, ...] = ()  # arrays as large as these are written
 
 
 def _value(function):
@@ -97,9 +97,7 @@ CASES = {
             ("logits",),
         ),
         Case("reparameterize", "noise and z", _LATENT, lambda *a: (), ("mu",)),
-        Case(
-            "kl_standard_normal", "KL", _LATENT, lambda *a: (reference.kl_standard_normal(*a),)
-        ),
+        Case("kl_standard_normal", "KL", _LATENT, lambda *a: (reference.kl_standard_normal(*a),)),
         Case(
             "kl_standard_normal_and_grad",
             "KL and its gradient",

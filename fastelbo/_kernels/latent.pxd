@@ -161,7 +161,7 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     cdef const real* lv = gather(job.logvar, job.logvar_stride, job.cols, first, n, padded, lv_s)
     cdef const real* eps = NULL
     cdef Py_ssize_t flat = k * job.rows * job.cols + first
-    cdef real sigma, dmu, dlv, w = <real>job.weight, low, below
+    cdef real sigma, w = <real>job.weight, low, below
     cdef double factor
     if job.draw:
         eps = draw_noise(job.key, flat, n, eps_s)
@@ -226,7 +226,7 @@ cdef inline double tile_sum(const real* el, Py_ssize_t n) noexcept nogil:
 cdef inline void latent_unit(const Latents* job, Py_ssize_t unit, const real* kind) noexcept nogil:
     cdef real el[TILE]
     cdef Py_ssize_t k = unit // job.units_a_sample, u = unit % job.units_a_sample
-    cdef Py_ssize_t first, stop, n, row, last, tile, i
+    cdef Py_ssize_t first, n, row, last, i
     cdef Py_ssize_t total = job.rows * job.cols
     cdef double* columns
     cdef double s

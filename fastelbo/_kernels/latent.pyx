@@ -2,7 +2,6 @@
 
 cimport numpy as cnp
 from cython.parallel cimport prange
-from libc.stdint cimport uint64_t
 from libc.stdlib cimport free
 
 from fastelbo._kernels.latent cimport (

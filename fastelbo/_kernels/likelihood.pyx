@@ -7,7 +7,7 @@
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cython.parallel cimport prange
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 

@@ -43,7 +43,7 @@ cdef inline void philox(uint64_t counter, uint64_t key, word* words) noexcept no
     """
     cdef uint64_t n, a, b, c, d, p0, p1
     cdef uint32_t a32, b32, c32, d32, k0, k1
-    cdef int l, r
+    cdef int l, _
     for l in range(GROUP):
         n = counter + <uint64_t>l
         k0 = <uint32_t>key
@@ -55,7 +55,7 @@ cdef inline void philox(uint64_t counter, uint64_t key, word* words) noexcept no
             b = n >> 32
             c = 0
             d = 0
-            for r in range(10):
+            for _ in range(10):
                 p0 = <uint64_t>0xD2511F53U * (a & 0xffffffffU)
                 p1 = <uint64_t>0xCD9E8D57U * (c & 0xffffffffU)
                 a = (p1 >> 32) ^ b ^ k0
@@ -73,7 +73,7 @@ cdef inline void philox(uint64_t counter, uint64_t key, word* words) noexcept no
             b32 = <uint32_t>(n >> 32)
             c32 = 0
             d32 = 0
-            for r in range(10):
+            for _ in range(10):
                 p0 = <uint64_t>0xD2511F53U * a32
                 p1 = <uint64_t>0xCD9E8D57U * c32
                 a32 = <uint32_t>(p1 >> 32) ^ b32 ^ k0
@@ -110,7 +110,8 @@ cdef inline void box_muller_float(uint32_t v, uint32_t w, float* z0, float* z1) 
     z1[0] = c if w & <uint32_t>0x40000000 else s
 
 
-cdef inline void box_muller_double(uint64_t v, uint64_t w, double* z0, double* z1) noexcept nogil:
+cdef inline void box_muller_double(uint64_t v, uint64_t w,
+                                   double* z0, double* z1) noexcept nogil:
     """As above from 64-bit words; u = (v + 1/2) / 2^64 with fine steps towards 0."""
     cdef double u, f, e, g, z, p, y, radius, t, s, c
     cdef int64_t cosine, differ

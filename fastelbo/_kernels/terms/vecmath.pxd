@@ -54,7 +54,7 @@ cdef inline void exp_reduce(real x, real* r, real* q, real* u) noexcept nogil:
         u[0] = x * <float>1.44269504 + <float>12582912.0         # rounds to nearest: 1.5 * 2^23 + k
         k = u[0] - <float>12582912.0
         r[0] = x - k * <float>0.693359375                        # ln 2 = hi (10 bits: exact product)
-        r[0] = r[0] + k * <float>2.12194440e-4                   #        - lo
+        r[0] = r[0] + k * <float>2.12194440e-4                   # minus lo
         p = hornerf(r[0], 1.382061630e-03, 8.368677460e-03)
         p = hornerf(r[0], p, 4.166826606e-02)
         p = hornerf(r[0], p, 1.666652113e-01)
