@@ -16,8 +16,10 @@ from fastelbo.divergences import (
 from fastelbo.elbo import ElboGrad, ElboResult, elbo, elbo_and_grad, elbo_from_buffers
 from fastelbo.likelihoods import Bernoulli, Gaussian, Likelihood, SquaredError
 from fastelbo.posterior import reparameterize, reparameterize_backward, reparameterize_kl
+from fastelbo.vae import VAE
 
 __all__ = [
+    "VAE",
     "Bernoulli",
     "ElboGrad",
     "ElboResult",

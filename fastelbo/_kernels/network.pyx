@@ -1,0 +1,221 @@
+# The passes of a small neural network between its matrix products, which are NumPy's.
+#
+# h, grad and the like are (B, H) and C-contiguous, a bias and its gradient (H,). Every element is
+# computed on its own and columns are summed in blocks of rows that depend on the shape alone, so
+# how the work is shared out changes no bit.
+
+cimport numpy as cnp
+from cython.parallel cimport prange
+from libc.stdlib cimport free, malloc
+
+from fastelbo._kernels.terms cimport network
+from fastelbo._kernels.terms.vecmath cimport real
+
+cnp.import_array()
+
+cdef enum:
+    LEAST_ROWS = 32        # rows that are summed at once, or more, but
+    MOST_BLOCKS = 64       # in no more blocks than this
+    UNIT = 1024            # elements of a flat array that a worker takes at once
+
+cdef struct Layer:
+    Py_ssize_t rows, cols
+    char* values           # (B, H)
+    const char* other      # (H,) the bias; or (B, H) the activations; or NULL
+    char* copy             # where to copy each row to, rows copy_stride bytes apart; or NULL
+    Py_ssize_t copy_stride
+    bint rectify
+    Py_ssize_t rows_a_block, blocks
+    double* partial        # (blocks, H) sums over the rows of each block
+
+cdef struct Moments:
+    Py_ssize_t size
+    char* parameters       # (P,), and likewise below
+    const char* grad
+    char* first
+    char* second
+    double gain_first, gain_second, step, correction, epsilon
+
+
+cdef inline char* data_of(cnp.ndarray a) noexcept:
+    return NULL if a is None else <char*>cnp.PyArray_DATA(a)
+
+
+# Bias and activation, in place ------------------------------------------------------------------
+
+cdef void bias_share(const Layer* job, Py_ssize_t share, Py_ssize_t shares,
+                     const real* kind) noexcept nogil:
+    cdef const real* restrict b = <const real*>job.other
+    cdef real* restrict h
+    cdef Py_ssize_t row, i
+    for row in range(job.rows * share // shares, job.rows * (share + 1) // shares):
+        h = <real*>job.values + row * job.cols
+        if job.rectify:
+            for i in range(job.cols):
+                h[i] = network.relu(h[i] + b[i])
+        else:
+            for i in range(job.cols):
+                h[i] = h[i] + b[i]
+
+
+def add_bias(cnp.ndarray h, cnp.ndarray bias, bint rectify, int threads):
+    """h + bias, or its ReLU, in place."""
+    cdef Layer job
+    cdef int t
+    cdef bint single = cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT
+    job.rows = cnp.PyArray_DIM(h, 0)
+    job.cols = cnp.PyArray_DIM(h, 1)
+    job.values = data_of(h)
+    job.other = data_of(bias)
+    job.rectify = rectify
+    with nogil:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
+                        use_threads_if=threads > 1):
+            if single:
+                bias_share(&job, t, threads, <const float*>NULL)
+            else:
+                bias_share(&job, t, threads, <const double*>NULL)
+
+
+cdef void sigmoid_share(real* x, Py_ssize_t size, Py_ssize_t share,
+                        Py_ssize_t shares) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(size * share // shares, size * (share + 1) // shares):
+        x[i] = network.sigmoid(x[i])
+
+
+def sigmoid(cnp.ndarray x, int threads):
+    """1 / (1 + e^-x), in place."""
+    cdef char* data = data_of(x)
+    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
+    cdef int t
+    cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT
+    with nogil:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
+                        use_threads_if=threads > 1):
+            if single:
+                sigmoid_share(<float*>data, size, t, threads)
+            else:
+                sigmoid_share(<double*>data, size, t, threads)
+
+
+# And back ---------------------------------------------------------------------------------------
+
+cdef void back_block(const Layer* job, Py_ssize_t block, const real* kind) noexcept nogil:
+    """One block of rows."""
+    cdef double* restrict sums = job.partial + block * job.cols
+    cdef real* restrict g
+    cdef const real* restrict h
+    cdef real* restrict to
+    cdef Py_ssize_t row, i
+    for i in range(job.cols):
+        sums[i] = 0
+    for row in range(block * job.rows_a_block, min(job.rows, (block + 1) * job.rows_a_block)):
+        g = <real*>job.values + row * job.cols
+        if job.other != NULL:
+            h = <const real*>job.other + row * job.cols
+            for i in range(job.cols):
+                g[i] = network.relu_backward(h[i], g[i])
+        for i in range(job.cols):
+            sums[i] += g[i]
+        if job.copy != NULL:
+            to = <real*>(job.copy + row * job.copy_stride)
+            for i in range(job.cols):
+                to[i] = g[i]
+
+
+cdef void back_share(const Layer* job, Py_ssize_t share, Py_ssize_t shares,
+                     const real* kind) noexcept nogil:
+    cdef Py_ssize_t block
+    for block in range(job.blocks * share // shares, job.blocks * (share + 1) // shares):
+        back_block(job, block, kind)
+
+
+cdef void add_blocks(const Layer* job, real* sums) noexcept nogil:
+    cdef Py_ssize_t block, i
+    for block in range(1, job.blocks):
+        for i in range(job.cols):
+            job.partial[i] += job.partial[block * job.cols + i]
+    for i in range(job.cols):
+        sums[i] = <real>job.partial[i]
+
+
+def bias_backward(cnp.ndarray grad, cnp.ndarray activation, cnp.ndarray copy, cnp.ndarray sums,
+                  int threads):
+    """The gradient of a bias, `sums` (H,), from that of its layer's output, summed in float64.
+
+    With `activation` (B, H) the ReLU behind it comes first: grad is zeroed in place where it was
+    off. `copy` (B, H), whose rows may lie apart, receives grad as well. Both may be None.
+    """
+    cdef Layer job
+    cdef int t
+    cdef char* result = data_of(sums)
+    cdef bint single = cnp.PyArray_TYPE(grad) == cnp.NPY_FLOAT
+    job.rows = cnp.PyArray_DIM(grad, 0)
+    job.cols = cnp.PyArray_DIM(grad, 1)
+    job.values = data_of(grad)
+    job.other = data_of(activation)
+    job.copy = data_of(copy)
+    job.copy_stride = 0 if copy is None else cnp.PyArray_STRIDE(copy, 0)
+    job.rows_a_block = max(<Py_ssize_t>LEAST_ROWS, (job.rows + MOST_BLOCKS - 1) // MOST_BLOCKS)
+    job.blocks = max(<Py_ssize_t>1, (job.rows + job.rows_a_block - 1) // job.rows_a_block)
+    job.partial = <double*>malloc(max(<Py_ssize_t>1, job.blocks * job.cols) * sizeof(double))
+    if job.partial == NULL:
+        raise MemoryError()
+    with nogil:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
+                        use_threads_if=threads > 1):
+            if single:
+                back_share(&job, t, threads, <const float*>NULL)
+            else:
+                back_share(&job, t, threads, <const double*>NULL)
+        if single:
+            add_blocks(&job, <float*>result)
+        else:
+            add_blocks(&job, <double*>result)
+        free(job.partial)
+
+
+# Adam -------------------------------------------------------------------------------------------
+
+cdef void adam_share(const Moments* job, Py_ssize_t share, Py_ssize_t shares,
+                     const real* kind) noexcept nogil:
+    cdef Py_ssize_t units = (job.size + UNIT - 1) // UNIT
+    cdef Py_ssize_t start = units * share // shares * UNIT
+    cdef Py_ssize_t n = min(job.size, units * (share + 1) // shares * UNIT) - start
+    cdef real* restrict p = <real*>job.parameters + start
+    cdef const real* restrict g = <const real*>job.grad + start
+    cdef real* restrict m = <real*>job.first + start
+    cdef real* restrict v = <real*>job.second + start
+    cdef real gain_first = <real>job.gain_first, gain_second = <real>job.gain_second
+    cdef real step = <real>job.step, correction = <real>job.correction
+    cdef real epsilon = <real>job.epsilon
+    cdef Py_ssize_t i
+    for i in range(n):
+        network.adam(&p[i], g[i], &m[i], &v[i], gain_first, gain_second, step, correction, epsilon)
+
+
+def adam(cnp.ndarray parameters, cnp.ndarray grad, cnp.ndarray first, cnp.ndarray second,
+         Py_ssize_t t, double learning_rate, double beta1, double beta2, double epsilon,
+         int threads):
+    """Ascent step number t >= 1 of Adam over flat arrays: parameters and both moments in place."""
+    cdef Moments job
+    cdef int k
+    cdef bint single = cnp.PyArray_TYPE(parameters) == cnp.NPY_FLOAT
+    job.size = cnp.PyArray_SIZE(parameters)
+    job.parameters = data_of(parameters)
+    job.grad = data_of(grad)
+    job.first = data_of(first)
+    job.second = data_of(second)
+    job.gain_first = 1 - beta1
+    job.gain_second = 1 - beta2
+    job.step = learning_rate / (1 - beta1 ** t)
+    job.correction = (1 - beta2 ** t) ** -0.5
+    job.epsilon = epsilon
+    with nogil:
+        for k in prange(threads, num_threads=threads, schedule="static", chunksize=1,
+                        use_threads_if=threads > 1):
+            if single:
+                adam_share(&job, k, threads, <const float*>NULL)
+            else:
+                adam_share(&job, k, threads, <const double*>NULL)

@@ -1,0 +1,264 @@
+"""The networks of a VAE on NumPy's matrix products; all that lies between those is a kernel.
+
+Parameters of encoder and decoder live in one flat array, their gradients in another, so that the
+optimizer is one pass. Dense layers: x is (B, widths[0]), the output of layer i (B, widths[i + 1]).
+"""
+
+from itertools import pairwise
+
+import numpy as np
+
+from fastelbo import _builds
+from fastelbo._threads import threads_for
+from fastelbo.divergences import kl_standard_normal_and_grad
+from fastelbo.posterior import reparameterize_backward, reparameterize_kl
+
+_kernels = _builds.kernels("network")
+
+#: Rows that go through a network at once when nothing is trained.
+CHUNK = 1024
+
+
+def sigmoid(x, num_threads=None):
+    """1 / (1 + e^-x), in place."""
+    _kernels.sigmoid(x, threads_for(x.size, num_threads))
+    return x
+
+
+def _bias_backward(grad, activation, copy, sums, num_threads):
+    """Column sums of grad (B, H), masked by a ReLU before and copied on the way if so wished."""
+    _kernels.bias_backward(grad, activation, copy, sums, threads_for(grad.size, num_threads))
+
+
+class Dense:
+    """Dense layers with a ReLU between each two; weights are (in, out) views of a flat array."""
+
+    def __init__(self, widths, parameters, grads):
+        """Take the first `size(widths)` elements of both flat arrays."""
+        self.widths = widths
+        self.weights, self.biases = self._views(parameters)
+        self.d_weights, self.d_biases = self._views(grads)
+
+    @staticmethod
+    def size(widths):
+        """How many parameters layers of these widths have."""
+        return sum((n + 1) * m for n, m in pairwise(widths))
+
+    def _views(self, flat):
+        weights, biases, start = [], [], 0
+        for n, m in pairwise(self.widths):
+            weights.append(flat[start : start + n * m].reshape(n, m))
+            biases.append(flat[start + n * m : start + (n + 1) * m])
+            start += (n + 1) * m
+        return weights, biases
+
+    def initialise(self, generator):
+        """He's normal weights before a ReLU, Glorot's uniform ones at the end, no bias."""
+        for i, w in enumerate(self.weights):
+            n, m = w.shape
+            if i < len(self.weights) - 1:
+                w[...] = generator.standard_normal(w.shape) * np.sqrt(2 / n)
+            else:
+                w[...] = generator.uniform(-1, 1, w.shape) * np.sqrt(6 / (n + m))
+        for b in self.biases:
+            b[...] = 0
+
+    def buffers(self, batch):
+        """One array per layer, for its output or for the gradient of that."""
+        return [np.empty((batch, b.size), b.dtype) for b in self.biases]
+
+    def forward(self, x, outputs, num_threads):
+        """Fill `outputs` (see `buffers`); returns the last."""
+        last = len(outputs) - 1
+        for i, h in enumerate(outputs):
+            np.matmul(x, self.weights[i], out=h)
+            _kernels.add_bias(h, self.biases[i], i < last, threads_for(h.size, num_threads))
+            x = h
+        return x
+
+    def backward(self, x, outputs, grads, d_x, num_threads):
+        """Parameter gradients, and that of x into `d_x` unless it is None.
+
+        ``grads[-1]`` holds the gradient of the last output; that of its bias is the caller's, who
+        has read it anyway. The other buffers of `grads` are filled on the way.
+        """
+        for i in range(len(outputs) - 1, -1, -1):
+            below = outputs[i - 1] if i else x
+            np.matmul(below.T, grads[i], out=self.d_weights[i])
+            if i:
+                d_below = np.matmul(grads[i], self.weights[i].T, out=grads[i - 1])
+                _bias_backward(d_below, below, None, self.d_biases[i - 1], num_threads)
+            elif d_x is not None:
+                np.matmul(grads[i], self.weights[i].T, out=d_x)
+
+
+class Adam:
+    """Adam, bias-corrected [1]_, one pass over flat arrays, uphill.
+
+    References
+    ----------
+    .. [1] Kingma, Ba. Adam: a method for stochastic optimization. ICLR 2015.
+    """
+
+    BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+    def __init__(self, parameters, grads):
+        self.parameters = parameters
+        self.grads = grads
+        self.first = np.zeros_like(parameters)
+        self.second = np.zeros_like(parameters)
+        self.steps = 0
+
+    def ascend(self, learning_rate, num_threads):
+        self.steps += 1
+        _kernels.adam(
+            self.parameters,
+            self.grads,
+            self.first,
+            self.second,
+            self.steps,
+            learning_rate,
+            self.BETA1,
+            self.BETA2,
+            self.EPSILON,
+            threads_for(self.parameters.size, num_threads),
+        )
+
+
+class _Workspace:
+    """Every array that a training step on `batch` rows writes."""
+
+    def __init__(self, model, batch):
+        dtype, latent, features = model.dtype, model.latent_dim, model.features
+        self.x = np.empty((batch, features), dtype)
+        self.encoded = model.encoder.buffers(batch)
+        self.decoded = model.decoder.buffers(batch)
+        self.d_encoded = model.encoder.buffers(batch)
+        self.d_decoded = model.decoder.buffers(batch)
+        self.mu, self.logvar = _columns(self.encoded[-1], latent)
+        self.d_heads = _columns(self.d_encoded[-1], latent)
+        self.z, self.d_z, self.d_mu, self.d_logvar, *self.d_kl = np.empty(
+            (6, batch, latent), dtype
+        )
+        self.outputs = _columns(self.decoded[-1], features)
+        self.d_parts = _columns(self.d_decoded[-1], features)
+        self.d_outputs = (self.d_decoded[-1],)
+        if model.outputs > 1:
+            self.d_outputs = tuple(np.empty((model.outputs, batch, features), dtype))
+
+
+def _columns(a, width):
+    """Views of `width` columns each."""
+    return tuple(a[:, i : i + width] for i in range(0, a.shape[1], width))
+
+
+class Autoencoder:
+    """Encoder to (mu, logvar), decoder to the likelihood's parameters, and their optimizer."""
+
+    def __init__(self, features, hidden, latent_dim, outputs, dtype):
+        self.features = features
+        self.hidden = tuple(hidden)
+        self.latent_dim = latent_dim
+        self.outputs = outputs
+        self.dtype = np.dtype(dtype)
+        down = (features, *self.hidden, 2 * latent_dim)
+        up = (latent_dim, *self.hidden[::-1], outputs * features)
+        first = Dense.size(down)
+        parameters, grads = np.zeros((2, first + Dense.size(up)), self.dtype)
+        self.encoder = Dense(down, parameters[:first], grads[:first])
+        self.decoder = Dense(up, parameters[first:], grads[first:])
+        self.adam = Adam(parameters, grads)
+        self._workspaces = {}
+
+    def __reduce__(self):
+        # Views of the flat arrays would be copied one by one, and no longer be views.
+        shape = (self.features, self.hidden, self.latent_dim, self.outputs, self.dtype.name)
+        return restored, (shape, self.adam.steps, self.arrays())
+
+    def arrays(self):
+        """All that training has found out, by name."""
+        return {
+            "parameters": self.adam.parameters,
+            "first_moments": self.adam.first,
+            "second_moments": self.adam.second,
+        }
+
+    def initialise(self, generator):
+        self.encoder.initialise(generator)
+        self.decoder.initialise(generator)
+        # Every scale begins at one: logvar and what the decoder gives besides the mean are zero.
+        self.encoder.weights[-1][:, self.latent_dim :] = 0
+        self.decoder.weights[-1][:, self.features :] = 0
+
+    def _workspace(self, batch):
+        if batch not in self._workspaces:
+            if len(self._workspaces) == 2:  # whole minibatches and what is left over
+                self._workspaces.clear()
+            self._workspaces[batch] = _Workspace(self, batch)
+        return self._workspaces[batch]
+
+    def step(self, x, rows, likelihood, beta, free_bits, rng, learning_rate, num_threads):
+        """One step of training on x[rows]; returns the minibatch's mean log-likelihood and KL."""
+        batch = len(rows)
+        w = self._workspace(batch)
+        np.take(x, rows, axis=0, out=w.x, mode="clip")
+        self.encoder.forward(w.x, w.encoded, num_threads)
+        _, kl = reparameterize_kl(
+            w.mu, w.logvar, rng=rng, free_bits=free_bits, out=w.z, num_threads=num_threads
+        )
+        self.decoder.forward(w.z, w.decoded, num_threads)
+        value, _ = likelihood.log_prob_and_grad(
+            w.x, *w.outputs, out=w.d_outputs, num_threads=num_threads
+        )
+
+        d_biases = _columns(self.decoder.d_biases[-1][None], self.features)
+        for d_output, part, d_bias in zip(w.d_outputs, w.d_parts, d_biases, strict=True):
+            copy = part if self.outputs > 1 else None
+            _bias_backward(d_output, None, copy, d_bias[0], num_threads)
+        self.decoder.backward(w.z, w.decoded, w.d_decoded, w.d_z, num_threads)
+        floored = free_bits != 0.0
+        reparameterize_backward(
+            w.d_z,
+            w.mu,
+            w.logvar,
+            w.z,
+            kl_weight=0.0 if floored else beta / batch,
+            out=(w.d_mu, w.d_logvar),
+            num_threads=num_threads,
+        )
+        if floored:
+            kl_standard_normal_and_grad(
+                w.mu, w.logvar, free_bits=free_bits, out=tuple(w.d_kl), num_threads=num_threads
+            )
+            w.d_mu -= beta * w.d_kl[0]
+            w.d_logvar -= beta * w.d_kl[1]
+        d_biases = _columns(self.encoder.d_biases[-1][None], self.latent_dim)
+        for d_head, part, d_bias in zip((w.d_mu, w.d_logvar), w.d_heads, d_biases, strict=True):
+            _bias_backward(d_head, None, part, d_bias[0], num_threads)
+        self.encoder.backward(w.x, w.encoded, w.d_encoded, None, num_threads)
+        self.adam.ascend(learning_rate, num_threads)
+        return value, kl
+
+    def encode(self, x, num_threads):
+        """(mu, logvar) of a chunk of rows, as views."""
+        return _columns(
+            self.encoder.forward(x, self.encoder.buffers(len(x)), num_threads), self.latent_dim
+        )
+
+    def decode(self, z, num_threads):
+        """The likelihood's parameters for a chunk of rows, as views."""
+        return _columns(
+            self.decoder.forward(z, self.decoder.buffers(len(z)), num_threads), self.features
+        )
+
+
+def restored(shape, steps, arrays):
+    """The model that `Autoencoder.arrays` came from; shape is that class's arguments."""
+    model = Autoencoder(*shape)
+    for name, target in model.arrays().items():
+        source = arrays[name]
+        if source.shape != target.shape or source.dtype != target.dtype:
+            raise ValueError(f"{name} is {source.dtype} {source.shape}, not {target.shape}")
+        target[...] = source
+    model.adam.steps = steps
+    return model

@@ -1,0 +1,522 @@
+"""VAE: a scikit-learn style estimator on NumPy's matrix products and these kernels."""
+
+from numbers import Integral
+
+import numpy as np
+
+from fastelbo import _threads
+from fastelbo._estimator import Estimator, finite_matrix, number, seed, whole
+from fastelbo._estimator import NotFittedError as NotFittedError
+from fastelbo._network import CHUNK, Autoencoder, restored, sigmoid
+from fastelbo.divergences import FreeBits, as_free_bits
+from fastelbo.likelihoods import Bernoulli, Gaussian, Likelihood, SquaredError
+from fastelbo.posterior import reparameterize, reparameterize_kl
+
+#: Likelihoods that have a name.
+LIKELIHOODS = {
+    "bernoulli": Bernoulli,
+    "gaussian": lambda: Gaussian("optimal"),
+    "squared_error": SquaredError,
+}
+FILE_KIND, FILE_VERSION = "fastelbo.VAE", 1
+
+
+class VAE(Estimator):
+    """Variational autoencoder [1]_ with dense networks, trained by Adam [2]_ on the ELBO.
+
+    Follows scikit-learn's conventions for a transformer and density model (``clone``, ``Pipeline``,
+    ``GridSearchCV``) and needs NumPy alone. The encoder is D -> hidden -> 2 latent_dim, the decoder
+    latent_dim -> reversed hidden -> D, with ReLU in between; the prior is the standard normal.
+
+    Parameters
+    ----------
+    hidden : sequence of int, optional
+        Widths of the encoder's hidden layers; the decoder has them in reverse.
+    latent_dim : int, optional
+    likelihood : {"bernoulli", "gaussian", "squared_error"} or Likelihood, optional
+        ``"bernoulli"``: X in [0, 1], the decoder gives logits. ``"gaussian"``: one standard
+        deviation for all of X, found in training (``Gaussian("optimal")``).
+        ``"squared_error"``: no density, but the plain reconstruction term.
+    beta : float, optional
+        Weight of the KL in training.
+    free_bits : float or FreeBits, optional
+        A floor under the KL in training.
+    epochs : int, optional
+        Passes over X that ``fit`` makes.
+    batch_size : int, optional
+    learning_rate : float, optional
+    dtype : {"float32", "float64"}, optional
+        What is computed in.
+    random_state : int, numpy.random.Generator, numpy.random.RandomState or None, optional
+        Initial weights, order of the samples and noise. For one int the result is the same, bit for
+        bit, whatever `num_threads`; matrix products may differ in the last bits between BLAS
+        libraries and between their thread counts.
+    num_threads : int or None, optional
+        Threads of the kernels; None is fastelbo's own rule. The matrix products are BLAS's matter
+        (OPENBLAS_NUM_THREADS, threadpoolctl), and as they take most of the time, the kernels leave
+        the processors to them: two pools of threads that each wait by spinning can be a hundred
+        times slower than one.
+    verbose : bool, optional
+        Show a progress bar where tqdm is installed.
+
+    Attributes
+    ----------
+    history_ : dict of lists
+        ``"elbo"`` (reconstruction - beta KL), ``"reconstruction"`` and ``"kl"`` of each epoch:
+        means over the training data, the weights being as they stood, in nats.
+    likelihood_ : Likelihood
+        What data are scored by. Differs from what trained the model where the scale was
+        ``"optimal"``: then it is the scale found in the last epoch.
+    n_features_in_, n_iter_, n_parameters_ : int
+        Features of X; epochs so far; weights and biases.
+
+    References
+    ----------
+    .. [1] Kingma, Welling. Auto-encoding variational Bayes. ICLR 2014.
+    .. [2] Kingma, Ba. Adam: a method for stochastic optimization. ICLR 2015.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastelbo
+    >>> X = np.random.default_rng(0).integers(0, 2, (200, 8)).repeat(4, axis=1)
+    >>> model = fastelbo.VAE(latent_dim=4, hidden=(32,), epochs=20, random_state=0).fit(X)
+    >>> model.transform(X).shape
+    (200, 4)
+    >>> model.history_["elbo"][-1] > model.history_["elbo"][0]
+    True
+    >>> model.sample(3).shape
+    (3, 32)
+    """
+
+    def __init__(
+        self,
+        *,
+        hidden=(256,),
+        latent_dim=10,
+        likelihood="bernoulli",
+        beta=1.0,
+        free_bits=0.0,
+        epochs=100,
+        batch_size=128,
+        learning_rate=1e-3,
+        dtype="float32",
+        random_state=None,
+        num_threads=1,
+        verbose=False,
+    ):
+        self.hidden = hidden
+        self.latent_dim = latent_dim
+        self.likelihood = likelihood
+        self.beta = beta
+        self.free_bits = free_bits
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.dtype = dtype
+        self.random_state = random_state
+        self.num_threads = num_threads
+        self.verbose = verbose
+
+    # Training -----------------------------------------------------------------------------------
+
+    def fit(self, X, y=None):
+        """Train on X from new weights.
+
+        Parameters
+        ----------
+        X : array_like, shape (N, D)
+            Finite numbers; in [0, 1] for the Bernoulli likelihood.
+        y : ignored
+
+        Returns
+        -------
+        VAE
+            This object.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If X or a parameter does not fit; the message says where.
+        FloatingPointError
+            If training diverges.
+        """
+        X = self._start(X)
+        with _Progress(self.epochs, self.verbose) as progress:
+            for _ in range(self.epochs):
+                self._epoch(X)
+                progress.update(self.history_)
+        return self
+
+    def partial_fit(self, X, y=None):
+        """One more epoch, over X; begins with new weights where there are none.
+
+        Parameters and result as for :meth:`fit`.
+        """
+        X = self._checked_data(X) if hasattr(self, "_model") else self._start(X)
+        self._epoch(X)
+        return self
+
+    def fit_transform(self, X, y=None):
+        """``fit(X).transform(X)``."""
+        return self.fit(X).transform(X)
+
+    def _start(self, X):
+        """Check parameters and data, and draw new weights."""
+        hidden = self.hidden if isinstance(self.hidden, tuple | list) else (self.hidden,)
+        hidden = tuple(whole(width, "hidden", 1) for width in hidden)
+        latent_dim = whole(self.latent_dim, "latent_dim", 1)
+        whole(self.epochs, "epochs", 1)
+        dtype = np.dtype(self.dtype)
+        if dtype not in (np.float32, np.float64):
+            raise ValueError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
+        self._check_settings()
+        likelihood = self._training_likelihood()
+        X = finite_matrix(X, dtype)
+        _check_domain(X, likelihood)
+        outputs = len(likelihood.parameters)
+        model = Autoencoder(X.shape[1], hidden, latent_dim, outputs, dtype)
+        generator = np.random.default_rng(seed(self.random_state))
+        model.initialise(generator)
+        self._model, self._generator = model, generator
+        self.likelihood_ = likelihood
+        self.history_ = {"elbo": [], "reconstruction": [], "kl": []}
+        self.n_features_in_ = X.shape[1]
+        self._score_key = int(generator.integers(1 << 63))
+        return X
+
+    def _check_settings(self):
+        """Whatever may change between two epochs."""
+        whole(self.batch_size, "batch_size", 1)
+        number(self.learning_rate, "learning_rate", positive=True)
+        number(self.beta, "beta")
+        as_free_bits(self.free_bits)
+        _threads.check(self.num_threads)
+
+    def _training_likelihood(self):
+        chosen = self.likelihood
+        if isinstance(chosen, str) and chosen in LIKELIHOODS:
+            return LIKELIHOODS[chosen]()
+        if not isinstance(chosen, Likelihood):
+            raise ValueError(
+                f"likelihood must be one of {tuple(LIKELIHOODS)} or a Likelihood, got {chosen!r}"
+            )
+        if chosen._x_scale != 1:
+            raise ValueError("likelihood has an x_scale, which only it would see: scale X instead")
+        return chosen
+
+    def _epoch(self, X):
+        self._check_settings()
+        likelihood = self._training_likelihood()
+        optimal = isinstance(likelihood, Gaussian) and _is_optimal(likelihood)
+        order = self._generator.permutation(len(X))
+        reconstruction = kl = variance = 0.0
+        for start in range(0, len(X), self.batch_size):
+            rows = order[start : start + self.batch_size]
+            value, divergence = self._model.step(
+                X,
+                rows,
+                likelihood,
+                float(self.beta),
+                self.free_bits,
+                self._generator,
+                float(self.learning_rate),
+                self.num_threads,
+            )
+            share = len(rows) / len(X)
+            reconstruction += share * value
+            kl += share * divergence
+            if optimal:  # value = -D/2 (log(2 pi sigma^2) + 1) tells sigma
+                variance += share * np.exp(-2 * value / X.shape[1] - 1) / (2 * np.pi)
+        elbo = reconstruction - self.beta * kl
+        if not np.isfinite(elbo):
+            del self._model
+            raise FloatingPointError(
+                f"training diverged in epoch {len(self.history_['elbo']) + 1} (ELBO {elbo}): "
+                "a lower learning_rate or X on a smaller scale may help"
+            )
+        self.likelihood_ = Gaussian(float(np.sqrt(variance))) if optimal else likelihood
+        for name, value in (("elbo", elbo), ("reconstruction", reconstruction), ("kl", kl)):
+            self.history_[name].append(float(value))
+
+    # Use ----------------------------------------------------------------------------------------
+
+    def transform(self, X):
+        """Means of the posterior q(z|x).
+
+        Parameters
+        ----------
+        X : array_like, shape (N, D)
+
+        Returns
+        -------
+        ndarray, shape (N, latent_dim)
+        """
+        X = self._checked_data(X)
+        Z = np.empty((len(X), self._model.latent_dim), X.dtype)
+        for rows in _chunks(len(X)):
+            Z[rows] = self._model.encode(X[rows], self.num_threads)[0]
+        return Z
+
+    def inverse_transform(self, Z):
+        """Means of p(x|z): probabilities for the Bernoulli likelihood.
+
+        Parameters
+        ----------
+        Z : array_like, shape (N, latent_dim)
+
+        Returns
+        -------
+        ndarray, shape (N, D)
+        """
+        self._check_fitted()
+        Z = finite_matrix(Z, self._model.dtype, "Z")
+        if Z.shape[1] != self._model.latent_dim:
+            raise ValueError(f"Z has {Z.shape[1]} columns, expected {self._model.latent_dim}")
+        X = np.empty((len(Z), self.n_features_in_), Z.dtype)
+        for rows in _chunks(len(Z)):
+            X[rows] = self._model.decode(Z[rows], self.num_threads)[0]
+        return sigmoid(X, self.num_threads) if isinstance(self.likelihood_, Bernoulli) else X
+
+    def sample(self, n=1, *, rng=None):
+        """Means of p(x|z) for n draws of z from the prior.
+
+        Parameters
+        ----------
+        n : int
+        rng : int, numpy.random.Generator or None, optional
+            As in :func:`~fastelbo.reparameterize`; None is fresh entropy.
+
+        Returns
+        -------
+        ndarray, shape (n, D)
+        """
+        self._check_fitted()
+        zeros = np.zeros((whole(n, "n", 1), self._model.latent_dim), self._model.dtype)
+        return self.inverse_transform(reparameterize(zeros, zeros, rng=rng))
+
+    def score_samples(self, X, *, rng=None):
+        """ELBO of each sample by one draw of z: a lower bound of log p(x), in nats.
+
+        It is the bound itself, whatever `beta` and `free_bits` the model was trained with.
+
+        Parameters
+        ----------
+        X : array_like, shape (N, D)
+        rng : int, numpy.random.Generator or None, optional
+            Noise of the draw. None is the same noise at each call, so that scores compare.
+
+        Returns
+        -------
+        ndarray, shape (N,)
+        """
+        reconstruction, kl = self.score_parts(X, rng=rng)
+        return reconstruction - kl
+
+    def score_parts(self, X, *, rng=None):
+        """The two parts of :meth:`score_samples`: E_q[log p(x|z)] and KL, each (N,)."""
+        X = self._checked_data(X)
+        if not isinstance(rng, np.random.Generator):
+            rng = np.random.default_rng(self._score_key if rng is None else rng)
+        reconstruction, kl = np.empty((2, len(X)))
+        for rows in _chunks(len(X)):
+            mu, logvar = self._model.encode(X[rows], self.num_threads)
+            z, kl[rows] = reparameterize_kl(
+                mu, logvar, rng=rng, reduction="none", num_threads=self.num_threads
+            )
+            outputs = self._model.decode(z, self.num_threads)
+            reconstruction[rows] = self.likelihood_.log_prob(
+                X[rows], *outputs, reduction="none", num_threads=self.num_threads
+            )
+        return reconstruction, kl
+
+    def score(self, X, y=None):
+        """Mean of :meth:`score_samples`."""
+        return float(self.score_samples(X).mean())
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the latent dimensions: vae0, vae1, ..."""
+        self._check_fitted()
+        return np.array([f"vae{i}" for i in range(self._model.latent_dim)], dtype=object)
+
+    def _checked_data(self, X):
+        self._check_fitted()
+        X = finite_matrix(X, self._model.dtype)
+        if X.shape[1] != self.n_features_in_:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        _check_domain(X, self.likelihood_)
+        return X
+
+    @property
+    def n_iter_(self):
+        self._check_fitted()
+        return len(self.history_["elbo"])
+
+    @property
+    def n_parameters_(self):
+        self._check_fitted()
+        return self._model.adam.parameters.size
+
+    # Files --------------------------------------------------------------------------------------
+
+    def save(self, path):
+        """Write the model to a file (an .npz of arrays and JSON; no pickle), whole or not at all.
+
+        Training can go on where it stood: the optimizer and the random generator are in it. A
+        `random_state` that is no int is forgotten.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        TypeError
+            If the likelihood is of a class that does not come with fastelbo.
+        """
+        self._check_fitted()
+        parameters = self.get_params()
+        parameters["likelihood"] = _describe_likelihood(self.likelihood)
+        if isinstance(self.free_bits, FreeBits):
+            parameters["free_bits"] = vars(self.free_bits)
+        parameters["hidden"] = self._model.hidden
+        parameters["dtype"] = self._model.dtype.name
+        if not isinstance(self.random_state, Integral):
+            parameters["random_state"] = None
+        header = {
+            "parameters": {name: _plain(value) for name, value in parameters.items()},
+            "features": self.n_features_in_,
+            "scored_by": _describe_likelihood(self.likelihood_),
+            "steps": self._model.adam.steps,
+            "history": self.history_,
+            "generator": self._generator.bit_generator.state,
+            "score_key": self._score_key,
+        }
+        from fastelbo._files import write_arrays  # imports zipfile, which takes its time
+
+        write_arrays(path, FILE_KIND, FILE_VERSION, header, self._model.arrays())
+
+    @classmethod
+    def load(cls, path):
+        """The model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        VAE
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, or not such a file.
+        """
+        from fastelbo._files import read_arrays
+
+        header, arrays = read_arrays(path, FILE_KIND, FILE_VERSION)
+        try:
+            parameters = header["parameters"]
+            parameters["likelihood"] = _likelihood_from(parameters["likelihood"])
+            if isinstance(parameters["free_bits"], dict):
+                threshold = parameters["free_bits"].pop("threshold")
+                parameters["free_bits"] = FreeBits(threshold, **parameters["free_bits"])
+            parameters["hidden"] = tuple(parameters["hidden"])
+            model = cls(**parameters)
+            model.likelihood_ = _likelihood_from(header["scored_by"])
+            shape = (
+                header["features"],
+                model.hidden,
+                model.latent_dim,
+                len(model.likelihood_.parameters),
+                model.dtype,
+            )
+            model._model = restored(shape, header["steps"], arrays)
+            model._generator = np.random.default_rng()
+            model._generator.bit_generator.state = header["generator"]
+            model._score_key = header["score_key"]
+            model.history_ = header["history"]
+            model.n_features_in_ = header["features"]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} cannot be loaded: its parts do not fit ({error})") from None
+        return model
+
+
+class _Progress:
+    """A tqdm bar over epochs, or nothing."""
+
+    def __init__(self, epochs, shown):
+        self._bar = None
+        if shown:
+            try:
+                from tqdm import tqdm
+            except ImportError:
+                return
+            self._bar = tqdm(total=epochs, unit="epoch", dynamic_ncols=True)
+
+    def update(self, history):
+        if self._bar is not None:
+            now = {name: f"{values[-1]:.2f}" for name, values in history.items()}
+            self._bar.set_postfix(now, refresh=False)
+            self._bar.update()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _chunks(n):
+    return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
+
+
+def _check_domain(X, likelihood):
+    outside = likelihood._is_outside(X)
+    if likelihood._validate and outside.any():
+        row, column = np.argwhere(outside)[0]
+        raise ValueError(
+            f"X[{row}, {column}] = {X[row, column]:g} lies outside the domain of "
+            f"{type(likelihood).__name__}, {likelihood._domain}: scale X, or choose another "
+            "likelihood"
+        )
+
+
+def _is_optimal(likelihood):
+    return isinstance(likelihood.scale, str) and likelihood.scale == "optimal"
+
+
+def _plain(value):
+    """A value that JSON can hold."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _describe_likelihood(likelihood):
+    if isinstance(likelihood, str):
+        return likelihood
+    if type(likelihood) is Gaussian:
+        scale = likelihood.scale
+        return {"Gaussian": scale if isinstance(scale, str) else np.asarray(scale).tolist()}
+    if type(likelihood) is Bernoulli:
+        return {"Bernoulli": likelihood._validate}
+    if type(likelihood) is SquaredError:
+        return {"SquaredError": None}
+    raise TypeError(f"save knows no {type(likelihood).__name__}, only fastelbo's own likelihoods")
+
+
+def _likelihood_from(description):
+    if isinstance(description, str):
+        return description
+    ((name, argument),) = description.items()
+    if name == "Gaussian":
+        return Gaussian(argument)
+    if name == "Bernoulli":
+        return Bernoulli(validate=argument)
+    return {"SquaredError": SquaredError}[name]()
