@@ -1,14 +1,21 @@
-"""Every public function in one table: a call, its reference, what cancels in its results."""
+"""Every public function in one table: how to call it, its reference, what cancels in it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import hypothesis.extra.numpy as hnp
 import numpy as np
+from hypothesis import strategies as st
 
 import fastelbo
 from fastelbo import reference
+from tests.conftest import assert_close
 
 BATCH_LATENT = ("mu", "logvar", "mu_q", "logvar_q", "mu_p", "logvar_p", "noise", "z", "grad_z")
+#: Batches and dimensions around the sizes of lanes, tiles and units.
+SHAPES = [(1, 1), (2, 31), (31, 2), (33, 33), (1, 4095), (2, 4097), (4097, 1), (9, 513), (300, 20)]
+REDUCTIONS = ("mean", "sum", "none")
+
 #: The standard deviation of each of seven features, for the likelihoods that take one.
 SCALES = np.array([0.5, 1.5, 0.25, 2.0, 1.0, 0.75, 3.0])
 
@@ -18,6 +25,13 @@ def flatten(result):
     if isinstance(result, tuple):
         return [leaf for item in result for leaf in flatten(item)]
     return [] if result is None else [result]
+
+
+def any_array(data, dtype, shape, limit):
+    """An array drawn by Hypothesis: no number beyond limit, none so small that products vanish."""
+    elements = st.floats(-limit, limit, width=32)
+    a = data.draw(hnp.arrays(dtype, shape, elements=elements))
+    return np.where(np.abs(a) > 1e-9, a, 0).astype(dtype)
 
 
 def reduced(rows, reduction):
@@ -80,7 +94,7 @@ class Function:
 # Magnitudes -------------------------------------------------------------------------------------
 
 
-def z_magnitude(mu, logvar, noise):
+def z_magnitude(mu, logvar, noise, **options):
     return np.abs(mu) + np.exp(logvar / 2) * np.abs(noise)
 
 
@@ -241,7 +255,7 @@ FUNCTIONS = [
         lambda mu, logvar, noise, **o: fastelbo.reparameterize_kl(mu, logvar, noise=noise, **o),
         lambda mu, logvar, noise, **o: reference.reparameterize_kl(mu, logvar, noise=noise, **o),
         ("mu", "logvar", "noise"),
-        lambda mu, logvar, noise, **o: (z_magnitude(mu, logvar, noise), 0.0),
+        lambda *arrays, **options: (z_magnitude(*arrays), 0.0),
         "out",
     ),
     Function(
@@ -259,3 +273,23 @@ FUNCTIONS = [
     *(row for likelihood in LIKELIHOODS for row in of_elbo(*likelihood)),
 ]
 BY_NAME = {f.name: f for f in FUNCTIONS}
+
+
+def check(name, arrays, dtype, **options):
+    """A function against its reference: values and gradients, their kinds and shapes."""
+    function = BY_NAME[name]
+    arrays = list(arrays.values()) if isinstance(arrays, dict) else list(arrays)
+    result = function.public(*arrays, **options)
+    got, expected = flatten(result), flatten(function.reference(*arrays, **options))
+    for mine, specified in zip(got, expected, strict=True):
+        if isinstance(specified, float):
+            assert type(mine) is float
+        else:
+            assert type(mine) is np.ndarray
+    gradients = len(function.outs) if isinstance(function.outs, tuple) else 0
+    for array in got[len(got) - gradients :]:
+        assert array.dtype == dtype
+        assert array.flags.c_contiguous
+    scales = tuple(function.scales(arrays, **options))
+    assert_close(tuple(got), tuple(expected), dtype, scales)
+    return result

@@ -1,0 +1,156 @@
+"""kl_standard_normal and kl_standard_normal_and_grad."""
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastelbo
+from fastelbo import FreeBits, kl_standard_normal, kl_standard_normal_and_grad
+from tests.conftest import assert_close, numerical_gradient
+from tests.functions import REDUCTIONS, SHAPES, any_array, check
+
+NAMES = ["kl_standard_normal", "kl_standard_normal_and_grad"]
+FREE_BITS = [
+    0.3,
+    *(
+        FreeBits(threshold, granularity=granularity, below=below)
+        for threshold in (0.4, 2.0)
+        for granularity in ("dimension", "sample", "total")
+        for below in ("floor", "zero")
+    ),
+]
+
+
+def draw(shape, dtype, seed=0):
+    """mu and logvar whose KL lies on either side of any threshold."""
+    rng = np.random.default_rng(seed)
+    spread = np.linspace(0.1, 2.0, shape[1])
+    return [(spread * rng.normal(size=shape)).astype(dtype) for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reference(name, shape, reduction, dtype):
+    check(name, draw(shape, dtype), dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (130, 33), (3, 1025)])
+@pytest.mark.parametrize("free_bits", FREE_BITS, ids=str)
+def test_free_bits(name, shape, reduction, free_bits, dtype):
+    check(name, draw(shape, dtype), dtype, reduction=reduction, free_bits=free_bits)
+
+
+def test_free_bits_matter():
+    """The thresholds above divide what is drawn: neither all nor nothing is below them."""
+    mu, logvar = draw((130, 33), np.float64)
+    for free_bits in FREE_BITS[1:]:
+        grad = kl_standard_normal_and_grad(mu, logvar, free_bits=free_bits)[1]
+        assert 0.0 < np.mean(grad.mu == 0.0) < 1.0 or free_bits.granularity == "total"
+
+
+def test_by_hand():
+    value, grad = kl_standard_normal_and_grad([[1.0, 2.0], [3.0, 0.0]], [[0.0, 0.0], [0.0, 0.0]])
+    assert value == 3.5
+    np.testing.assert_array_equal(grad.mu, [[0.5, 1.0], [1.5, 0.0]])
+    np.testing.assert_array_equal(grad.logvar, np.zeros((2, 2)))
+    rows = kl_standard_normal([[0.0], [0.0]], [[np.log(4.0)], [-np.log(4.0)]], reduction="none")
+    np.testing.assert_allclose(rows, [1.5 - np.log(2.0), np.log(2.0) - 0.375], 1e-15)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("free_bits", [0.0, *FREE_BITS[1:]], ids=str)
+def test_central_differences(reduction, free_bits):
+    mu, logvar = draw((4, 3), np.float64)
+    options = {"reduction": reduction, "free_bits": free_bits}
+    _, grad = kl_standard_normal_and_grad(mu, logvar, **options)
+    by_mu = numerical_gradient(lambda m: kl_standard_normal(m, logvar, **options), mu)
+    by_logvar = numerical_gradient(lambda v: kl_standard_normal(mu, v, **options), logvar)
+    np.testing.assert_allclose(grad.mu, by_mu, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(grad.logvar, by_logvar, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("logvar", [1e-9, -1e-9, 1e-5, -1e-3, 0.49, -0.51, 1e-30])
+def test_near_zero(logvar, dtype):
+    """The plain formula has lost all digits at 1e-9; the KL is logvar^2 / 4."""
+    logvar = np.full((3, 5), logvar, dtype)
+    zeros = np.zeros_like(logvar)
+    value, _ = check("kl_standard_normal_and_grad", [zeros, logvar], dtype, reduction="sum")
+    if 1e-20 < abs(logvar[0, 0]) < 1e-8:
+        np.testing.assert_allclose(value, 15 * float(logvar[0, 0]) ** 2 / 4, rtol=2e-6)
+        assert value > 0
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_extreme_values(dtype):
+    """Overflow, underflow, infinities and NaN are where NumPy has them in this dtype."""
+    info = np.finfo(dtype)
+    values = [0.0, -0.0, 1.0, np.inf, -np.inf, np.nan]
+    values += [info.max, -info.max, info.tiny, info.smallest_subnormal]
+    values += [80.0, -80.0, 100.0, -150.0, 700.0, -700.0, 720.0, -750.0, 1e4, -1e4]
+    values = np.array(values, dtype)
+    mu, logvar = (a.reshape(-1, 1).copy() for a in np.meshgrid(values, values))
+    rows, grad = kl_standard_normal_and_grad(mu, logvar, reduction="none")
+    with np.errstate(all="ignore"):
+        plain = dtype.type(0.5) * (mu * mu + (np.exp(logvar) - 1 - logvar))
+    expected = fastelbo.reference.kl_standard_normal(mu, logvar, reduction="none")
+    finite = np.isfinite(plain[:, 0])
+    np.testing.assert_array_equal(np.isfinite(rows), finite)
+    np.testing.assert_array_equal(rows[~finite], plain[~finite, 0])
+    assert_close(rows[finite], expected[finite], dtype)
+    np.testing.assert_array_equal(grad.mu, mu)
+    with np.errstate(all="ignore"):
+        wide = 0.5 * np.expm1(logvar.astype(np.float64))
+    assert_close(grad.logvar, wide.astype(dtype), dtype)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 700])
+def test_nan_poisons_its_own_row(columns, dtype):
+    mu, logvar = draw((9, columns), dtype)
+    clean = kl_standard_normal(mu, logvar, reduction="none")
+    clean_grad = kl_standard_normal_and_grad(mu, logvar, reduction="none")[1]
+    for poison in (np.nan, np.inf):
+        dirty = mu.copy()
+        dirty[4, columns // 2] = poison
+        rows, grad = kl_standard_normal_and_grad(dirty, logvar, reduction="none")
+        keep = np.arange(9) != 4
+        np.testing.assert_array_equal(rows[4], poison)
+        np.testing.assert_array_equal(rows[keep], clean[keep])
+        assert np.count_nonzero(~np.isfinite(grad.mu)) == 1
+        np.testing.assert_array_equal(grad.mu[keep], clean_grad.mu[keep])
+        np.testing.assert_array_equal(grad.logvar, clean_grad.logvar)
+        assert not np.isfinite(kl_standard_normal(dirty, logvar))
+        assert not np.isfinite(kl_standard_normal(dirty, logvar, free_bits=0.5))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_values(data):
+    dtype = data.draw(st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)]))
+    shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
+    mu, logvar = (any_array(data, dtype, shape, 30) for _ in range(2))
+    for reduction in REDUCTIONS:
+        check("kl_standard_normal_and_grad", [mu, logvar], dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"threshold": -1.0},
+        {"threshold": np.nan},
+        {"threshold": np.inf},
+        {"threshold": "much"},
+        {"threshold": 1.0, "granularity": "row"},
+        {"threshold": 1.0, "below": "ceiling"},
+    ],
+)
+def test_free_bits_errors(wrong):
+    with pytest.raises((ValueError, TypeError), match=r"free_bits|threshold|granularity|below"):
+        FreeBits(**wrong)
+    if "threshold" in wrong and len(wrong) == 1:
+        with pytest.raises((ValueError, TypeError), match=r"free_bits|threshold"):
+            kl_standard_normal([[1.0]], [[1.0]], free_bits=wrong["threshold"])
