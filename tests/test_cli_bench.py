@@ -8,7 +8,7 @@ import pytest
 
 import fastelbo
 from fastelbo import _builds, reference
-from fastelbo._cli import _common, baselines, bench, bench_report, cases
+from fastelbo._cli import _common, baselines, bench, bench_report, bench_vae, cases
 
 SMALL = (3, 80, 5)
 EFFORT = {"rounds": 1, "burst": 1e-4}
@@ -235,3 +235,31 @@ def test_table():
     text = _common.table(["name", "us"], [["a", "1.0"], ["bc", "12.0"]])
     assert text == "name    us\n----  ----\na      1.0\nbc    12.0"
     assert _common.progress(range(3), "x") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("side", bench_vae.SIDES)
+def test_both_sides_train_a_vae(side):
+    pytest.importorskip("sklearn")
+    if side != "fastelbo.VAE":
+        pytest.importorskip("torch")
+    if side == "torch.compile":
+        pytest.skip("compiles for half a minute; the same model as PyTorch eager")
+    result = bench_vae.train(side, 1, 3)
+    assert len(result["seconds"]) == 2
+    assert -60 < result["elbo"] < -25
+
+
+def test_vae_that_trains_another_model_is_wrong(monkeypatch, capsys):
+    pytest.importorskip("sklearn")
+
+    def train(*_, side, epochs, **__):
+        return {"seconds": [0.01] * epochs, "elbo": -20.0 if side == "fastelbo.VAE" else -30.0}
+
+    only_ours(monkeypatch)
+    monkeypatch.setattr(_common, "in_build", train)
+    monkeypatch.setattr(bench_vae.importlib.util, "find_spec", lambda name: name)
+    assert run("--quick", "--vae", "--size", "1", "1", "1", "--threads", "1") == 1
+    out, err = capsys.readouterr()
+    assert "PyTorch eager: trained to another ELBO" in err
+    (line,) = [line for line in out.splitlines() if line.startswith("fastelbo.VAE")]
+    assert line.split() == ["fastelbo.VAE", "10.0", "10.0", "1.0x", "-20.00"]

@@ -40,8 +40,11 @@ def _count(items, description):
     print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
 
 
-def in_build(build, module, function, **arguments):
-    """``module.function(**arguments)`` in a fresh process that uses a build; results as JSON."""
+def in_build(build, module, function, *, environment=None, **arguments):
+    """``module.function(**arguments)`` in a fresh process that uses a build; results as JSON.
+
+    `environment` is added to the process's own. What it prints is discarded.
+    """
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     code = (
@@ -50,7 +53,12 @@ def in_build(build, module, function, **arguments):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(arguments)],
-        env={**os.environ, "FASTELBO_BUILD": build, "PYTHONPATH": os.pathsep.join(paths)},
+        env={
+            **os.environ,
+            **(environment or {}),
+            "FASTELBO_BUILD": build,
+            "PYTHONPATH": os.pathsep.join(paths),
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -10,7 +10,7 @@ from fastelbo._cli.cases import CASES, STAGES, STANDARD
 NOTES = """\
 us: the fastest call; median: of all calls; NumPy/: NumPy's fastest call over this one.
 memory: peak on top of the inputs, results included; exact for what NumPy allocates (NumPy, Numba,
-fastelbo), growth of the resident set, good to a few hundred KiB, for PyTorch and JAX.
+fastelbo); for PyTorch and JAX the growth of the resident set, good to a few hundred KiB.
 traffic: bytes a second of fastelbo over those of a kernel that only moves x, x_recon and as large a
 gradient, from where they are, on the same threads; in RAM the better of plain and streamed stores.
 Numba's noise is drawn beforehand and does not count. JAX uses all processors of the process."""
@@ -106,6 +106,21 @@ def show_builds(builds):
     return table(header, lines, left=2)
 
 
+def show_vae(report):
+    """One line a contender: an epoch, and the ELBO reached, by which to see that it is the same."""
+    rows = report["rows"]
+    torch = next((row["minimum"] for row in rows if row["label"] == "PyTorch eager"), None)
+    lines = []
+    for row in rows:
+        ratio = f"{torch / row['minimum']:.1f}x" if torch else "-"
+        times = (f"{1e3 * row[name]:.1f}" for name in ("minimum", "median"))
+        cells = ("wrong", "-", "-") if row["disagrees"] else (*times, ratio)
+        lines.append([row["label"], *cells, f"{row['elbo']:.2f}"])
+    header = [f"an epoch of a VAE, {report['model']}", "ms", "median", "PyTorch/", "ELBO"]
+    absent = (f"{label}: {why}" for label, why in report["absent"].items())
+    return "\n".join([table(header, lines), *absent])
+
+
 def text(report, rows, stages, builds):
     """Everything, to be printed."""
     about = report["environment"]
@@ -119,6 +134,7 @@ def text(report, rows, stages, builds):
         "\n".join(f"{name}: {why}" for name, why in report["absent"].items()),
         show_stages(stages) if stages else "",
         show_builds(builds) if builds else "",
+        show_vae(report["vae"]) if report["vae"] else "",
         "\n".join(
             f"{name} of a (1, 1, 1) problem costs {ratio:.1f} np.add(a, b, out=c) of one element "
             f"({1e9 * unit:.0f} ns)"
@@ -153,9 +169,9 @@ def plot(rows, path):
             colour = (strong if r.label.startswith("fastelbo") else colours)[r.dtype]
             us = 1e6 * r.minimum
             panel.barh(y, us, 0.92 * height, color=colour)
-            note = f"{us:.3g} µs"
+            note = f"{us:.1f} µs" if us < 100 else f"{us:,.0f} µs"
             if r.speedup and r.label != "NumPy":
-                note += f"   {r.speedup:.1f}x"
+                note += f"   {r.speedup:.1f}x" if r.speedup >= 0.95 else f"   {r.speedup:.2f}x"
             panel.text(us + 0.012 * longest, y, note, va="center", fontsize=7.5, color="#333333")
         panel.set_yticks(range(len(labels)), labels, fontsize=9)
         panel.invert_yaxis()
