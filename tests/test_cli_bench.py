@@ -201,11 +201,13 @@ def test_take_turns_and_memory():
     seconds = bench.take_turns({"a": lambda: None, "b": lambda: sum(range(100))}, 3, 1e-4)
     assert min(map(len, seconds.values())) >= 3
     contender = baselines.NumPy()
-    used = bench.peak_memory(contender, lambda: np.zeros(1 << 20))
+    used = bench.peak_memory(contender, lambda: (np.zeros(1 << 20),))
     assert 8 << 20 <= used < 9 << 20
     contender.memory = "process"
-    used = bench.peak_memory(contender, lambda: np.ones(1 << 22).sum())
+    used = bench.peak_memory(contender, lambda: (np.ones(1 << 22).sum(),))
     assert used is None or 24 << 20 < used < 48 << 20
+    used = bench.peak_memory(contender, lambda: (np.broadcast_to(1.0, 1 << 22),))
+    assert used is None or used >= 32 << 20                    # as large as the results at least
 
 
 @pytest.mark.parametrize("build", _builds.available())
