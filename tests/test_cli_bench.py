@@ -25,12 +25,14 @@ def only_ours(monkeypatch):
     monkeypatch.setattr(baselines, "ALL", (baselines.NumPy, baselines.NumPyGenerator))
 
 
-@pytest.mark.parametrize("kind", baselines.ALL)
+def slow_if(slow, value):
+    """A parameter whose test compiles for half a minute and more is left to --slow."""
+    return pytest.param(value, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize("kind", [slow_if(k is baselines.TorchCompile, k) for k in baselines.ALL])
 def test_baselines_compute_the_same(kind, recwarn):
     for dtype in bench.DTYPES:
-        if kind is baselines.TorchCompile:
-            pytest.importorskip("torch")
-            pytest.skip("compiles for a minute; the same functions as PyTorch eager")
         try:
             contender = kind(1, dtype)
         except ImportError as error:
@@ -239,13 +241,11 @@ def test_table():
     assert _common.progress(range(3), "x") == [0, 1, 2]
 
 
-@pytest.mark.parametrize("side", bench_vae.SIDES)
+@pytest.mark.parametrize("side", [slow_if(s == "torch.compile", s) for s in bench_vae.SIDES])
 def test_both_sides_train_a_vae(side):
     pytest.importorskip("sklearn")
     if side != "fastelbo.VAE":
         pytest.importorskip("torch")
-    if side == "torch.compile":
-        pytest.skip("compiles for half a minute; the same model as PyTorch eager")
     result = bench_vae.train(side, 1, 3)
     assert len(result["seconds"]) == 2
     assert -60 < result["elbo"] < -25
