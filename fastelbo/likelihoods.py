@@ -237,16 +237,13 @@ class Gaussian(Likelihood):
             if scale == "learned":
                 self.parameters = ("x_recon", "log_scale")
                 self._code = 2
-        elif np.ndim(scale) == 0:
-            number = positive_scalar(scale, "scale")
-            if 1e-8 <= number <= 1e8:
-                self._set_scale(number)
-            else:  # its square is out of reach of some dtype
-                self._set_scales(np.asarray(number))
-        else:
-            array = np.asarray(_arrays.as_floats(scale, "scale"), np.float64)
-            if not (np.isfinite(array) & (array > 0)).all():
-                raise ValueError("scale must be positive and finite everywhere")
+            return
+        array = np.asarray(_arrays.as_floats(scale, "scale"), np.float64)
+        if not (np.isfinite(array) & (array > 0)).all():
+            raise ValueError(f"scale must be positive and finite, got {scale!r}")
+        if array.ndim == 0 and 1e-8 <= array <= 1e8:
+            self._set_scale(float(array))
+        else:  # one for each feature, or one whose square is out of reach of some dtype
             self._set_scales(array)
 
     def _set_scale(self, scale):

@@ -8,7 +8,7 @@ import numpy as np
 from fastelbo import _arrays, _builds
 from fastelbo._threads import check, threads_for
 from fastelbo.divergences import LATENT_COST, GaussianGrad, as_free_bits, kl_pass
-from fastelbo.likelihoods import as_number, check_reduction
+from fastelbo.likelihoods import check_reduction
 
 _kernels = _builds.kernels("latent")
 _MASK = (1 << 64) - 1
@@ -220,13 +220,15 @@ def reparameterize_backward(
         if z.shape != grad_z.shape:
             raise _arrays.shape_error("z", z.shape, f"that of grad_z, {grad_z.shape}")
     col_weight = None
-    if np.ndim(kl_weight):
-        col_weight = np.ascontiguousarray(_arrays.as_floats(kl_weight, "kl_weight"), np.float64)
-        if col_weight.shape != mu.shape[1:]:
-            raise _arrays.shape_error("kl_weight", col_weight.shape, f"() or {mu.shape[1:]}")
+    if type(kl_weight) is not float:
+        weights = np.asarray(_arrays.as_floats(kl_weight, "kl_weight"), np.float64)
         kl_weight = 0.0
-    else:
-        kl_weight = as_number(kl_weight, "kl_weight")
+        if weights.ndim == 0:
+            kl_weight = float(weights)
+        elif weights.shape == mu.shape[1:]:
+            col_weight = np.ascontiguousarray(weights)
+        else:
+            raise _arrays.shape_error("kl_weight", weights.shape, f"() or {mu.shape[1:]}")
     grads = _arrays.checked_outs(out, (mu.shape, mu.shape), single, given, ("mu", "logvar"))
     threads = threads_for(grad_z.size * LATENT_COST, num_threads)
     _kernels.backward(grad_z, mu, logvar, z, noise, key, *grads, kl_weight, col_weight, threads)

@@ -1,0 +1,176 @@
+"""Bernoulli by logits."""
+
+import math
+
+import hypothesis.extra.numpy as hnp
+import mpmath
+import numpy as np
+import pytest
+import scipy.special
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastelbo import Bernoulli, reference
+from tests.conftest import TOLERANCE, assert_close, numerical_gradient
+from tests.functions import REDUCTIONS, any_array, check, flatten
+
+NAMES = ["Bernoulli.log_prob", "Bernoulli.log_prob_and_grad"]
+SHAPES = [(1, 1), (33,), (2, 31), (31, 2), (33, 33), (1, 4095), (2, 4097), (4097, 1), (40, 784)]
+SHAPES += [(3, 28, 28), (2, 3, 5, 7)]
+
+
+def draw(shape, dtype, binary=False, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.uniform(size=shape)
+    return [
+        (np.round(x) if binary else x).astype(dtype),
+        (4 * rng.normal(size=shape)).astype(dtype),
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reference(name, shape, binary, reduction, dtype):
+    check(name, draw(shape, dtype, binary), dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize(
+    "logit", [0.0, -0.0, 1e-8, 0.3, -1.0, 5.0, -17.0, 40.0, -90.0, 500.0, -800.0]
+)
+@pytest.mark.parametrize("x", [0.0, 1.0, 0.25])
+def test_mpmath(x, logit, dtype):
+    """Binary x keep all their digits however large the logit."""
+    value, (grad,) = Bernoulli().log_prob_and_grad(
+        np.array([[x]], dtype), np.array([[logit]], dtype)
+    )
+    with mpmath.workdps(600):
+        exact_logit = mpmath.mpf(float(dtype.type(logit)))
+        sigmoid = 1 / (1 + mpmath.exp(-exact_logit))
+        exact = x * mpmath.log(sigmoid) + (1 - x) * mpmath.log(1 - sigmoid)
+        slope = x - sigmoid
+        tiny = float(np.finfo(dtype).smallest_subnormal)
+        assert abs(value - exact) <= TOLERANCE[dtype] * abs(exact) + tiny
+        cancels = 0 if x in (0.0, 1.0) else 1
+        assert abs(grad[0, 0] - slope) <= TOLERANCE[dtype] * max(abs(slope), cancels) + tiny
+
+
+def test_by_hand():
+    value, (grad,) = Bernoulli().log_prob_and_grad([[1.0, 0.0]], [[0.0, math.log(3.0)]])
+    assert value == pytest.approx(-math.log(2.0) - math.log(4.0), rel=1e-15)
+    np.testing.assert_allclose(grad, [[0.5, -0.75]], rtol=1e-15)
+
+
+def test_against_scipy(dtype):
+    x, logits = draw((20, 30), dtype)
+    wide = logits.astype(np.float64)
+    expected = x * scipy.special.log_expit(wide) + (1.0 - x) * scipy.special.log_expit(-wide)
+    rows = Bernoulli().log_prob(x, logits, reduction="none")
+    assert_close(rows, expected.sum(axis=1), dtype)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_central_differences(reduction):
+    x, logits = draw((3, 5), np.float64)
+    _, (grad,) = Bernoulli().log_prob_and_grad(x, logits, reduction=reduction)
+    numerical = numerical_gradient(
+        lambda a: Bernoulli().log_prob(x, a, reduction=reduction), logits
+    )
+    np.testing.assert_allclose(grad, numerical, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_extreme_values(dtype):
+    """As the plain formula, but for 0 times infinity, which the density does not have."""
+    info = np.finfo(dtype)
+    logits = [0.0, -0.0, info.max, -info.max, info.tiny, 90.0, -90.0, 800.0, -800.0, np.nan]
+    x, a = (
+        np.ravel(m)[:, None].astype(dtype) for m in np.meshgrid([0.0, 0.5, 1.0, np.nan], logits)
+    )
+    rows, (grad,) = Bernoulli().log_prob_and_grad(x, a, reduction="none")
+    expected = reference.Bernoulli().log_prob_and_grad(x, a, reduction="none")
+    assert_close(rows, expected[0], dtype)
+    assert_close(grad, expected[1][0], dtype)
+    for infinity in (np.inf, -np.inf):
+        a = np.full((1, 1), infinity, dtype)
+        for certain in (0.0, 1.0):
+            x = np.full((1, 1), certain, dtype)
+            got = Bernoulli().log_prob_and_grad(x, a)
+            expected = reference.Bernoulli().log_prob_and_grad(x, a)
+            assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype)
+
+
+@pytest.mark.parametrize("x_dtype", ["?", "u1", "i1", "i8", "f2", "f4", "f8"])
+def test_dtypes_of_x(x_dtype, dtype):
+    x, logits = draw((30, 40), dtype, binary=True)
+    value = Bernoulli().log_prob(x.astype(x_dtype), logits)
+    assert_close(value, reference.Bernoulli().log_prob(x, logits), dtype)
+
+
+def test_scaled_images(dtype):
+    x = np.random.default_rng(0).integers(0, 256, (30, 28, 28), dtype=np.uint8)
+    logits = draw(x.shape, dtype)[1]
+    got = Bernoulli(x_scale=1 / 255).log_prob_and_grad(x, logits, reduction="none")
+    expected = reference.Bernoulli(x_scale=1 / 255).log_prob_and_grad(x, logits, reduction="none")
+    size = np.abs(logits.astype(np.float64)).sum(axis=(1, 2))
+    assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype, (size, 1.0))
+
+
+@pytest.mark.parametrize("bad", [-0.001, 1.001, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("where", [(0, 0), (3, 17), (8, 599)])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_domain(bad, where, reduction, dtype):
+    x, logits = draw((9, 600), dtype)
+    x[where] = bad
+    with pytest.raises(ValueError, match=rf"x\[{where[0]}, {where[1]}\].*\[0, 1\]"):
+        Bernoulli().log_prob(x, logits, reduction=reduction)
+    with pytest.raises(ValueError, match="x"):
+        Bernoulli().log_prob_and_grad(x, logits, reduction=reduction)
+    value = Bernoulli(validate=False).log_prob(x, logits, reduction=reduction)
+    assert not np.all(np.isfinite(value)) or np.isfinite(bad)
+
+
+def test_domain_after_scaling():
+    with pytest.raises(ValueError, match="x"):
+        Bernoulli().log_prob(np.array([[2]], np.uint8), [[0.0]])
+    with pytest.raises(ValueError, match="x"):
+        Bernoulli(x_scale=1 / 254).log_prob(np.array([[255]], np.uint8), [[0.0]])
+    with pytest.raises(ValueError, match="x"):
+        Bernoulli(x_scale=10.0).log_prob(np.array([[1e308]]), [[0.0]])
+
+
+def test_rounding_alone_is_no_error():
+    """x x_scale is at most 1 in float64; the rounding of x_scale to float32 takes it above."""
+    rng = np.random.default_rng(0)
+    found = 0
+    for x_scale in rng.uniform(1e-3, 1.0, 3000):
+        x = np.float32(1 / x_scale)
+        for candidate in (x, np.nextafter(x, np.float32(0)), np.nextafter(x, np.float32(1e9))):
+            if candidate * np.float32(x_scale) > 1 and float(candidate) * x_scale <= 1:
+                found += 1
+                Bernoulli(x_scale=x_scale).log_prob([[candidate]], np.zeros((1, 1), np.float32))
+    x = np.array([[2**24 + 1]])  # float32 makes it even
+    Bernoulli(x_scale=1 / (2**24 + 1)).log_prob(x, np.zeros((1, 1), np.float32))
+
+
+def test_nan_is_not_outside(dtype):
+    x, logits = draw((9, 33), dtype)
+    clean = Bernoulli().log_prob(x, logits, reduction="none")
+    for i in range(2):
+        dirty = [x.copy(), logits.copy()]
+        dirty[i][4, 32] = np.nan
+        rows, (grad,) = Bernoulli().log_prob_and_grad(*dirty, reduction="none")
+        assert np.isnan(rows[4])
+        assert np.isnan(grad[4, 32])
+        np.testing.assert_array_equal(np.delete(rows, 4), np.delete(clean, 4))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_values(data):
+    dtype = data.draw(st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)]))
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=10))
+    x, logits = np.abs(any_array(data, dtype, shape, 1)), any_array(data, dtype, shape, 60)
+    for reduction in REDUCTIONS:
+        check("Bernoulli.log_prob_and_grad", [x, logits], dtype, reduction=reduction)

@@ -1,0 +1,266 @@
+"""Gaussian: a fixed scale, one per feature, a learned one, the optimal one."""
+
+import math
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastelbo import Gaussian, reference
+from tests.conftest import TOLERANCE, assert_close, numerical_gradient
+from tests.functions import (
+    REDUCTIONS,
+    any_array,
+    check,
+    fixed_scale_magnitudes,
+    flatten,
+    gaussian_magnitudes,
+)
+
+SHAPES = [(1, 1), (2, 31), (31, 2), (33, 33), (1, 4095), (2, 4097), (4097, 1), (40, 784)]
+
+
+def draw(shape, dtype, count=2, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(dtype) for _ in range(count)]
+
+
+def check_fixed(scale, arrays, dtype, reduction="mean"):
+    """Of a fixed scale, against the reference."""
+    got = Gaussian(scale).log_prob_and_grad(*arrays, reduction=reduction)
+    expected = reference.Gaussian(scale).log_prob_and_grad(*arrays, reduction=reduction)
+    wide = [a.astype(np.float64) for a in arrays]
+    scales = fixed_scale_magnitudes(np.asarray(scale, float))(*wide, reduction=reduction)
+    assert got[1][0].dtype == dtype
+    assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype, scales)
+    value = Gaussian(scale).log_prob(*arrays, reduction=reduction)
+    assert_close(value, expected[0], dtype, scales[0])
+
+
+@pytest.mark.parametrize("kind", ["Gaussian", "Gaussian-learned", "Gaussian-optimal"])
+@pytest.mark.parametrize("suffix", ["", "_and_grad"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", [*SHAPES, (33,), (3, 28, 28), (2, 3, 5, 7)])
+def test_reference(kind, suffix, shape, reduction, dtype):
+    arrays = draw(shape, dtype, 3 if kind == "Gaussian-learned" else 2)
+    check(f"{kind}.log_prob{suffix}", arrays, dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize(
+    ("shape", "scale_shape"),
+    [(s, s[1:]) for s in SHAPES]
+    + [((3, 6, 5), s) for s in [(5,), (6, 1), (1, 5), (6, 5), (1, 1), (1,)]]
+    + [((2, 3, 4, 5), s) for s in [(3, 1, 1), (4, 1), (3, 1, 5), (5,)]]
+    + [((4, 1, 9), (1, 9)), ((7,), ())],
+)
+def test_scale_per_feature(shape, scale_shape, reduction, dtype):
+    scale = np.random.default_rng(1).uniform(0.2, 3.0, scale_shape)
+    check_fixed(scale, draw(shape, dtype), dtype, reduction)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("log_shape", [(6, 5), (1, 6, 5), (5,), (6, 1), (3, 1, 1), (), (1, 1, 5)])
+def test_learned_scale_is_broadcast(log_shape, reduction, dtype):
+    """A scale a feature, a sample or for all; its gradient has the shape of x."""
+    x, x_recon = draw((3, 6, 5), dtype)
+    log_scale = np.random.default_rng(1).normal(size=log_shape).astype(dtype)
+    likelihood, ref = Gaussian("learned"), reference.Gaussian("learned")
+    got = likelihood.log_prob_and_grad(x, x_recon, log_scale, reduction=reduction)
+    full = np.broadcast_to(log_scale, x.shape)
+    expected = ref.log_prob_and_grad(x, x_recon, full, reduction=reduction)
+    wide = (a.astype(np.float64) for a in (x, x_recon, full))
+    scales = gaussian_magnitudes(*wide, reduction=reduction)
+    assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype, scales)
+
+
+@pytest.mark.parametrize(
+    "scale", [1e-320, 1e-200, 1e-160, 1e-9, 1e-8, 1e-3, 1e3, 1e8, 1e9, 1e160, 1e200, 1e307]
+)
+def test_scale_beyond_its_square(scale):
+    """1 / scale^2 overflows or vanishes, the density does not."""
+    x = scale * np.array([[0.0, 1.0, -2.0, 3.0]])
+    x_recon = scale * np.array([[0.5, 1.0, 1.5, -0.25]])
+    with np.errstate(over="ignore"):
+        if np.isfinite(1 / scale):
+            check_fixed(scale, [x, x_recon], np.dtype(np.float64), "none")
+    value = Gaussian(scale).log_prob(x, x_recon)
+    if scale > 1e-300:
+        expected = scipy.stats.norm.logpdf(x / scale, x_recon / scale).sum() - 4 * np.log(scale)
+        np.testing.assert_allclose(value, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-8, 1e-20, 1e8, 1e9, 1e18])
+def test_scale_beyond_its_square_in_float32(scale):
+    x = (scale * np.array([[0.0, 1.0, -2.0, 3.0]])).astype(np.float32)
+    x_recon = (scale * np.array([[0.5, 1.0, 1.5, -0.25]])).astype(np.float32)
+    got = Gaussian(scale).log_prob(x, x_recon)
+    assert_close(got, reference.Gaussian(scale).log_prob(x, x_recon), np.float32, 4.0)
+
+
+def test_by_hand():
+    value, (grad,) = Gaussian(2.0).log_prob_and_grad([[1.0]], [[0.0]])
+    assert value == pytest.approx(-0.125 - math.log(2.0) - 0.5 * math.log(2 * math.pi), rel=1e-15)
+    assert grad[0, 0] == 0.25
+    value, grads = Gaussian("learned").log_prob_and_grad([[3.0]], [[1.0]], [[math.log(2.0)]])
+    assert value == pytest.approx(-0.5 - math.log(2.0) - 0.5 * math.log(2 * math.pi), rel=1e-15)
+    np.testing.assert_allclose(np.ravel(grads), [0.5, 0.0], atol=1e-15)
+    value = Gaussian("optimal").log_prob([[1.0, 0.0], [0.0, 0.0]], np.zeros((2, 2)))
+    assert value == pytest.approx(-math.log(2 * math.pi * 0.25) - 1.0, rel=1e-15)
+
+
+def test_against_scipy(dtype):
+    x, x_recon, log_scale = draw((20, 30), dtype, 3)
+    wide = [a.astype(np.float64) for a in (x, x_recon, log_scale)]
+    scale = np.exp(wide[2])
+    expected = scipy.stats.norm.logpdf(wide[0], wide[1], scale)
+    size = gaussian_magnitudes(*wide, reduction="none")[0]
+    learned = Gaussian("learned").log_prob(x, x_recon, log_scale, reduction="none")
+    assert_close(learned, expected.sum(axis=1), dtype, size)
+    expected = scipy.stats.norm.logpdf(wide[0], wide[1], scale[0])
+    fixed = Gaussian(scale[0]).log_prob(x, x_recon, reduction="none")
+    assert_close(fixed, expected.sum(axis=1), dtype, expected.size)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("scale", [0.7, "features", "learned", "optimal"])
+def test_central_differences(scale, reduction):
+    arrays = draw((3, 5), np.float64, 3 if scale == "learned" else 2)
+    likelihood = Gaussian(np.linspace(0.5, 2.0, 5) if scale == "features" else scale)
+    _, grads = likelihood.log_prob_and_grad(*arrays, reduction=reduction)
+    for i, grad in enumerate(grads, start=1):
+
+        def value(a, i=i):
+            moved = [*arrays[:i], a, *arrays[i + 1 :]]
+            return likelihood.log_prob(*moved, reduction=reduction)
+
+        np.testing.assert_allclose(grad, numerical_gradient(value, arrays[i]), rtol=1e-7, atol=1e-8)
+
+
+def test_optimal_scale_is_the_best(dtype):
+    x, x_recon = draw((20, 30), dtype)
+    best = Gaussian("optimal").log_prob(x, x_recon)
+    sigma = math.sqrt(np.mean((x.astype(np.float64) - x_recon) ** 2))
+    assert best == pytest.approx(Gaussian(sigma).log_prob(x, x_recon), rel=1e-6)
+    for factor in (0.9, 1.1):
+        assert Gaussian(factor * sigma).log_prob(x, x_recon) < best
+    rows = Gaussian("optimal").log_prob(x, x_recon, reduction="none")
+    assert rows.mean() == pytest.approx(best, rel=TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize("poison", [0.0, np.nan, np.inf])
+def test_optimal_scale_needs_an_error(poison, dtype):
+    x = np.ones((3, 4), dtype)
+    x_recon = x.copy()
+    x_recon[1, 2] += poison
+    out = np.full((3, 4), 77, dtype)
+    with pytest.raises(ValueError, match='scale="optimal"'):
+        Gaussian("optimal").log_prob_and_grad(x, x_recon, out=(out,))
+    np.testing.assert_array_equal(out, 77)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_extreme_values(dtype):
+    values = [0.0, 1.0, -2.0, np.inf, -np.inf, np.nan, 1e30, -1e-30]
+    logs = [0.0, 1.0, -30.0, 30.0, 95.0, -95.0, 800.0, -800.0, np.inf, -np.inf, np.nan]
+    x, x_recon, log_scale = (
+        np.ravel(a)[:, None].astype(dtype) for a in np.meshgrid(values, values[:6], logs)
+    )
+    rows, grads = Gaussian("learned").log_prob_and_grad(x, x_recon, log_scale, reduction="none")
+    with np.errstate(all="ignore"):
+        precision = np.exp(-log_scale)
+        scaled = (x - x_recon) * precision
+        half, constant = dtype.type(0.5), dtype.type(0.5 * np.log(2 * np.pi))
+        plain = -half * scaled * scaled - log_scale - constant
+        by_mean, by_log = scaled * precision, scaled * scaled - 1
+        size = np.nan_to_num(np.abs(scaled * scaled) + np.abs(log_scale) + 1, posinf=0.0)
+    assert_close(rows, plain[:, 0], dtype, size[:, 0])
+    assert_close(grads, (by_mean, by_log), dtype, (None, size))
+    for g in grads:
+        assert g.dtype == dtype
+
+
+@pytest.mark.parametrize("scale", [0.7, "features", "learned"])
+def test_nan_poisons_its_own_row(scale, dtype):
+    arrays = draw((9, 33), dtype, 3 if scale == "learned" else 2)
+    likelihood = Gaussian(np.linspace(0.5, 2.0, 33) if scale == "features" else scale)
+    clean = likelihood.log_prob(*arrays, reduction="none")
+    for i in range(len(arrays)):
+        dirty = [a.copy() for a in arrays]
+        dirty[i][4, 32] = np.nan
+        rows = likelihood.log_prob(*dirty, reduction="none")
+        assert np.isnan(rows[4])
+        np.testing.assert_array_equal(np.delete(rows, 4), np.delete(clean, 4))
+
+
+@pytest.mark.parametrize("scale", [0.5, "learned", "optimal", np.linspace(0.5, 2.0, 40)])
+def test_uint8(scale, dtype):
+    rng = np.random.default_rng(5)
+    x = rng.integers(0, 256, (30, 40), dtype=np.uint8)
+    outputs = [rng.uniform(size=x.shape).astype(dtype)]
+    if isinstance(scale, str) and scale == "learned":
+        outputs.append(rng.normal(size=x.shape).astype(dtype))
+    got = Gaussian(scale, x_scale=1 / 255).log_prob_and_grad(x, *outputs)
+    expected = reference.Gaussian(scale, x_scale=1 / 255).log_prob_and_grad(x, *outputs)
+    sigma = np.exp(outputs[1]) if len(outputs) == 2 else 0.3
+    steepest = 30 * np.max(1 / np.asarray(sigma)) ** 2  # x / 255 is rounded before x_recon leaves
+    assert_close(got[0], expected[0], dtype, 40 * steepest)
+    for g, e in zip(got[1], expected[1], strict=True):
+        assert_close(g, e, dtype, steepest)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_values(data):
+    dtype = data.draw(st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)]))
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=10))
+    arrays = [any_array(data, dtype, shape, limit) for limit in (100, 100, 10)]
+    scale = data.draw(st.floats(0.01, 100.0))
+    for reduction in REDUCTIONS:
+        check("Gaussian-learned.log_prob_and_grad", arrays, dtype, reduction=reduction)
+        check_fixed(scale, arrays[:2], dtype, reduction)
+
+
+@pytest.mark.parametrize(
+    ("scale", "error"),
+    [
+        (0.0, ValueError),
+        (-1.0, ValueError),
+        (np.nan, ValueError),
+        (np.inf, ValueError),
+        ("best", ValueError),
+        (None, TypeError),
+        (1j, TypeError),
+        ([1.0, 0.0], ValueError),
+        ([1.0, -1.0], ValueError),
+        ([1.0, np.nan], ValueError),
+        ([1.0, np.inf], ValueError),
+        (["a", "b"], TypeError),
+        ([[1.0], [1.0, 2.0]], TypeError),
+        (np.ma.masked_array([1.0, 2.0], [True, False]), TypeError),
+    ],
+)
+def test_scale_errors(scale, error):
+    with pytest.raises(error, match="scale"):
+        Gaussian(scale)
+
+
+def test_scale_must_fit_the_event():
+    with pytest.raises(ValueError, match="scale"):
+        Gaussian([1.0, 2.0]).log_prob(np.zeros((2, 3)), np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="log_scale"):
+        Gaussian("learned").log_prob(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 2)))
+    with pytest.raises(TypeError, match="log_scale"):
+        Gaussian("learned").log_prob(np.zeros((2, 3)), np.zeros((2, 3)))
+
+
+def test_scale_is_taken_when_given():
+    """Later changes of the caller's array do not reach it."""
+    scale = np.ones(3)
+    likelihood = Gaussian(scale)
+    before = likelihood.log_prob(np.ones((1, 3)), np.zeros((1, 3)))
+    scale[:] = 9.0
+    assert likelihood.log_prob(np.ones((1, 3)), np.zeros((1, 3))) == before

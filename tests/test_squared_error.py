@@ -1,0 +1,175 @@
+"""SquaredError, and with it what all likelihoods share: shapes, dtypes of x, reductions."""
+
+import math
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastelbo import SquaredError, reference
+from tests.conftest import assert_close, numerical_gradient
+from tests.functions import REDUCTIONS, any_array, check, flatten, squared_error_magnitudes
+
+NAMES = ["SquaredError.log_prob", "SquaredError.log_prob_and_grad"]
+SHAPES = [
+    (1,),
+    (33,),
+    (1, 1),
+    (2, 31),
+    (31, 2),
+    (3, 33),
+    (1, 4095),
+    (2, 4097),
+    (4097, 1),
+    (5, 513),
+    (40, 784),
+    (3, 28, 28),
+    (2, 3, 5, 7),
+    (2, 1, 3, 1, 5),
+]
+X_DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "g"]
+
+
+def draw(shape, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=shape).astype(dtype) for _ in range(2)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_reference(name, shape, reduction, dtype):
+    check(name, draw(shape, dtype), dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("x_dtype", X_DTYPES)
+@pytest.mark.parametrize("x_scale", [1.0, 1 / 255, 3.0])
+def test_dtypes_of_x(x_dtype, x_scale, reduction, dtype):
+    """x of any real dtype next to x_recon of either; float64 anywhere makes it float64."""
+    rng = np.random.default_rng(1)
+    x_dtype = np.dtype(x_dtype)
+    low = 0 if x_dtype.kind in "?bu" else -100
+    x = rng.integers(low, 2 if x_dtype.kind == "b" else 120, (9, 5, 70)).astype(x_dtype)
+    x_recon = (x_scale * 60 * rng.normal(size=x.shape)).astype(dtype)
+    wide = x_dtype.kind == "f" and x_dtype.itemsize >= 8
+    computed = np.dtype(np.float64) if wide else dtype
+    public, ref = SquaredError(x_scale=x_scale), reference.SquaredError(x_scale=x_scale)
+    got = public.log_prob_and_grad(x, x_recon, reduction=reduction)
+    expected = ref.log_prob_and_grad(x, x_recon, reduction=reduction)
+    assert got[1][0].dtype == computed
+    scales = squared_error_magnitudes(
+        x.astype(np.float64), x_recon.astype(np.float64), reduction, x_scale
+    )
+    assert_close(tuple(flatten(got)), tuple(flatten(expected)), computed, scales)
+    value = public.log_prob(x, x_recon, reduction=reduction)
+    assert_close(value, expected[0], computed, scales[0])
+
+
+@pytest.mark.parametrize("x_dtype", ["u4", "i4", "u8", "i8"])
+def test_large_integers(x_dtype, dtype):
+    info = np.iinfo(x_dtype)
+    x = np.array([[info.min, info.max // 4, info.max // 33, 2**24 + 1]], x_dtype)
+    x_recon = np.array([[0.5, 1.0, -1e6, 1e3]], dtype)
+    check("SquaredError.log_prob_and_grad", [x, x_recon], dtype)
+
+
+def test_by_hand(dtype):
+    x, x_recon = np.array([[1, 2], [3, 4]], dtype), np.array([[1, 0], [0, 4.5]], dtype)
+    value, (grad,) = SquaredError().log_prob_and_grad(x, x_recon)
+    assert value == -6.625
+    np.testing.assert_array_equal(grad, [[0.0, 2.0], [3.0, -0.5]])
+    rows = SquaredError().log_prob(x, x_recon, reduction="none")
+    np.testing.assert_array_equal(rows, [-4.0, -9.25])
+    assert SquaredError().log_prob(x, x_recon, reduction="sum") == -13.25
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_central_differences(reduction):
+    x, x_recon = draw((3, 5), np.float64)
+    likelihood = SquaredError(x_scale=0.5)
+    _, (grad,) = likelihood.log_prob_and_grad(x, x_recon, reduction=reduction)
+    numerical = numerical_gradient(
+        lambda r: likelihood.log_prob(x, r, reduction=reduction), x_recon
+    )
+    np.testing.assert_allclose(grad, numerical, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_extreme_values(dtype):
+    info = np.finfo(dtype)
+    values = [0.0, -0.0, 1.0, np.inf, -np.inf, np.nan, info.max, -info.max, 2 * info.max**0.5]
+    values += [info.tiny, info.smallest_subnormal, info.tiny**0.5]
+    x, x_recon = (np.ravel(a)[:, None].astype(dtype) for a in np.meshgrid(values, values))
+    rows, (grad,) = SquaredError().log_prob_and_grad(x, x_recon, reduction="none")
+    with np.errstate(all="ignore"):
+        plain, plain_grad = -((x - x_recon) ** 2)[:, 0], 2 * (x - x_recon)
+    assert_close(rows, plain, dtype)
+    assert_close(grad, plain_grad, dtype)
+
+
+@pytest.mark.parametrize("shape", [(9, 1), (9, 33), (9, 5000), (9, 5, 7)])
+def test_nan_poisons_its_own_row(shape, dtype):
+    x, x_recon = draw(shape, dtype)
+    clean, (clean_grad,) = SquaredError().log_prob_and_grad(x, x_recon, reduction="none")
+    for poison, value in [(np.nan, np.nan), (np.inf, -np.inf)]:
+        for dirty in (0, 1):
+            arguments = [x.copy(), x_recon.copy()]
+            arguments[dirty][4, ..., -1] = poison
+            rows, (grad,) = SquaredError().log_prob_and_grad(*arguments, reduction="none")
+            np.testing.assert_array_equal(rows[4], value)
+            np.testing.assert_array_equal(np.delete(rows, 4), np.delete(clean, 4))
+            np.testing.assert_array_equal(np.delete(grad, 4, 0), np.delete(clean_grad, 4, 0))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_values(data):
+    dtype = data.draw(st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)]))
+    shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=12))
+    arguments = [any_array(data, dtype, shape, 1e6) for _ in range(2)]
+    for reduction in REDUCTIONS:
+        check("SquaredError.log_prob_and_grad", arguments, dtype, reduction=reduction)
+
+
+@pytest.mark.parametrize(
+    ("x_scale", "error"),
+    [
+        (0.0, ValueError),
+        (-1.0, ValueError),
+        (np.inf, ValueError),
+        (np.nan, ValueError),
+        ("big", TypeError),
+        (None, TypeError),
+        (1j, TypeError),
+    ],
+)
+def test_x_scale_errors(x_scale, error):
+    with pytest.raises(error, match="x_scale"):
+        SquaredError(x_scale=x_scale)
+
+
+def test_parameters_are_counted():
+    with pytest.raises(TypeError, match="x_recon"):
+        SquaredError().log_prob([[1.0]])
+    with pytest.raises(TypeError, match="x_recon"):
+        SquaredError().log_prob([[1.0]], [[1.0]], [[1.0]])
+
+
+@pytest.mark.slow
+def test_hundred_million_elements():
+    """uint8 images against float32, 1e8 elements: still 1e-6, in less than 1 GB."""
+    rows, columns = 1000, 100_000
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (rows, columns), dtype=np.uint8)
+    x_recon = np.empty((rows, columns), np.float32)
+    for row in x_recon:
+        rng.random(out=row, dtype=np.float32)
+    exact = np.array(
+        [math.fsum((x[i] * (1 / 255) - x_recon[i].astype(np.float64)) ** 2) for i in range(rows)]
+    )
+    likelihood = SquaredError(x_scale=1 / 255)
+    assert_close(likelihood.log_prob(x, x_recon, reduction="sum"), -math.fsum(exact), np.float32)
+    assert_close(likelihood.log_prob(x, x_recon, reduction="none"), -exact, np.float32)
