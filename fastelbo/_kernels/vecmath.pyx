@@ -2,7 +2,8 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 
-from fastelbo._kernels.terms cimport noise, vecmath
+cimport fastelbo._kernels.terms.noise as noise
+cimport fastelbo._kernels.terms.vecmath as vecmath
 from fastelbo._kernels.terms.vecmath cimport real
 
 

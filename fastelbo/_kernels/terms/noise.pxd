@@ -36,34 +36,56 @@ cdef extern from *:
     const bint WIDE_PRODUCT "FE_WIDE_PRODUCT"
 
 
+cdef inline void philox_round(word* a, word* b, word* c, word* d,
+                              uint32_t* k0, uint32_t* k1) noexcept nogil:
+    cdef uint64_t p0, p1
+    if word is uint64_t:
+        # 64-bit lanes: the low half of a product needs no work, since whatever sits above bit 31
+        # is masked when it is next multiplied.
+        p0 = <uint64_t>0xD2511F53U * (a[0] & 0xffffffffU)
+        p1 = <uint64_t>0xCD9E8D57U * (c[0] & 0xffffffffU)
+    else:
+        p0 = <uint64_t>0xD2511F53U * a[0]
+        p1 = <uint64_t>0xCD9E8D57U * c[0]
+    a[0] = <word>(p1 >> 32) ^ b[0] ^ k0[0]
+    c[0] = <word>(p0 >> 32) ^ d[0] ^ k1[0]
+    b[0] = <word>p1
+    d[0] = <word>p0
+    k0[0] = k0[0] + 0x9E3779B9U
+    k1[0] = k1[0] + 0xBB67AE85U
+
+
+cdef inline void ten_rounds(word* a, word* b, word* c, word* d, uint64_t key) noexcept nogil:
+    """Written out: a loop would stay one, and wait for each product."""
+    cdef uint32_t k0 = <uint32_t>key, k1 = <uint32_t>(key >> 32)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+    philox_round(a, b, c, d, &k0, &k1)
+
+
 cdef inline void philox(uint64_t counter, uint64_t key, word* words) noexcept nogil:
     """Philox4x32-10 of counters counter .. counter + 15 (high half of the counter zero).
 
     words is (4, GROUP): word w of counter l at words[w * GROUP + l].
     """
-    cdef uint64_t n, a, b, c, d, p0, p1
-    cdef uint32_t a32, b32, c32, d32, k0, k1
-    cdef int l, _
+    cdef uint64_t n, a, b, c, d
+    cdef uint32_t a32, b32, c32, d32
+    cdef int l
     for l in range(GROUP):
         n = counter + <uint64_t>l
-        k0 = <uint32_t>key
-        k1 = <uint32_t>(key >> 32)
         if WIDE_PRODUCT:
-            # 64-bit lanes: the low half of a product needs no work, since whatever sits above
-            # bit 31 is masked when it is next multiplied.
             a = n & 0xffffffffU
             b = n >> 32
             c = 0
             d = 0
-            for _ in range(10):
-                p0 = <uint64_t>0xD2511F53U * (a & 0xffffffffU)
-                p1 = <uint64_t>0xCD9E8D57U * (c & 0xffffffffU)
-                a = (p1 >> 32) ^ b ^ k0
-                c = (p0 >> 32) ^ d ^ k1
-                b = p1
-                d = p0
-                k0 = k0 + 0x9E3779B9U
-                k1 = k1 + 0xBB67AE85U
+            ten_rounds(&a, &b, &c, &d, key)
             words[l] = <word>(a & 0xffffffffU)
             words[GROUP + l] = <word>(b & 0xffffffffU)
             words[2 * GROUP + l] = <word>(c & 0xffffffffU)
@@ -73,15 +95,7 @@ cdef inline void philox(uint64_t counter, uint64_t key, word* words) noexcept no
             b32 = <uint32_t>(n >> 32)
             c32 = 0
             d32 = 0
-            for _ in range(10):
-                p0 = <uint64_t>0xD2511F53U * a32
-                p1 = <uint64_t>0xCD9E8D57U * c32
-                a32 = <uint32_t>(p1 >> 32) ^ b32 ^ k0
-                c32 = <uint32_t>(p0 >> 32) ^ d32 ^ k1
-                b32 = <uint32_t>p1
-                d32 = <uint32_t>p0
-                k0 = k0 + 0x9E3779B9U
-                k1 = k1 + 0xBB67AE85U
+            ten_rounds(&a32, &b32, &c32, &d32, key)
             words[l] = a32
             words[GROUP + l] = b32
             words[2 * GROUP + l] = c32
