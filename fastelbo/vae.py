@@ -173,7 +173,7 @@ class VAE(Estimator):
         self._check_settings()
         likelihood = self._training_likelihood()
         X = finite_matrix(X, dtype)
-        _check_domain(X, likelihood)
+        check_domain(X, likelihood)
         outputs = len(likelihood.parameters)
         model = Autoencoder(X.shape[1], hidden, latent_dim, outputs, dtype)
         generator = np.random.default_rng(seed(self.random_state))
@@ -347,7 +347,7 @@ class VAE(Estimator):
                 f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
                 f"{self.n_features_in_} features as input"
             )
-        _check_domain(X, self.likelihood_)
+        check_domain(X, self.likelihood_)
         return X
 
     @property
@@ -478,7 +478,8 @@ def _chunks(n):
     return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
 
 
-def _check_domain(X, likelihood):
+def check_domain(X, likelihood):
+    """Complain about the first value of X that the likelihood has no density for."""
     outside = likelihood._is_outside(X)
     if likelihood._validate and outside.any():
         row, column = np.argwhere(outside)[0]

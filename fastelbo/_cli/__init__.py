@@ -17,10 +17,17 @@ COMMANDS = {
 }
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; how to use it is what --help is for."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
 def main(argv=None):
     """Run a command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="fastelbo", description="Variational-inference objectives on CPUs."
     )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
