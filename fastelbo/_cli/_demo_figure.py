@@ -180,12 +180,26 @@ def _latent_map(figure, cell, model, data, generator):
         return
     for name, colour in zip(classes, CLASSES, strict=False):
         axes.scatter(*means[labels == name].T, s=15, color=colour, alpha=0.65, linewidths=0)
-    for name, colour in zip(classes, CLASSES, strict=False):
-        x, y = np.median(means[labels == name], axis=0)
+    centres = np.array([np.median(means[labels == name], axis=0) for name in classes])
+    for name, colour, place in zip(
+        classes, CLASSES, _apart(centres, 0.065 * np.ptp(means, axis=0)), strict=False
+    ):
         axes.text(
-            x, y, str(name), fontsize=13, fontweight="bold", color=PAPER, ha="center", va="center",
+            *place, str(name), fontsize=13, fontweight="bold", color=PAPER,
+            ha="center", va="center",
             bbox={"boxstyle": "circle,pad=0.25", "fc": colour, "ec": PAPER, "lw": 1.5},
         )  # fmt: skip
+
+
+def _apart(places, least):
+    """Places moved until no two are nearer than `least`, which holds a distance for each axis."""
+    places = places / np.maximum(least, np.finfo(float).tiny)
+    for _ in range(100):
+        away = places[:, None] - places
+        distance = np.linalg.norm(away, axis=2)
+        push = np.where((distance > 0) & (distance < 1), (1 - distance) / 2, 0)
+        places = places + (away * (push / np.maximum(distance, 1e-9))[:, :, None]).sum(axis=1)
+    return places * least
 
 
 def _curves(figure, cell, model, test_elbo):
@@ -196,9 +210,9 @@ def _curves(figure, cell, model, test_elbo):
     bottom = _panel(figure, inner[1], "", "")
     tested = np.array(test_elbo)
     name = "training" if model.beta == 1 else rf"training ($\beta$ = {model.beta:g})"
-    _line(top, epochs, history["elbo"], INK, f"ELBO, {name}")
+    _line(top, epochs, history["elbo"], INK, f"ELBO, {name}", 1.1)
     _line(top, tested[:, 0], tested[:, 1], TEST, "ELBO, test")
-    _line(bottom, epochs, history["kl"], CLASSES[2], "KL")
+    _line(bottom, epochs, history["kl"], CLASSES[2], "KL", 1.1)
     both = np.concatenate([history["elbo"], tested[:, 1]])
     settled = np.concatenate([history["elbo"][len(epochs) // 20 :], tested[:, 1]])
     room = 0.08 * (both.max() - settled.min() or 1.0)
@@ -213,5 +227,6 @@ def _curves(figure, cell, model, test_elbo):
         axes.legend(loc=place, fontsize=10, frameon=False, labelcolor=INK)
 
 
-def _line(axes, x, y, colour, label):
-    axes.plot(x, y, color=colour, linewidth=1.8, label=label, marker="o" if len(x) == 1 else None)
+def _line(axes, x, y, colour, label, width=1.8):
+    marker = "o" if len(x) == 1 else None
+    axes.plot(x, y, color=colour, linewidth=width, label=label, marker=marker)
