@@ -216,14 +216,14 @@ class TorchCompile(PyTorch):
         }
 
 
-def _numba_functions(numba):
+def _numba_functions(njit, prange):
     """Loops over rows in parallel, which is what prange is for; noise given, z written."""
 
-    @numba.njit(parallel=True, fastmath=True)
+    @njit
     def elbo(x, mu, logvar, x_recon):
         batch = x.shape[0]
         total = 0.0
-        for i in numba.prange(batch):
+        for i in prange(batch):
             reconstruction = 0.0
             kl = 0.0
             for j in range(x.shape[1]):
@@ -234,12 +234,12 @@ def _numba_functions(numba):
             total += reconstruction - kl
         return total / batch
 
-    @numba.njit(parallel=True, fastmath=True)
+    @njit
     def elbo_with_noise(x, mu, logvar, x_recon, noise):
         batch = x.shape[0]
         z = np.empty_like(mu)
         total = 0.0
-        for i in numba.prange(batch):
+        for i in prange(batch):
             reconstruction = 0.0
             kl = 0.0
             for j in range(x.shape[1]):
@@ -252,7 +252,7 @@ def _numba_functions(numba):
             total += reconstruction - kl
         return total / batch, z
 
-    @numba.njit(parallel=True, fastmath=True)
+    @njit
     def elbo_and_grad(x, mu, logvar, x_recon):
         batch = x.shape[0]
         d_mu = np.empty_like(mu)
@@ -260,7 +260,7 @@ def _numba_functions(numba):
         d_recon = np.empty_like(x_recon)
         weight = x.dtype.type(1.0 / batch)
         total = 0.0
-        for i in numba.prange(batch):
+        for i in prange(batch):
             reconstruction = 0.0
             kl = 0.0
             for j in range(x.shape[1]):
@@ -282,13 +282,16 @@ class Numba(Baseline):
     """Explicit loops, compiled; the noise is drawn beforehand and does not count."""
 
     label = "Numba prange"
+    fastmath = False
 
     def __init__(self, threads=1, dtype=np.float64):
         import numba
 
         super().__init__(threads, dtype)
         numba.set_num_threads(threads)
-        self._elbo, self._elbo_with_noise, self._elbo_and_grad = _numba_functions(numba)
+        njit = numba.njit(parallel=True, fastmath=self.fastmath)
+        functions = _numba_functions(njit, numba.prange)
+        self._elbo, self._elbo_with_noise, self._elbo_and_grad = functions
         self.noise = None
 
     def bind(self, name, arrays):
@@ -304,6 +307,13 @@ class Numba(Baseline):
 
     def elbo_and_grad(self, x, mu, logvar, x_recon):
         return self._elbo_and_grad(x, mu, logvar, x_recon)
+
+
+class NumbaFastmath(Numba):
+    """The same, free to add in any order, and so to vectorise."""
+
+    label = "Numba prange, fastmath"
+    fastmath = True
 
 
 class Jax(Baseline):
@@ -357,4 +367,4 @@ class Jax(Baseline):
 
 
 #: In the order of the tables.
-ALL = (NumPy, NumPyGenerator, PyTorch, TorchCompile, Numba, Jax)
+ALL = (NumPy, NumPyGenerator, PyTorch, TorchCompile, Numba, NumbaFastmath, Jax)

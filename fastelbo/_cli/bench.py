@@ -74,7 +74,7 @@ def alone(threads, dtype):
 
 
 def take_turns(calls, rounds, burst):
-    """{label: seconds of every call}, `rounds` bursts of at least `burst` seconds each.
+    """{label: seconds of every call}, `rounds` bursts of `burst` seconds and three calls or more.
 
     The start of a burst does not count: caches fill again, and worker threads of the previous
     contender, which wait for more by spinning, go to sleep.
@@ -91,7 +91,8 @@ def take_turns(calls, rounds, burst):
                 while clock() - start < 0.25 * burst:
                     call()
                 start = before = clock()
-                while before - start < burst:
+                wanted = len(seconds[label]) + 3
+                while before - start < burst or len(seconds[label]) < wanted:
                     call()
                     after = clock()
                     seconds[label].append(after - before)

@@ -40,6 +40,7 @@ def train(side, threads, epochs):
             return model.history_["elbo"][-1]
     else:
         import torch
+
         from fastelbo._cli._torch_vae import train_epoch_factory
 
         torch.set_num_threads(threads)
