@@ -8,7 +8,7 @@ import importlib
 import importlib.util
 import os
 
-from fastelbo import _runtime
+from fastelbo._openmp import runtime
 
 #: Every build there can be, narrowest first.
 NAMES = ("baseline", "avx2", "avx512")
@@ -17,7 +17,7 @@ NAMES = ("baseline", "avx2", "avx512")
 def available():
     """Builds that were compiled into this installation and that this machine can run."""
     compiled = [name for name in NAMES if _is_compiled(name)]
-    return tuple(name for name in compiled if _runtime.processor_runs(name))
+    return tuple(name for name in compiled if runtime.processor_runs(name))
 
 
 def _is_compiled(name):

@@ -4,7 +4,8 @@ import platform
 
 import numpy as np
 
-from fastelbo import _builds, _runtime
+from fastelbo import _builds
+from fastelbo._openmp import runtime
 from fastelbo._threads import get_num_threads
 
 __version__ = "0.1.0"
@@ -30,7 +31,7 @@ def build_info():
         "fastelbo": __version__,
         "build": _builds.BUILD,
         "builds": _builds.available(),
-        "openmp": _runtime.openmp(),
+        "openmp": runtime.openmp(),
         "threads": get_num_threads(),
         "numpy": np.__version__,
         "python": platform.python_version(),

@@ -137,9 +137,7 @@ class _Workspace:
         self.d_decoded = model.decoder.buffers(batch)
         self.mu, self.logvar = _columns(self.encoded[-1], latent)
         self.d_heads = _columns(self.d_encoded[-1], latent)
-        self.z, self.d_z, self.d_mu, self.d_logvar, *self.d_kl = np.empty(
-            (6, batch, latent), dtype
-        )
+        self.z, self.d_z, self.d_mu, self.d_logvar, *self.d_kl = np.empty((6, batch, latent), dtype)
         self.outputs = _columns(self.decoded[-1], features)
         self.d_parts = _columns(self.d_decoded[-1], features)
         self.d_outputs = (self.d_decoded[-1],)

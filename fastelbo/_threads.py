@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import index
 
-from fastelbo._runtime import usable_cpus, usable_threads
+from fastelbo._openmp import runtime
+
+usable_cpus, usable_threads = runtime.usable_cpus, runtime.usable_threads
 
 #: Element updates that pay for waking one more thread (fork and join cost about 0.4 us).
 ELEMENTS_PER_THREAD = 8192

@@ -27,9 +27,7 @@ class _Parser(argparse.ArgumentParser):
 def main(argv=None):
     """Run a command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = _Parser(
-        prog="fastelbo", description="Variational-inference objectives on CPUs."
-    )
+    parser = _Parser(prog="fastelbo", description="Variational-inference objectives on CPUs.")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     modules = {}

@@ -50,9 +50,7 @@ def _headline(figure, model, data, test_elbo):
     )
     figure.text(0.055, 0.913, text, fontsize=11, color=MUTED)
     value = f"{test_elbo[-1][1]:.2f} nats".replace("-", "\N{MINUS SIGN}")
-    figure.text(
-        0.965, 0.945, value, fontsize=21, fontweight="bold", color=TEST, ha="right"
-    )
+    figure.text(0.965, 0.945, value, fontsize=21, fontweight="bold", color=TEST, ha="right")
     figure.text(0.965, 0.913, "ELBO of the test set", fontsize=11, color=MUTED, ha="right")
 
 
