@@ -98,6 +98,19 @@ cpdef cnp.ndarray in_dtype(cnp.ndarray a, bint single):
     return a.astype(np.float32 if single else np.float64, order="C")  # "K" transposes a broadcast
 
 
+cdef inline cnp.ndarray with_rows(cnp.ndarray a):
+    """a itself if its rows are contiguous, a copy if they are one number each."""
+    cdef int last = cnp.PyArray_NDIM(a) - 1
+    if last < 0 or cnp.PyArray_DIM(a, last) <= 1 or cnp.PyArray_STRIDE(a, last) != 0:
+        return a
+    return np.ascontiguousarray(a)
+
+
+cpdef cnp.ndarray as_rows(object obj, str name, bint single):
+    """A float array in the dtype of the pass, its last axis contiguous."""
+    return with_rows(in_dtype(as_floats(obj, name), single))
+
+
 cdef inline tuple shape_of(object a):
     return a.shape
 
@@ -128,11 +141,7 @@ cpdef tuple latents(object mu, object logvar, str mu_name="mu", str logvar_name=
     if cnp.PyArray_TYPE(m) != cnp.PyArray_TYPE(v):
         m = in_dtype(m, False)
         v = in_dtype(v, False)
-    if cnp.PyArray_STRIDE(m, 1) == 0 and cnp.PyArray_DIM(m, 1) > 1:
-        m = np.ascontiguousarray(m)
-    if cnp.PyArray_STRIDE(v, 1) == 0 and cnp.PyArray_DIM(v, 1) > 1:
-        v = np.ascontiguousarray(v)
-    return m, v
+    return with_rows(m), with_rows(v)
 
 
 cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
@@ -283,8 +292,8 @@ cdef bint _overlap(cnp.ndarray a, cnp.ndarray b) except -1:
 
 
 def as_noise(noise, shape, bint single):
-    """Standard normals that the caller drew: contiguous, of that shape, in the dtype of the pass."""
-    cdef cnp.ndarray a = as_floats(noise, "noise")
+    """Standard normals that the caller drew: of that shape, in the dtype of the pass."""
+    cdef cnp.ndarray a = as_rows(noise, "noise", single)
     if shape_of(a) != tuple(shape):
         raise shape_error("noise", shape_of(a), str(tuple(shape)))
-    return np.ascontiguousarray(in_dtype(a, single))
+    return a

@@ -203,7 +203,7 @@ def reparameterize_backward(
     given = (grad_z, mu, logvar, z, noise, kl_weight)
     mu, logvar = _arrays.latents(mu, logvar)
     single = mu.dtype.itemsize == 4
-    grad_z = np.ascontiguousarray(_arrays.in_dtype(_arrays.as_floats(grad_z, "grad_z"), single))
+    grad_z = _arrays.as_rows(grad_z, "grad_z", single)
     if grad_z.shape[-2:] != mu.shape or grad_z.ndim not in (2, 3) or 0 in grad_z.shape[:-2]:
         expected = f"{mu.shape} or (samples, {mu.shape[0]}, {mu.shape[1]})"
         raise _arrays.shape_error("grad_z", grad_z.shape, expected)
@@ -216,7 +216,7 @@ def reparameterize_backward(
     elif z is None:
         raise TypeError("z is None, which needs noise or rng")
     else:
-        z = np.ascontiguousarray(_arrays.in_dtype(_arrays.as_floats(z, "z"), single))
+        z = _arrays.as_rows(z, "z", single)
         if z.shape != grad_z.shape:
             raise _arrays.shape_error("z", z.shape, f"that of grad_z, {grad_z.shape}")
     col_weight = None

@@ -210,10 +210,10 @@ def reparameterize_backward(grad_z, mu, logvar, z, *, kl_weight=0.0, noise=None,
         eps = noise_of(noise, rng, np.shape(grad_z), mu, logvar)
     mu, logvar, grad_z, kl_weight = as_float64(mu, logvar, grad_z, kl_weight)
     step = as_float64(z) - mu if eps is None else np.exp(0.5 * logvar) * eps
-    samples = (-1, *mu.shape)
+    samples = tuple(range(grad_z.ndim - 2))  # the leading axis, if there is one
     return (
-        grad_z.reshape(samples).sum(axis=0) - kl_weight * mu,
-        0.5 * (grad_z * step).reshape(samples).sum(axis=0) - kl_weight * 0.5 * np.expm1(logvar),
+        grad_z.sum(axis=samples) - kl_weight * mu,
+        0.5 * (grad_z * step).sum(axis=samples) - kl_weight * 0.5 * np.expm1(logvar),
     )
 
 

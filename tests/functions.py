@@ -39,7 +39,7 @@ def reduced(rows, reduction):
 
 
 def over_event(a):
-    return a.reshape(len(a), -1).sum(axis=1)
+    return a.sum(axis=tuple(range(1, a.ndim)))
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def kl_magnitude(mu, logvar, reduction="mean", **options):
 
 def backward_magnitudes(grad_z, mu, logvar, z, kl_weight=0.0):
     pull = 0.5 * np.abs(grad_z * (z - mu))
-    pull, push = (a.reshape(-1, *mu.shape).sum(axis=0) for a in (pull, np.abs(grad_z)))
+    samples = tuple(range(grad_z.ndim - 2))
+    pull, push = (a.sum(axis=samples) for a in (pull, np.abs(grad_z)))
     spread = 0.5 * np.abs(np.expm1(logvar))
     return push + np.abs(kl_weight * mu), pull + np.abs(kl_weight) * spread
 

@@ -28,12 +28,17 @@ cdef enum Sums:            # what the KL of the elements is summed to
     ROWS = 1               # (B,)
     COLUMNS = 2            # (L,)
 
+cdef struct Samples:       # (K, B, L), or (B, L) with K = 1; the rows are contiguous
+    const char* data       # NULL: there is no such array
+    Py_ssize_t sample_stride, row_stride
+
+
 cdef struct Latents:
     Py_ssize_t rows, cols, samples
     const char* mu         # (B, L), rows mu_stride bytes apart
     const char* logvar
     Py_ssize_t mu_stride, logvar_stride
-    const char* noise      # (K, B, L) contiguous, or NULL
+    Samples noise
     bint draw              # draw the noise from `key`
     uint64_t key
     char* z                # (K, B, L) contiguous, or NULL
@@ -53,6 +58,14 @@ cdef inline char* data_of(cnp.ndarray a) noexcept:
     return NULL if a is None else <char*>cnp.PyArray_DATA(a)
 
 
+cdef inline void bind_samples(Samples* samples, cnp.ndarray a) noexcept:
+    samples.data = data_of(a)
+    if a is None:
+        return
+    samples.row_stride = cnp.PyArray_STRIDE(a, cnp.PyArray_NDIM(a) - 2)
+    samples.sample_stride = cnp.PyArray_STRIDE(a, 0) if cnp.PyArray_NDIM(a) == 3 else 0
+
+
 cdef inline int bind_latents(Latents* job, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise,
                              key, cnp.ndarray z, cnp.ndarray dmu, cnp.ndarray dlogvar,
                              double weight) except -1:
@@ -63,7 +76,7 @@ cdef inline int bind_latents(Latents* job, cnp.ndarray mu, cnp.ndarray logvar, c
     job.logvar = data_of(logvar)
     job.mu_stride = cnp.PyArray_STRIDE(mu, 0)
     job.logvar_stride = cnp.PyArray_STRIDE(logvar, 0)
-    job.noise = data_of(noise)
+    bind_samples(&job.noise, noise)
     job.draw = key is not None
     job.key = 0
     if job.draw:
@@ -138,6 +151,14 @@ cdef inline const real* gather(const char* data, Py_ssize_t stride, Py_ssize_t c
     return buffer
 
 
+cdef inline const real* gather_sample(const Samples* samples, Py_ssize_t k, Py_ssize_t cols,
+                                      Py_ssize_t first, Py_ssize_t n, Py_ssize_t padded,
+                                      real* buffer) noexcept nogil:
+    """As above, elements of sample k."""
+    return gather(samples.data + k * samples.sample_stride, samples.row_stride, cols, first, n,
+                  padded, buffer)
+
+
 cdef inline const real* draw_noise(uint64_t key, Py_ssize_t first, Py_ssize_t n,
                                    real* buffer) noexcept nogil:
     """Normals first .. first + n of the key; the buffer has room for TILE + 2 BLOCK."""
@@ -165,8 +186,8 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     cdef double factor
     if job.draw:
         eps = draw_noise(job.key, flat, n, eps_s)
-    elif job.noise != NULL:
-        eps = gather(job.noise, job.cols * <Py_ssize_t>sizeof(real), job.cols, flat, n, padded, eps_s)
+    elif job.noise.data != NULL:
+        eps = gather_sample(&job.noise, k, job.cols, first, n, padded, eps_s)
     if eps != NULL:
         for i in range(padded):
             el[i] = kl_standard(mu[i], lv[i], &sigma, &gm[i], &gl[i])

@@ -5,8 +5,8 @@ from cython.parallel cimport prange
 from libc.stdlib cimport free
 
 from fastelbo._kernels.latent cimport (
-    COLUMNS, CHUNK, Latents, ROWS, Sums, TOTAL, allocate_partial, bind_latents, data_of, draw_noise,
-    gather, latent_share, plan_latents,
+    COLUMNS, CHUNK, Latents, ROWS, Samples, Sums, TOTAL, allocate_partial, bind_latents,
+    bind_samples, data_of, draw_noise, gather, gather_sample, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport TILE, add_up, round_up
 from fastelbo._kernels.terms.gaussian cimport kl_between, kl_standard
@@ -78,8 +78,8 @@ def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndar
 
 cdef struct Backward:
     Latents latents            # mu, logvar, noise or key, the gradients to write
-    const char* grad_z         # (K, B, L) contiguous
-    const char* z              # likewise, or NULL where noise or key gives sigma eps
+    Samples grad_z
+    Samples z                  # none where noise or key gives sigma eps
 
 
 cdef void backward_tile(const Backward* job, Py_ssize_t first, Py_ssize_t n,
@@ -98,7 +98,7 @@ cdef void backward_tile(const Backward* job, Py_ssize_t first, Py_ssize_t n,
     cdef real gl[TILE]
     cdef double sum_mu[TILE]
     cdef double sum_lv[TILE]
-    cdef Py_ssize_t padded = round_up(n), i, k, flat, row_bytes = lat.cols * <Py_ssize_t>sizeof(real)
+    cdef Py_ssize_t padded = round_up(n), i, k
     cdef const real* mu = gather(lat.mu, lat.mu_stride, lat.cols, first, n, padded, mu_s)
     cdef const real* lv = gather(lat.logvar, lat.logvar_stride, lat.cols, first, n, padded, lv_s)
     cdef const real* gz
@@ -110,18 +110,17 @@ cdef void backward_tile(const Backward* job, Py_ssize_t first, Py_ssize_t n,
         sum_mu[i] = 0
         sum_lv[i] = 0
     for k in range(lat.samples):
-        flat = k * lat.rows * lat.cols + first
-        gz = gather(job.grad_z, row_bytes, lat.cols, flat, n, padded, gz_s)
-        if job.z != NULL:
-            z = gather(job.z, row_bytes, lat.cols, flat, n, padded, z_s)
+        gz = gather_sample(&job.grad_z, k, lat.cols, first, n, padded, gz_s)
+        if job.z.data != NULL:
+            z = gather_sample(&job.z, k, lat.cols, first, n, padded, z_s)
             for i in range(padded):
                 sum_mu[i] += gz[i]
                 sum_lv[i] += <real>0.5 * gz[i] * (z[i] - mu[i])
         else:
             if lat.draw:
-                eps = draw_noise(lat.key, flat, n, eps_s)
+                eps = draw_noise(lat.key, k * lat.rows * lat.cols + first, n, eps_s)
             else:
-                eps = gather(lat.noise, row_bytes, lat.cols, flat, n, padded, eps_s)
+                eps = gather_sample(&lat.noise, k, lat.cols, first, n, padded, eps_s)
             for i in range(padded):
                 sum_mu[i] += gz[i]
                 sum_lv[i] += <real>0.5 * gz[i] * (sigma[i] * eps[i])
@@ -174,8 +173,8 @@ def backward(cnp.ndarray grad_z, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray
     bind_latents(&job.latents, mu, logvar, noise, key, grad_z, dmu, dlogvar, kl_weight)
     job.latents.col_weight = weights_of(col_weight)
     plan_latents(&job.latents)
-    job.grad_z = data_of(grad_z)
-    job.z = data_of(z)
+    bind_samples(&job.grad_z, grad_z)
+    bind_samples(&job.z, z)
     with nogil:
         if threads == 1:
             backward_worker(&job, 0, 1, single)
