@@ -1,0 +1,103 @@
+"""Importing fastelbo loads little and changes nothing."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+
+import fastelbo
+
+
+def run_python(code):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_imports_little():
+    """NumPy, the standard library and its own modules."""
+    added = run_python(
+        """
+        import json, sys, numpy
+        before = set(sys.modules)
+        import fastelbo
+        print(json.dumps(sorted(set(sys.modules) - before)))
+        """
+    )
+    foreign = {name.split(".")[0] for name in added} - {"fastelbo"} - sys.stdlib_module_names
+    cython = {name for name in foreign if name.startswith(("_cython_", "cython_runtime"))}
+    assert foreign - cython <= {"numpy"}
+    heavy = {"asyncio", "multiprocessing", "subprocess", "unittest", "http", "sqlite3", "tkinter"}
+    assert not heavy & {name.split(".")[0] for name in added}
+    others = [name for name in added if name.startswith("fastelbo.")]
+    assert not [name for name in others if ".torch" in name or ".jax" in name or "_cli" in name]
+    builds = {name.split(".")[2] for name in others if name.startswith("fastelbo._kernels.")}
+    assert builds - {"terms"} == {fastelbo.build_info()["build"]}, "one build, and no other"
+    assert len(added) < 60
+
+
+def test_changes_no_state():
+    """Floating-point state, warnings, error handling, environment, threads: as before."""
+    before, after, denormal = run_python(
+        """
+        import json, os, signal, sys, threading, warnings
+        import numpy as np
+        def state():
+            return [np.geterr(), np.get_printoptions()["precision"], len(warnings.filters),
+                    dict(os.environ), threading.active_count(), sys.getswitchinterval(),
+                    sys.getrecursionlimit(), str(signal.getsignal(signal.SIGINT)), os.getcwd()]
+        before = state()
+        import fastelbo
+        mu = np.zeros((200, 200))
+        fastelbo.elbo(mu, mu, mu, mu, rng=1)
+        after = state()
+        tiny = np.array([np.finfo(np.float64).tiny]) / 4
+        single = np.array([np.finfo(np.float32).tiny], np.float32) / np.float32(4)
+        print(json.dumps([before, after, [float(tiny[0]), float(single[0] * np.float32(2))]]))
+        """
+    )
+    assert before == after
+    assert denormal == [np.finfo(np.float64).tiny / 4, float(np.finfo(np.float32).tiny) / 2]
+
+
+def test_denormals_survive_in_every_thread():
+    """No thread of the pool flushes denormals to zero."""
+    tiny = np.full((400, 1000), np.finfo(np.float64).tiny / 8)
+    zeros = np.zeros_like(tiny)
+    for threads in (1, 2, 8):
+        _, (grad,) = fastelbo.SquaredError().log_prob_and_grad(
+            tiny, zeros, reduction="sum", num_threads=threads
+        )
+        np.testing.assert_array_equal(grad, 2 * tiny)
+
+
+def test_public_names():
+    assert sorted(fastelbo.__all__) == sorted(set(fastelbo.__all__))
+    for name in fastelbo.__all__:
+        assert getattr(fastelbo, name).__doc__, f"{name} has no docstring"
+    star = {}
+    exec("from fastelbo import *", star)
+    assert set(fastelbo.__all__) <= set(star)
+
+
+def test_imports_without_scipy():
+    """NumPy is the only dependency."""
+    assert run_python(
+        """
+        import json, sys
+        for name in ("scipy", "sklearn", "torch", "matplotlib", "tqdm", "jax", "numba"):
+            sys.modules[name] = None
+        import fastelbo
+        result = fastelbo.elbo([[1.0]], [[0.0]], [[0.0]], [[1.0]], rng=1)
+        print(json.dumps(result.elbo == 0.0))
+        """
+    )
