@@ -1,4 +1,4 @@
-"""Every public function has a reference, a parity check and an asv benchmark under one name."""
+"""Every public function has a reference, tests, a parity check and a benchmark under one name."""
 
 import ast
 import inspect
@@ -12,6 +12,7 @@ from fastelbo import reference
 from fastelbo._cli import baselines, parity
 
 ROOT = Path(__file__).resolve().parents[1]
+TESTS = ROOT / "tests"
 BENCHMARKS = ROOT / "asv_bench" / "benchmarks"
 
 #: Public names that compute nothing: settings and information.
@@ -34,13 +35,18 @@ def snake(name):
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
+def stem(name):
+    """What the files of a function are called: those of `f_and_grad` are those of f."""
+    return snake(name).removesuffix("_and_grad")
+
+
 def camel(name):
     return "".join(part[0].upper() + part[1:] for part in name.split("_"))
 
 
 def benchmark_classes(name, folder=BENCHMARKS):
-    """The suites in the benchmark file of a function, or none; `f_and_grad` is in the file of f."""
-    path = folder / f"{snake(name).removesuffix('_and_grad')}.py"
+    """The suites in the benchmark file of a function, or none."""
+    path = folder / f"{stem(name)}.py"
     if not path.is_file():
         return set()
     tree = ast.parse(path.read_text())
@@ -51,6 +57,7 @@ def missing(name):
     """What a public function of this name lacks."""
     present = {
         "reference": callable(getattr(reference, name, None)),
+        "tests": (TESTS / f"test_{stem(name)}.py").is_file(),
         "parity": name in parity.REGISTRY,
         "benchmark": camel(name) in benchmark_classes(name),
         "baseline": hasattr(baselines.NumPy, snake(name)),
@@ -67,7 +74,8 @@ def test_every_public_function_is_in_every_room(name):
 
 
 def test_a_new_function_would_be_missed():
-    assert missing("no_such_function") == ["reference", "parity", "benchmark", "baseline"]
+    everything = ["reference", "tests", "parity", "benchmark", "baseline"]
+    assert missing("no_such_function") == everything
     assert "elbo" in public_functions()
     assert "Bernoulli" in public_functions()
 
@@ -77,7 +85,7 @@ def test_nothing_is_left_behind():
     names = set(public_functions())
     assert set(parity.REGISTRY) <= names
     files = {path.stem for path in BENCHMARKS.glob("*.py")} - {"__init__", "common"}
-    assert files == {snake(name).removesuffix("_and_grad") for name in names}
+    assert files == {stem(name) for name in names}
 
 
 @pytest.mark.parametrize("name", public_functions())
