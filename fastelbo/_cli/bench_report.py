@@ -175,7 +175,7 @@ def plot(rows, path):
             panel.text(us + 0.012 * longest, y, note, va="center", fontsize=7.5, color="#333333")
         panel.set_yticks(range(len(labels)), labels, fontsize=9)
         panel.invert_yaxis()
-        panel.set_xlim(0, 1.2 * longest)
+        panel.set_xlim(0, 1.3 * longest)
         panel.set_title(CASES[case].title, fontsize=11, loc="left", fontweight="bold")
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.tick_params(axis="y", length=0)
