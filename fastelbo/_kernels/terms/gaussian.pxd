@@ -24,14 +24,11 @@ cdef inline real kl_between(real mu_q, real logvar_q, real mu_p, real logvar_p,
     difference of 40 the exponential would make 2e-6 of it in float32.
     """
     cdef real ratio, s, q, d, precision, gap, back, lost
-    cdef bint near
     gap = logvar_q - logvar_p
     back = gap - logvar_q
     lost = <real>0.5 * ((logvar_q - (gap - back)) - (logvar_p + back))
     exp_minus_one(gap * <real>0.5, &ratio, &s, &q)
-    near = gap * gap < <real>3e4                                 # farther off all overflows
-    q = q + s * lost if near else q
-    s = s + ratio * lost if near else s
+    s = s + ratio * lost if gap * gap < <real>3e4 else s         # farther off all overflows
     precision = exp(-logvar_p)
     d = mu_q - mu_p
     dmu_q[0] = d * precision
