@@ -209,7 +209,7 @@ def test_take_turns_and_memory():
     used = bench.peak_memory(contender, lambda: (np.ones(1 << 22).sum(),))
     assert used is None or 24 << 20 < used < 48 << 20
     used = bench.peak_memory(contender, lambda: (np.broadcast_to(1.0, 1 << 22),))
-    assert used is None or used >= 32 << 20                    # as large as the results at least
+    assert used is None or used >= 32 << 20  # as large as the results at least
 
 
 @pytest.mark.parametrize("build", _builds.available())
