@@ -270,13 +270,14 @@ def test_the_gil_is_released(name):
     thread.start()
     sys.setswitchinterval(1000.0)
     try:
-        for _ in range(200):
+        patience = time.monotonic() + 30  # on a busy machine the thread may wait for a processor
+        while time.monotonic() < patience:
             before = ticks[0]
             function.public(*arrays, num_threads=1)
             if ticks[0] > before + 2:
                 break
         else:
-            raise AssertionError("no other thread ran during 200 calls")
+            raise AssertionError("no other thread ran during any call")
     finally:
         sys.setswitchinterval(interval)
         stop.set()

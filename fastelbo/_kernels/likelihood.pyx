@@ -7,7 +7,6 @@
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cython.parallel cimport prange
-from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
@@ -16,7 +15,7 @@ from fastelbo._kernels.latent cimport (
 )
 from fastelbo._kernels.operands cimport (
     LANES, MAX_OPERANDS, TILE, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, in_place,
-    round_up, run_at, stage, stream, stream_fence,
+    round_up, run_at, stage,
 )
 from fastelbo._kernels.terms.likelihoods cimport (
     BernoulliTerm, GaussianLogScaleTerm, GaussianTerm, SquaredErrorTerm, ValueAndGradient,
@@ -31,9 +30,6 @@ cdef enum:
     MAX_PARAMETERS = 3
     FEW_UNITS = 16
 
-# Gradients of this many bytes are streamed past the caches.
-cdef Py_ssize_t STREAM_FROM = 8 << 20
-
 cdef struct Job:
     int code               # which term: an index into TERMS
     Shape shape
@@ -41,8 +37,7 @@ cdef struct Job:
     Operand parameter[MAX_PARAMETERS]
     Operand gradient[MAX_PARAMETERS]
     int parameters, gradients      # gradients: 0, or those of the first so many parameters
-    bint staged            # some operand cannot be read, or gradient not be written, in place
-    bint streamed          # gradients go past the caches
+    bint staged            # some operand cannot be read in place
     double x_scale         # what x is multiplied by
     double weight          # what the gradients are multiplied by
     Py_ssize_t chunk       # elements of a run that a unit takes
@@ -56,13 +51,6 @@ cdef struct Job:
 cdef const real* staged(const Operand* op, const char* run, Py_ssize_t first, Py_ssize_t n,
                         Py_ssize_t padded, real* buffer) noexcept nogil:
     return stage(op, run, first, n, padded, buffer)
-
-
-cdef void put(real* to, real* source, Py_ssize_t n, bint streamed) noexcept nogil:
-    if streamed and ((<uintptr_t>to | <uintptr_t>(n * sizeof(real))) & 63) == 0:
-        stream(to, source, n * sizeof(real))
-    else:
-        memcpy(to, source, n * sizeof(real))
 
 
 cdef void latents_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
@@ -110,8 +98,7 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
     """Elements first .. stop of run number `index`."""
     cdef real x_s[TILE]
     cdef real p_s[MAX_PARAMETERS][TILE]
-    cdef real room[MAX_PARAMETERS * TILE + 16]
-    cdef real* g_s = <real*>((<uintptr_t>room + 63) & ~<uintptr_t>63)          # whole cache lines
+    cdef real g_s[MAX_PARAMETERS][LANES]     # of a padded tile, which is one lane loop
     cdef const char* xr = run_at(&job.x, &job.shape, index)
     cdef const char* pr[MAX_PARAMETERS]
     cdef real* gr[MAX_PARAMETERS]
@@ -147,7 +134,7 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
                 p[i] = <const real*>pr[i] + first
         if wanted is ValueAndGradient:
             for i in range(gradients_of(tag)):
-                g[i] = gr[i] + first if n == padded and not job.streamed else g_s + i * TILE
+                g[i] = gr[i] + first if n == padded else g_s[i]
         if n == padded:
             run_tile(tag, want, x, p[0], p[1], p[2], g[0], g[1], g[2], n, n, False,
                      x_scale, weight, total, bad)
@@ -157,7 +144,7 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
         if wanted is ValueAndGradient:
             for i in range(gradients_of(tag)):
                 if g[i] != gr[i] + first:
-                    put(gr[i] + first, g[i], n, job.streamed)
+                    memcpy(gr[i] + first, g[i], n * sizeof(real))
         first += n
     return add_lanes(total)
 
@@ -182,8 +169,6 @@ cdef inline void run_share(const term* tag, const wanted* want, const Job* job, 
     for l in range(LANES):
         if bad[l] != 0:
             job.found_outside[0] = True
-    if job.streamed:
-        stream_fence()
 
 
 cdef inline void run_term(const term* tag, const Job* job, Py_ssize_t share, Py_ssize_t shares,
@@ -271,8 +256,7 @@ def evaluate(int code, cnp.ndarray x, tuple parameters, tuple gradients, double 
     job.code = code
     job.x_scale = x_scale
     job.weight = weight
-    job.streamed = job.gradients > 0 and cnp.PyArray_NBYTES(<cnp.ndarray>gradients[0]) >= STREAM_FROM
-    job.staged = job.streamed or not in_place(&job.x)
+    job.staged = not in_place(&job.x)
     for i in range(job.parameters):
         job.staged = job.staged or not in_place(&job.parameter[i])
     job.chunk = CHUNK if job.shape.segments == 1 else job.shape.run

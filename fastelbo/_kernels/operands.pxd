@@ -11,7 +11,7 @@
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from libc.stdint cimport (
-    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t,
+    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
 )
 from libc.string cimport memcpy
 
@@ -245,33 +245,3 @@ cdef inline double add_up(const double* values, Py_ssize_t n) noexcept nogil:
         depth -= 1
         s[depth - 1] += s[depth]
     return s[0]
-
-
-# Streaming stores: a gradient larger than the caches is written past them, which saves reading
-# each line before it is overwritten.
-cdef extern from *:
-    """
-    #if defined(__SSE2__)
-    #include <immintrin.h>
-    /* n bytes, a multiple of 64; both ends aligned to 64 */
-    static CYTHON_INLINE void fe_stream(void *to, const void *from, Py_ssize_t n) {
-        char *t = (char *)to; const char *f = (const char *)from;
-        for (Py_ssize_t i = 0; i < n; i += 64) {
-    #if defined(__AVX512F__)
-            _mm512_stream_si512((__m512i *)(t + i), _mm512_load_si512((const __m512i *)(f + i)));
-    #else
-            _mm_stream_si128((__m128i *)(t + i), _mm_load_si128((const __m128i *)(f + i)));
-            _mm_stream_si128((__m128i *)(t + i + 16), _mm_load_si128((const __m128i *)(f + i + 16)));
-            _mm_stream_si128((__m128i *)(t + i + 32), _mm_load_si128((const __m128i *)(f + i + 32)));
-            _mm_stream_si128((__m128i *)(t + i + 48), _mm_load_si128((const __m128i *)(f + i + 48)));
-    #endif
-        }
-    }
-    static CYTHON_INLINE void fe_stream_fence(void) { _mm_sfence(); }
-    #else
-    static CYTHON_INLINE void fe_stream(void *to, const void *from, Py_ssize_t n) { memcpy(to, from, n); }
-    static CYTHON_INLINE void fe_stream_fence(void) {}
-    #endif
-    """
-    void stream "fe_stream"(void* to, const void* source, Py_ssize_t n) noexcept nogil
-    void stream_fence "fe_stream_fence"() noexcept nogil
