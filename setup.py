@@ -42,9 +42,13 @@ ALWAYS = {
     "unix": ["-O3", "-fno-math-errno", "-fno-trapping-math"],
     "msvc": ["/O2"],
 }
-# Kept only where the compiler takes it: gcc would otherwise unroll short lane loops completely
-# before the vectoriser sees them.
-OPTIONAL = ["--param=max-completely-peel-times=8"]
+# Kept only where the compiler takes them. gcc would otherwise unroll short lane loops completely
+# before the vectoriser sees them; and it would carry the two bounds of a clamp through all that
+# follows as constants, to blend every result in the end.
+OPTIONAL = ["--param=max-completely-peel-times=8", "-fno-thread-jumps"]
+
+# Modules beside the passes that are compiled, too, once.
+COMPILED = ("_arrays", "_objective", "_runtime")
 
 INLINE = {
     "unix": "inline __attribute__((always_inline))",
@@ -146,8 +150,7 @@ def extensions():
     places object files by the path of their source."""
     generated = HERE / "build" / "cython"
     modules = [Extension(f"fastelbo._kernels.{f}", [str(KERNELS / f"{f}.pyx")]) for f in families()]
-    modules += [Extension("fastelbo._arrays", ["fastelbo/_arrays.pyx"])]
-    modules += [Extension("fastelbo._runtime", ["fastelbo/_runtime.pyx"])]
+    modules += [Extension(f"fastelbo.{name}", [f"fastelbo/{name}.pyx"]) for name in COMPILED]
     cythonize(
         modules,
         build_dir=str(generated),
@@ -160,7 +163,7 @@ def extensions():
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     }
     made = []
-    for name in ("_arrays", "_runtime"):
+    for name in COMPILED:
         source = Path("build/cython/fastelbo") / f"{name}.c"
         made.append(Extension(f"fastelbo.{name}", [str(source)], **copy_of(settings)))
     for build, flags in chosen_builds().items():

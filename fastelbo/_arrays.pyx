@@ -144,6 +144,16 @@ cpdef tuple latents(object mu, object logvar, str mu_name="mu", str logvar_name=
     return with_rows(m), with_rows(v)
 
 
+def batch_of(x):
+    """x as data of at least one sample, of few axes."""
+    cdef cnp.ndarray data = few_axes(as_data(x, "x"))
+    if cnp.PyArray_NDIM(data) == 0:
+        raise shape_error("x", shape_of(data), "(batch, ...)")
+    if cnp.PyArray_DIM(data, 0) == 0:
+        raise ValueError(f"x has an empty batch: shape {shape_of(data)}")
+    return data
+
+
 cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
     """x and the parameters of its likelihood, broadcast to one shape.
 
@@ -185,6 +195,20 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
     return data, tuple(checked)
 
 
+def as_mask(mask, cnp.ndarray x, int sample_axes=0):
+    """A mask as bytes, 0 where x is missing, broadcast to x (whose first sample_axes axes it lacks)."""
+    a = np.asarray(mask)
+    if a.dtype != np.bool_:
+        raise TypeError(f"mask must be boolean, True where x was observed; got dtype {a.dtype}")
+    shape = shape_of(x)
+    try:
+        a = np.broadcast_to(_readable(a, a.dtype).view(np.uint8), shape[sample_axes:])
+    except ValueError:
+        raise shape_error(
+            "mask", shape_of(a), f"one that broadcasts to {shape[sample_axes:]}") from None
+    return few_axes(np.broadcast_to(a, shape))
+
+
 cpdef bint computes_in_float32(tuple arrays):
     """Whether a pass over these arrays runs in float32: none of them is float64."""
     cdef object a
@@ -194,16 +218,20 @@ cpdef bint computes_in_float32(tuple arrays):
     return True
 
 
-cpdef tuple problem(object x, object parameters, tuple names, object mu, object logvar):
+cpdef tuple problem(object x, object parameters, tuple names, object mu, object logvar,
+                    object check=None):
     """All inputs of an ELBO, checked together: (x, parameters, mu, logvar, batch, single, work).
 
-    One call, because what a small problem costs is calls.
+    One call, because what a small problem costs is calls. `check` replaces `event`.
     """
     cdef cnp.ndarray data, m, v
     cdef object a
     cdef bint single
     cdef int wanted
-    data, parameters = event(x, parameters, names)
+    if check is None:
+        data, parameters = event(x, parameters, names)
+    else:
+        data, parameters = check(x, parameters)
     m, v = latents(mu, logvar)
     if cnp.PyArray_DIM(data, 0) != cnp.PyArray_DIM(m, 0):
         raise shape_error("mu", shape_of(m), f"({shape_of(data)[0]}, latent dimensions) like x")
@@ -217,7 +245,7 @@ cpdef tuple problem(object x, object parameters, tuple names, object mu, object 
             break
     return (data, parameters, in_dtype(m, single), in_dtype(v, single),
             cnp.PyArray_DIM(data, 0), single,
-            cnp.PyArray_SIZE(data) + LATENT_COST * cnp.PyArray_SIZE(m))
+            cnp.PyArray_SIZE(<cnp.ndarray>parameters[0]) + LATENT_COST * cnp.PyArray_SIZE(m))
 
 
 cpdef cnp.ndarray empty_like(cnp.ndarray a, bint single):

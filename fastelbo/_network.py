@@ -11,9 +11,14 @@ import numpy as np
 from fastelbo import _builds
 from fastelbo._threads import threads_for
 from fastelbo.divergences import kl_standard_normal_and_grad
+from fastelbo.likelihoods import Gaussian
 from fastelbo.posterior import reparameterize_backward, reparameterize_kl
+from fastelbo.priors import MixtureOfGaussians, VampPrior
 
 _kernels = _builds.kernels("network")
+_LOG_Q = Gaussian("learned").log_prob
+
+PRIORS = ("standard", "mixture", "vamp")
 
 #: Rows that go through a network at once when nothing is trained.
 CHUNK = 1024
@@ -126,18 +131,26 @@ class Adam:
 
 
 class _Workspace:
-    """Every array that a training step on `batch` rows writes."""
+    """Every array that a training step on `batch` rows writes.
+
+    Pseudo-inputs go through the encoder as further rows.
+    """
 
     def __init__(self, model, batch):
         dtype, latent, features = model.dtype, model.latent_dim, model.features
-        self.x = np.empty((batch, features), dtype)
-        self.encoded = model.encoder.buffers(batch)
+        rows = batch + len(model.pseudo_inputs)
+        self.x = np.empty((rows, features), dtype)
+        self.encoded = model.encoder.buffers(rows)
         self.decoded = model.decoder.buffers(batch)
-        self.d_encoded = model.encoder.buffers(batch)
+        self.d_encoded = model.encoder.buffers(rows)
         self.d_decoded = model.decoder.buffers(batch)
-        self.mu, self.logvar = _columns(self.encoded[-1], latent)
+        heads = _columns(self.encoded[-1], latent)
+        self.mu, self.logvar = (head[:batch] for head in heads)
+        self.pseudo_heads = tuple(head[batch:] for head in heads)
         self.d_heads = _columns(self.d_encoded[-1], latent)
-        self.z, self.d_z, self.d_mu, self.d_logvar, *self.d_kl = np.empty((6, batch, latent), dtype)
+        self.d_latents = np.empty((2, rows, latent), dtype)
+        self.d_mu, self.d_logvar = self.d_latents[:, :batch]
+        self.z, self.d_z, *self.d_kl = np.empty((4, batch, latent), dtype)
         self.outputs = _columns(self.decoded[-1], features)
         self.d_parts = _columns(self.d_decoded[-1], features)
         self.d_outputs = (self.d_decoded[-1],)
@@ -151,9 +164,14 @@ def _columns(a, width):
 
 
 class Autoencoder:
-    """Encoder to (mu, logvar), decoder to the likelihood's parameters, and their optimizer."""
+    """Encoder to (mu, logvar), decoder to the likelihood's parameters, and their optimizer.
 
-    def __init__(self, features, hidden, latent_dim, outputs, dtype):
+    A prior of `components` is learned with them: a mixture, or the pseudo-inputs of a VampPrior.
+    """
+
+    def __init__(
+        self, features, hidden, latent_dim, outputs, dtype, prior="standard", components=0
+    ):
         self.features = features
         self.hidden = tuple(hidden)
         self.latent_dim = latent_dim
@@ -161,16 +179,49 @@ class Autoencoder:
         self.dtype = np.dtype(dtype)
         down = (features, *self.hidden, 2 * latent_dim)
         up = (latent_dim, *self.hidden[::-1], outputs * features)
+        self.prior_kind = prior
+        self.components = components
         first = Dense.size(down)
-        parameters, grads = np.zeros((2, first + Dense.size(up)), self.dtype)
+        last = first + Dense.size(up)
+        size = {"standard": 0, "mixture": 2 * latent_dim + 1, "vamp": features}[prior]
+        parameters, grads = np.zeros((2, last + size * components), self.dtype)
         self.encoder = Dense(down, parameters[:first], grads[:first])
-        self.decoder = Dense(up, parameters[first:], grads[first:])
+        self.decoder = Dense(up, parameters[first:last], grads[first:last])
+        self.mixture = self._mixture_views(parameters[last:])
+        self.d_mixture = self._mixture_views(grads[last:])
+        shape = components if prior == "vamp" else 0, features
+        self.pseudo_inputs, self.d_pseudo_inputs = (
+            flat[last : last + shape[0] * shape[1]].reshape(shape) for flat in (parameters, grads)
+        )
         self.adam = Adam(parameters, grads)
         self._workspaces = {}
 
+    def _mixture_views(self, flat):
+        """(logits (C,), mu (C, L), logvar (C, L)) of a learned mixture; nothing without one."""
+        if self.prior_kind != "mixture":
+            return ()
+        mu, logvar = flat[self.components :].reshape(2, self.components, self.latent_dim)
+        return flat[: self.components], mu, logvar
+
+    def prior(self, num_threads):
+        """The prior as it is now, None being the standard normal."""
+        if self.prior_kind == "standard":
+            return None
+        if self.prior_kind == "mixture":
+            return MixtureOfGaussians(*self.mixture)
+        return VampPrior(*self.encode(self.pseudo_inputs, num_threads))
+
     def __reduce__(self):
         # Views of the flat arrays would be copied one by one, and no longer be views.
-        shape = (self.features, self.hidden, self.latent_dim, self.outputs, self.dtype.name)
+        shape = (
+            self.features,
+            self.hidden,
+            self.latent_dim,
+            self.outputs,
+            self.dtype.name,
+            self.prior_kind,
+            self.components,
+        )
         return restored, (shape, self.adam.steps, self.arrays())
 
     def arrays(self):
@@ -181,12 +232,18 @@ class Autoencoder:
             "second_moments": self.adam.second,
         }
 
-    def initialise(self, generator):
+    def initialise(self, generator, x=None):
+        """New weights; components begin where a standard normal has its mass, or at rows of x."""
         self.encoder.initialise(generator)
         self.decoder.initialise(generator)
         # Every scale begins at one: logvar and what the decoder gives besides the mean are zero.
         self.encoder.weights[-1][:, self.latent_dim :] = 0
         self.decoder.weights[-1][:, self.features :] = 0
+        if self.prior_kind == "mixture":
+            self.mixture[1][...] = generator.standard_normal(self.mixture[1].shape)
+        elif self.prior_kind == "vamp":
+            few = len(x) < self.components
+            self.pseudo_inputs[...] = x[generator.choice(len(x), self.components, replace=few)]
 
     def _workspace(self, batch):
         if batch not in self._workspaces:
@@ -199,14 +256,15 @@ class Autoencoder:
         """One step of training on x[rows]; returns the minibatch's mean log-likelihood and KL."""
         batch = len(rows)
         w = self._workspace(batch)
-        np.take(x, rows, axis=0, out=w.x, mode="clip")
+        np.take(x, rows, axis=0, out=w.x[:batch], mode="clip")
+        w.x[batch:] = self.pseudo_inputs
         self.encoder.forward(w.x, w.encoded, num_threads)
         _, kl = reparameterize_kl(
             w.mu, w.logvar, rng=rng, free_bits=free_bits, out=w.z, num_threads=num_threads
         )
         self.decoder.forward(w.z, w.decoded, num_threads)
         value, _ = likelihood.log_prob_and_grad(
-            w.x, *w.outputs, out=w.d_outputs, num_threads=num_threads
+            w.x[:batch], *w.outputs, out=w.d_outputs, num_threads=num_threads
         )
 
         d_biases = _columns(self.decoder.d_biases[-1][None], self.features)
@@ -215,12 +273,15 @@ class Autoencoder:
             _bias_backward(d_output, None, copy, d_bias[0], num_threads)
         self.decoder.backward(w.z, w.decoded, w.d_decoded, w.d_z, num_threads)
         floored = free_bits != 0.0
+        learned = self.prior_kind != "standard"
+        if learned:
+            kl = self._prior_backward(w, beta / batch, num_threads)
         reparameterize_backward(
             w.d_z,
             w.mu,
             w.logvar,
             w.z,
-            kl_weight=0.0 if floored else beta / batch,
+            kl_weight=0.0 if floored or learned else beta / batch,
             out=(w.d_mu, w.d_logvar),
             num_threads=num_threads,
         )
@@ -230,12 +291,31 @@ class Autoencoder:
             )
             w.d_mu -= beta * w.d_kl[0]
             w.d_logvar -= beta * w.d_kl[1]
+        if learned:
+            w.d_logvar += 0.5 * beta / batch  # of the entropy of q
         d_biases = _columns(self.encoder.d_biases[-1][None], self.latent_dim)
-        for d_head, part, d_bias in zip((w.d_mu, w.d_logvar), w.d_heads, d_biases, strict=True):
+        for d_head, part, d_bias in zip(w.d_latents, w.d_heads, d_biases, strict=True):
             _bias_backward(d_head, None, part, d_bias[0], num_threads)
         self.encoder.backward(w.x, w.encoded, w.d_encoded, None, num_threads)
+        if self.prior_kind == "vamp":
+            first = self.encoder.weights[0]
+            np.matmul(w.d_encoded[0][batch:], first.T, out=self.d_pseudo_inputs)
         self.adam.ascend(learning_rate, num_threads)
         return value, kl
+
+    def _prior_backward(self, w, weight, num_threads):
+        """The estimated KL; the gradients of -weight times it by z and the prior's parameters."""
+        vamp = self.prior_kind == "vamp"
+        prior = VampPrior(*w.pseudo_heads) if vamp else MixtureOfGaussians(*self.mixture)
+        log_p, grad = prior._run(w.z, weight, num_threads)
+        log_q = _LOG_Q(w.z, w.mu, 0.5 * w.logvar, num_threads=num_threads)
+        w.d_z += grad.z
+        if vamp:
+            w.d_latents[0, len(w.z) :], w.d_latents[1, len(w.z) :] = grad.mu, grad.logvar
+        else:
+            for to, by in zip(self.d_mixture, grad[1:], strict=True):
+                to[...] = by
+        return log_q - float(log_p.mean())
 
     def encode(self, x, num_threads):
         """(mu, logvar) of a chunk of rows, as views."""

@@ -5,17 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastelbo import _arrays
-from fastelbo._threads import threads_for
-from fastelbo.divergences import as_free_bits, kl_pass
-from fastelbo.likelihoods import (
-    REDUCTIONS,
-    Likelihood,
-    SquaredError,
-    as_number,
-    check_reduction,
-)
-from fastelbo.posterior import noise_source
+from fastelbo._objective import objective
+from fastelbo.likelihoods import SquaredError
 
 _SQUARED_ERROR = SquaredError()
 
@@ -40,89 +31,6 @@ class ElboGrad(NamedTuple):
 _new = tuple.__new__  # what a NamedTuple's own constructor ends in, at half its cost
 
 
-def _objective(
-    x,
-    mu,
-    logvar,
-    x_recon,
-    likelihood,
-    beta,
-    free_bits,
-    rng,
-    noise,
-    reduction,
-    num_threads,
-    out=None,
-    with_gradient=False,
-):
-    if reduction not in REDUCTIONS:
-        check_reduction(reduction)
-    if not isinstance(likelihood, Likelihood):
-        raise TypeError(f"likelihood must be a Likelihood, got {likelihood!r}")
-    if type(beta) is not float:
-        beta = as_number(beta, "beta")
-    floor = as_free_bits(free_bits) if type(free_bits) is not float or free_bits else None
-    several = type(x_recon) is tuple
-    outputs = x_recon if several else (x_recon,)
-    if len(outputs) != len(likelihood.parameters):
-        likelihood._miscounted(outputs)
-    given = (x, mu, logvar, noise, *outputs)
-    x, outputs, mu, logvar, batch, single, work = _arrays.problem(
-        x, outputs, likelihood.parameters, mu, logvar
-    )
-    key = z = None
-    if rng is not None or noise is not None:
-        noise, key = noise_source(rng, noise, mu.shape, single)
-        z = _arrays.empty_like(mu, single)
-    d_outputs = None
-    d_mu = d_logvar = None
-    if with_gradient:
-        d_mu, d_logvar, d_outputs = _gradient_arrays(
-            out, likelihood.parameters, outputs, mu, single, given
-        )
-    by_row = reduction == "none"
-    rows = row_kl = None
-    if by_row:
-        rows, row_kl = np.empty(batch), np.empty(batch)
-    weight = 1.0 / batch if reduction == "mean" else 1.0
-    threads = threads_for(work, num_threads)
-    latents = None
-    if floor is None:
-        latents = (mu, logvar, noise, key, z, d_mu, d_logvar, -beta * weight, row_kl)
-    reconstruction, kl = likelihood._run(x, outputs, d_outputs, weight, rows, latents, 1, threads)
-    if floor is not None:
-        pair = (d_mu, d_logvar) if with_gradient else None
-        kl = kl_pass(mu, logvar, noise, key, z, pair, -beta * weight, floor, by_row, threads)
-    elif by_row:
-        kl = row_kl
-    if by_row:
-        reconstruction = rows
-    elif reduction == "mean":
-        reconstruction /= batch
-        kl /= batch
-    result = _new(ElboResult, (reconstruction - beta * kl, reconstruction, kl, z))
-    if with_gradient:
-        return result, ElboGrad(d_mu, d_logvar, d_outputs if several else d_outputs[0])
-    return result
-
-
-def _gradient_arrays(out, names, outputs, mu, single, given):
-    """(mu, logvar, tuple of decoder outputs): the caller's arrays where given, else new ones."""
-    if out is not None:
-        if not isinstance(out, tuple) or len(out) != 3:
-            raise TypeError("out must be None or a tuple (mu, logvar, x_recon) like ElboGrad")
-        last = out[2] if isinstance(out[2], tuple) else (out[2],)
-        out = (*out[:2], *last)
-    d_mu, d_logvar, *rest = _arrays.checked_outs(
-        out,
-        [mu.shape, mu.shape] + [a.shape for a in outputs],
-        single,
-        given,
-        ("mu", "logvar", *names),
-    )
-    return d_mu, d_logvar, tuple(rest)
-
-
 def elbo(
     x,
     mu,
@@ -130,10 +38,12 @@ def elbo(
     x_recon,
     *,
     likelihood=_SQUARED_ERROR,
+    prior=None,
     beta=1.0,
     free_bits=0.0,
     rng=None,
     noise=None,
+    mask=None,
     reduction="mean",
     num_threads=None,
 ):
@@ -153,6 +63,9 @@ def elbo(
         for a likelihood of several parameters.
     likelihood : Likelihood, optional
         log p(x | x_recon). ``SquaredError()`` gives -||x - x_recon||^2, without a constant.
+    prior : object, optional
+        p(z); None is N(0, I). Else what :func:`~fastelbo.log_weights` takes, and then the KL is
+        estimated by the one z that rng or noise gives: log q(z|x) - log p(z).
     beta : float, optional
         Weight of the KL (beta-VAE [3]_).
     free_bits : float or FreeBits, optional
@@ -161,6 +74,9 @@ def elbo(
         Draw z = mu + e^(logvar/2) eps in the same pass; see :func:`~fastelbo.reparameterize`.
     noise : array_like, shape (B, L), optional
         eps itself, instead of `rng`.
+    mask : array_like of bool, optional
+        True where x was observed; broadcasts to x. Missing values add nothing to the log-likelihood
+        and have no gradient.
     reduction : {"mean", "sum", "none"}
         Over the batch.
     num_threads : int, optional
@@ -191,9 +107,22 @@ def elbo(
     >>> fastelbo.elbo([[1.0, 2.0]], [[1.0]], [[0.0]], [[1.0, 0.0]])
     ElboResult(elbo=-4.5, reconstruction=-4.0, kl=0.5, z=None)
     """
-    return _objective(
-        x, mu, logvar, x_recon, likelihood, beta, free_bits, rng, noise, reduction, num_threads
+    parts, _ = objective(
+        x,
+        mu,
+        logvar,
+        x_recon,
+        likelihood,
+        prior,
+        beta,
+        free_bits,
+        rng,
+        noise,
+        mask,
+        reduction,
+        num_threads,
     )
+    return _new(ElboResult, parts)
 
 
 def elbo_and_grad(
@@ -203,10 +132,12 @@ def elbo_and_grad(
     x_recon,
     *,
     likelihood=_SQUARED_ERROR,
+    prior=None,
     beta=1.0,
     free_bits=0.0,
     rng=None,
     noise=None,
+    mask=None,
     reduction="mean",
     out=None,
     num_threads=None,
@@ -215,11 +146,14 @@ def elbo_and_grad(
 
     The gradients are those of the ELBO itself, to ascend. The one with respect to mu and logvar is
     that of -beta KL: what reaches them through z and the decoder is added by
-    :func:`~fastelbo.reparameterize_backward`.
+    :func:`~fastelbo.reparameterize_backward`. With a `prior` it includes what its log density
+    passes on through z; the prior's own parameters get ``prior.backward(result.z, beta / B)``.
 
     Parameters
     ----------
-    x, mu, logvar, x_recon, likelihood, beta, free_bits, rng, noise, reduction, num_threads
+    x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, noise, mask
+        As in :func:`elbo`.
+    reduction, num_threads
         As in :func:`elbo`.
     out : tuple (mu, logvar, x_recon), optional
         Where to write the gradients: C-contiguous arrays that overlap no input, or None for a new
@@ -239,21 +173,25 @@ def elbo_and_grad(
     >>> grad.x_recon, grad.mu
     (array([[0., 4.]]), array([[-1.]]))
     """
-    return _objective(
+    parts, (d_mu, d_logvar, d_outputs) = objective(
         x,
         mu,
         logvar,
         x_recon,
         likelihood,
+        prior,
         beta,
         free_bits,
         rng,
         noise,
+        mask,
         reduction,
         num_threads,
         out,
         True,
     )
+    d_x_recon = d_outputs if type(x_recon) is tuple else d_outputs[0]
+    return _new(ElboResult, parts), _new(ElboGrad, (d_mu, d_logvar, d_x_recon))
 
 
 def elbo_from_buffers(

@@ -7,10 +7,13 @@ import numpy as np
 from fastelbo import _threads
 from fastelbo._estimator import Estimator, finite_matrix, number, seed, whole
 from fastelbo._estimator import NotFittedError as NotFittedError
-from fastelbo._network import CHUNK, Autoencoder, restored, sigmoid
+from fastelbo._network import CHUNK, PRIORS, Autoencoder, restored, sigmoid
 from fastelbo.divergences import FreeBits, as_free_bits
+from fastelbo.importance import log_weights
 from fastelbo.likelihoods import Bernoulli, Gaussian, Likelihood, SquaredError
 from fastelbo.posterior import reparameterize, reparameterize_kl
+from fastelbo.priors import StandardNormal
+from fastelbo.streaming import StreamingBound
 
 #: Likelihoods that have a name.
 LIKELIHOODS = {
@@ -26,7 +29,7 @@ class VAE(Estimator):
 
     Follows scikit-learn's conventions for a transformer and density model (``clone``, ``Pipeline``,
     ``GridSearchCV``) and needs NumPy alone. The encoder is D -> hidden -> 2 latent_dim, the decoder
-    latent_dim -> reversed hidden -> D, with ReLU in between; the prior is the standard normal.
+    latent_dim -> reversed hidden -> D, with ReLU in between.
 
     Parameters
     ----------
@@ -37,10 +40,16 @@ class VAE(Estimator):
         ``"bernoulli"``: X in [0, 1], the decoder gives logits. ``"gaussian"``: one standard
         deviation for all of X, found in training (``Gaussian("optimal")``).
         ``"squared_error"``: no density, but the plain reconstruction term.
+    prior : {"standard", "mixture", "vamp"} or None, optional
+        p(z): the standard normal (None is the same), or one that is learned with the networks, and
+        then the KL is estimated by one z: a ``"mixture"`` of Gaussians, or a VampPrior [3]_, whose
+        components are the posteriors of learned pseudo-inputs, at first rows of X.
+    prior_components : int, optional
+        Components of a learned prior.
     beta : float, optional
         Weight of the KL in training.
     free_bits : float or FreeBits, optional
-        A floor under the KL in training.
+        A floor under the KL in training, for the standard prior.
     epochs : int, optional
         Passes over X that ``fit`` makes.
     batch_size : int, optional
@@ -67,6 +76,8 @@ class VAE(Estimator):
     likelihood_ : Likelihood
         What data are scored by. Differs from what trained the model where the scale was
         ``"optimal"``: then it is the scale found in the last epoch.
+    prior_ : StandardNormal, MixtureOfGaussians or VampPrior
+        The prior as it stands.
     n_features_in_, n_iter_, n_parameters_ : int
         Features of X; epochs so far; weights and biases.
 
@@ -74,6 +85,7 @@ class VAE(Estimator):
     ----------
     .. [1] Kingma, Welling. Auto-encoding variational Bayes. ICLR 2014.
     .. [2] Kingma, Ba. Adam: a method for stochastic optimization. ICLR 2015.
+    .. [3] Tomczak, Welling. VAE with a VampPrior. AISTATS 2018.
 
     Examples
     --------
@@ -89,12 +101,17 @@ class VAE(Estimator):
     (3, 32)
     """
 
+    #: What training trains.
+    _network = Autoencoder
+
     def __init__(
         self,
         *,
         hidden=(256,),
         latent_dim=10,
         likelihood="bernoulli",
+        prior="standard",
+        prior_components=50,
         beta=1.0,
         free_bits=0.0,
         epochs=100,
@@ -108,6 +125,8 @@ class VAE(Estimator):
         self.hidden = hidden
         self.latent_dim = latent_dim
         self.likelihood = likelihood
+        self.prior = prior
+        self.prior_components = prior_components
         self.beta = beta
         self.free_bits = free_bits
         self.epochs = epochs
@@ -175,9 +194,11 @@ class VAE(Estimator):
         X = finite_matrix(X, dtype)
         check_domain(X, likelihood)
         outputs = len(likelihood.parameters)
-        model = Autoencoder(X.shape[1], hidden, latent_dim, outputs, dtype)
+        kind = self._prior_kind()
+        components = whole(self.prior_components, "prior_components", 1)
+        model = self._network(X.shape[1], hidden, latent_dim, outputs, dtype, kind, components)
         generator = np.random.default_rng(seed(self.random_state))
-        model.initialise(generator)
+        model.initialise(generator, X)
         self._model, self._generator = model, generator
         self.likelihood_ = likelihood
         self.history_ = {"elbo": [], "reconstruction": [], "kl": []}
@@ -191,7 +212,18 @@ class VAE(Estimator):
         number(self.learning_rate, "learning_rate", positive=True)
         number(self.beta, "beta")
         as_free_bits(self.free_bits)
+        if self._prior_kind() != "standard" and self.free_bits != 0.0:
+            raise ValueError(
+                "free_bits needs a KL in closed form, which only the standard prior has"
+            )
         _threads.check(self.num_threads)
+
+    def _prior_kind(self):
+        if self.prior is None:
+            return "standard"
+        if not isinstance(self.prior, str) or self.prior not in PRIORS:
+            raise ValueError(f"prior must be one of {PRIORS} or None, got {self.prior!r}")
+        return self.prior
 
     def _training_likelihood(self):
         chosen = self.likelihood
@@ -292,42 +324,98 @@ class VAE(Estimator):
         ndarray, shape (n, D)
         """
         self._check_fitted()
-        zeros = np.zeros((whole(n, "n", 1), self._model.latent_dim), self._model.dtype)
+        n = whole(n, "n", 1)
+        prior = self._model.prior(self.num_threads)
+        if prior is not None:
+            return self.inverse_transform(prior.sample(n, rng=rng))
+        zeros = np.zeros((n, self._model.latent_dim), self._model.dtype)
         return self.inverse_transform(reparameterize(zeros, zeros, rng=rng))
 
-    def score_samples(self, X, *, rng=None):
-        """ELBO of each sample by one draw of z: a lower bound of log p(x), in nats.
+    @property
+    def prior_(self):
+        self._check_fitted()
+        return self._model.prior(self.num_threads) or StandardNormal()
+
+    def score_samples(self, X, *, samples=None, rng=None):
+        """A lower bound of log p(x) for each sample, in nats.
 
         It is the bound itself, whatever `beta` and `free_bits` the model was trained with.
 
         Parameters
         ----------
         X : array_like, shape (N, D)
+        samples : int, optional
+            None is the ELBO by one draw of z. K is the importance-weighted bound of K draws [1]_,
+            which grows with K towards log p(x): thousands give a fair estimate of it. They are
+            drawn and weighed some at a time, so that memory does not grow with K.
         rng : int, numpy.random.Generator or None, optional
-            Noise of the draw. None is the same noise at each call, so that scores compare.
+            Noise of the draws. None is the same noise at each call, so that scores compare.
 
         Returns
         -------
         ndarray, shape (N,)
+
+        References
+        ----------
+        .. [1] Burda, Grosse, Salakhutdinov. Importance weighted autoencoders. ICLR 2016.
         """
-        reconstruction, kl = self.score_parts(X, rng=rng)
-        return reconstruction - kl
+        if samples is None:
+            reconstruction, kl = self.score_parts(X, rng=rng)
+            return reconstruction - kl
+        samples = whole(samples, "samples", 1)
+        X = self._checked_data(X)
+        rng = self._score_noise(rng)
+        scores = np.empty(len(X))
+        for rows in _chunks(len(X)):
+            scores[rows] = self._weighed(X[rows], samples, rng).bound(reduction="none")
+        return scores
+
+    def _weighed(self, x, samples, rng):
+        """The StreamingBound of K draws for each row of a chunk."""
+        mu, logvar = self._model.encode(x, self.num_threads)
+        prior = self._model.prior(self.num_threads)
+        stream = StreamingBound(num_threads=self.num_threads)
+        while stream.samples < samples:
+            several = min(samples - stream.samples, max(1, CHUNK // len(x)))
+            z = reparameterize(mu, logvar, rng=rng, samples=several, num_threads=self.num_threads)
+            outputs = self._model.decode(z.reshape(-1, z.shape[2]), self.num_threads)
+            outputs = tuple(a.reshape(several, *x.shape) for a in outputs)
+            with _threads.num_threads(self.num_threads):
+                log_w = log_weights(
+                    x,
+                    z,
+                    mu,
+                    logvar,
+                    outputs if len(outputs) > 1 else outputs[0],
+                    likelihood=self.likelihood_,
+                    prior=prior,
+                )
+            stream.update(log_w)
+        return stream
+
+    def _score_noise(self, rng):
+        if isinstance(rng, np.random.Generator):
+            return rng
+        return np.random.default_rng(self._score_key if rng is None else rng)
 
     def score_parts(self, X, *, rng=None):
-        """The two parts of :meth:`score_samples`: E_q[log p(x|z)] and KL, each (N,)."""
+        """The two parts of :meth:`score_samples`: E_q[log p(x|z)] and KL, each (N,).
+
+        The KL to a learned prior is estimated, by the same z.
+        """
         X = self._checked_data(X)
-        if not isinstance(rng, np.random.Generator):
-            rng = np.random.default_rng(self._score_key if rng is None else rng)
+        rng = self._score_noise(rng)
         reconstruction, kl = np.empty((2, len(X)))
+        prior = self._model.prior(self.num_threads)
+        options = {"reduction": "none", "num_threads": self.num_threads}
         for rows in _chunks(len(X)):
             mu, logvar = self._model.encode(X[rows], self.num_threads)
-            z, kl[rows] = reparameterize_kl(
-                mu, logvar, rng=rng, reduction="none", num_threads=self.num_threads
-            )
+            z, kl[rows] = reparameterize_kl(mu, logvar, rng=rng, **options)
+            if prior is not None:
+                log_q = Gaussian("learned").log_prob(z, mu, 0.5 * logvar, **options)
+                kl[rows] = log_q - prior.log_prob(z, num_threads=self.num_threads)
             outputs = self._model.decode(z, self.num_threads)
-            reconstruction[rows] = self.likelihood_.log_prob(
-                X[rows], *outputs, reduction="none", num_threads=self.num_threads
-            )
+            reconstruction[rows] = self.likelihood_.log_prob(X[rows], *outputs, **options)
         return reconstruction, kl
 
     def score(self, X, y=None):
@@ -436,6 +524,8 @@ class VAE(Estimator):
                 model.latent_dim,
                 len(model.likelihood_.parameters),
                 model.dtype,
+                model._prior_kind(),
+                model.prior_components,
             )
             model._model = restored(shape, header["steps"], arrays)
             model._generator = np.random.default_rng()
@@ -475,6 +565,7 @@ class _Progress:
 
 
 def _chunks(n):
+    """Slices of n rows, CHUNK each."""
     return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
 
 

@@ -1,7 +1,8 @@
 """Every public function in one table: how to call it, its reference, what cancels in it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -9,12 +10,17 @@ from hypothesis import strategies as st
 
 import fastelbo
 from fastelbo import reference
+from fastelbo._cli import parity_aggregate, parity_importance
+from fastelbo.reference.likelihoods import sum_to
 from tests.conftest import assert_close
+from tests.likelihoods import LIKELIHOODS as MORE_LIKELIHOODS
+from tests.likelihoods import Row, over_event, uniform
 
 BATCH_LATENT = ("mu", "logvar", "mu_q", "logvar_q", "mu_p", "logvar_p", "noise", "z", "grad_z")
 #: Batches and dimensions around the sizes of lanes, tiles and units.
 SHAPES = [(1, 1), (2, 31), (31, 2), (33, 33), (1, 4095), (2, 4097), (4097, 1), (9, 513), (300, 20)]
 REDUCTIONS = ("mean", "sum", "none")
+SAMPLES = 2
 
 #: The standard deviation of each of seven features, for the likelihoods that take one.
 SCALES = np.array([0.5, 1.5, 0.25, 2.0, 1.0, 0.75, 3.0])
@@ -25,6 +31,10 @@ def flatten(result):
     if isinstance(result, tuple):
         return [leaf for item in result for leaf in flatten(item)]
     return [] if result is None else [result]
+
+
+def normal(rng, shape):
+    return rng.normal(size=shape)
 
 
 def any_array(data, dtype, shape, limit):
@@ -38,10 +48,6 @@ def reduced(rows, reduction):
     return reference.reduce_rows(np.asarray(rows), reduction)
 
 
-def over_event(a):
-    return a.sum(axis=tuple(range(1, a.ndim)))
-
-
 @dataclass(frozen=True)
 class Function:
     """A public function.
@@ -50,6 +56,7 @@ class Function:
     ``magnitudes``, called alike, gives for each item of the flattened result the sum of the
     absolute values of the terms that make it: what `assert_close` wants as its scale.
     ``outs`` names the arrays that ``out=`` takes: a tuple of them, or one where it is a string.
+    ``samples`` names the inputs that have an axis of SAMPLES in front.
     """
 
     name: str
@@ -59,15 +66,19 @@ class Function:
     magnitudes: Callable
     outs: tuple | str = ()
     has_reduction: bool = True
+    draws: dict = field(default_factory=dict)  # functions of (rng, shape) for some of the inputs
+    samples: tuple = ()
 
     def draw(self, rng, dtype=np.float64, batch=5, event=(7,), latent=3):
         """Arrays to call it with: a dict in the order of ``inputs``."""
         drawn = {}
         for name in self.inputs:
             shape = (batch, latent) if name in BATCH_LATENT else (batch, *event)
-            a = rng.normal(size=shape)
-            if name == "x" and "Bernoulli" in self.name:
-                a = rng.uniform(size=shape)
+            make = self.draws.get(name, normal)
+            if name in self.samples:
+                a = np.stack([make(rng, shape) for _ in range(SAMPLES)])
+            else:
+                a = make(rng, shape)
             drawn[name] = a.astype(dtype)
         return drawn
 
@@ -78,16 +89,16 @@ class Function:
 
     def out_shapes(self, arrays):
         """Shapes of the arrays that ``out=`` takes, by name."""
-        like = {"out": "noise", "x_recon": "x", "logits": "x", "log_scale": "x"}
         names = (self.outs,) if isinstance(self.outs, str) else self.outs
-        return {name: np.shape(arrays[like.get(name, name)]) for name in names}
+        return {name: np.shape(arrays["noise" if name == "out" else name]) for name in names}
 
     def as_out(self, arrays):
         """Arrays in the order of ``outs`` as the argument ``out=``."""
         if isinstance(self.outs, str):
             return arrays[0]
-        if "log_scale" in self.outs and "mu" in self.outs:
-            return (*arrays[:2], tuple(arrays[2:]))
+        if "mu" in self.outs and len(self.outs) - self.outs.index("logvar") > 2:
+            first = self.outs.index("logvar") + 1
+            return (*arrays[:first], tuple(arrays[first:]))
         return tuple(arrays)
 
 
@@ -130,7 +141,8 @@ def gaussian_magnitudes(x, x_recon, log_scale, reduction="mean"):
     weight = reference.row_weight(len(x), reduction)
     rows = over_event(0.5 * scaled**2 + np.abs(log_scale) + 1.0)
     by_mean = weight * np.abs(scaled) * np.exp(-log_scale)
-    return reduced(rows, reduction), by_mean, weight * (scaled**2 + 1.0)
+    by_scale = sum_to(weight * (scaled**2 + 1.0), np.shape(log_scale))
+    return reduced(rows, reduction), by_mean, by_scale
 
 
 def fixed_scale_magnitudes(scale):
@@ -167,7 +179,7 @@ def elbo_magnitudes(likelihood_magnitudes, outputs=1):
 # The table --------------------------------------------------------------------------------------
 
 
-def with_and_grad(name, public, ref, inputs, magnitudes, outs):
+def with_and_grad(name, public, ref, inputs, magnitudes, outs, draws=None):
     """The rows of a function and of its ``_and_grad``."""
 
     def of_value(*arrays, **options):
@@ -175,7 +187,7 @@ def with_and_grad(name, public, ref, inputs, magnitudes, outs):
 
     kinds = [("", of_value, ()), ("_and_grad", magnitudes, outs)]
     return [
-        Function(name + suffix, public(suffix), ref(suffix), inputs, scale, out)
+        Function(name + suffix, public(suffix), ref(suffix), inputs, scale, out, draws=draws or {})
         for suffix, scale, out in kinds
     ]
 
@@ -191,25 +203,26 @@ def divergence(name, inputs, magnitudes):
     )
 
 
-def of_likelihood(label, kind, arguments, parameters, magnitudes):
-    public, ref = getattr(fastelbo, kind)(*arguments), getattr(reference, kind)(*arguments)
+def of_likelihood(row):
+    public, ref = row.make(fastelbo), row.make(reference)
     return with_and_grad(
-        f"{label}.log_prob",
+        f"{row.label}.log_prob",
         lambda suffix: getattr(public, "log_prob" + suffix),
         lambda suffix: getattr(ref, "log_prob" + suffix),
-        ("x", *parameters),
-        magnitudes,
-        parameters,
+        ("x", *row.parameters),
+        row.magnitudes,
+        row.parameters,
+        row.draws,
     )
 
 
-def of_elbo(label, kind, arguments, parameters, magnitudes):
+def of_elbo(row):
     """elbo with this likelihood and given noise, which comes last among the inputs."""
-    several = len(parameters) > 1
+    several = len(row.parameters) > 1
 
     def call(module, suffix):
         function = getattr(module, "elbo" + suffix)
-        likelihood = getattr(module, kind)(*arguments)
+        likelihood = row.make(module)
 
         def run(x, mu, logvar, *rest, **options):
             x_recon = rest[:-1] if several else rest[0]
@@ -219,13 +232,93 @@ def of_elbo(label, kind, arguments, parameters, magnitudes):
         return run
 
     return with_and_grad(
-        f"elbo[{label}]",
+        f"elbo[{row.label}]",
         lambda suffix: call(fastelbo, suffix),
         lambda suffix: call(reference, suffix),
-        ("x", "mu", "logvar", *parameters, "noise"),
-        elbo_magnitudes(magnitudes, len(parameters)),
-        ("mu", "logvar", *parameters),
+        ("x", "mu", "logvar", *row.parameters, "noise"),
+        elbo_magnitudes(row.magnitudes, len(row.parameters)),
+        ("mu", "logvar", *row.parameters),
+        row.draws,
     )
+
+
+def of_samples(likelihood):
+    """iwae and iwae_and_grad (the weights aside) with this likelihood."""
+    ours, theirs = likelihood.make(fastelbo), likelihood.make(reference)
+    parameters = likelihood.parameters
+    inputs = ("x", "z", "mu", "logvar", *parameters)
+
+    def call(module, name, likelihood):
+        def run(x, z, mu, logvar, *x_recon, **options):
+            x_recon = x_recon if len(x_recon) > 1 else x_recon[0]
+            function = getattr(module, name)
+            result = function(x, z, mu, logvar, x_recon, likelihood=likelihood, **options)
+            return (result[0], tuple(result[1][:4])) if "grad" in name else result
+
+        return run
+
+    def terms(x, z, mu, logvar, *x_recon):
+        """The sizes of what makes up a log weight, (K, B)."""
+        full = x_recon[0].shape
+        rows = []
+        for one in zip(*(np.broadcast_to(a, full) for a in x_recon), strict=True):
+            cancelling = likelihood.magnitudes(x, *one, reduction="none")[0]
+            rows.append(cancelling + np.abs(theirs.log_prob(x, *one, reduction="none")))
+        return np.array(rows) + parity_importance.latent_terms(z, mu, logvar)
+
+    def of_bound(*arrays, reduction="mean"):
+        return reduced(terms(*arrays).max(axis=0), reduction)
+
+    def of_gradients(*arrays, reduction="mean"):
+        """Weights inherit the rounding of log weights."""
+        inherited = 2 * terms(*arrays).max(initial=1.0)
+        _, gradients = call(reference, "iwae_and_grad", theirs)(*arrays, reduction=reduction)
+        largest = (inherited * np.abs(g).max(initial=0.0) for g in flatten(gradients))
+        return of_bound(*arrays, reduction=reduction), *largest
+
+    def row(name, magnitudes, outs=()):
+        title = name.replace("iwae", f"iwae[{likelihood.label}]")
+        public, ref = call(fastelbo, name, ours), call(reference, name, theirs)
+        samples = ("z", *parameters)
+        return Function(
+            title,
+            public,
+            ref,
+            inputs,
+            magnitudes,
+            outs,
+            draws=likelihood.draws,
+            samples=samples,
+        )
+
+    return [row("iwae", of_bound), row("iwae_and_grad", of_gradients, inputs[1:])]
+
+
+DATASET_SIZE = 1000
+
+
+def total_correlation_magnitudes(*arrays, **options):
+    options = {"dataset_size": DATASET_SIZE, **options}
+    return parity_aggregate.magnitudes(*arrays, **options)
+
+
+def beta_tcvae_magnitudes(x, z, mu, logvar, x_recon, reduction="mean", beta=6.0):
+    weights = 1.0, float(beta), 1.0
+    reconstruction, by_x_recon = squared_error_magnitudes(x, x_recon, reduction)
+    parts, gradients = total_correlation_magnitudes(
+        z, mu, logvar, weights=weights, reduction=reduction
+    )
+    cost = sum(w * part for w, part in zip(weights, parts, strict=True))
+    return reconstruction + cost, reconstruction, parts, gradients, by_x_recon
+
+
+def of_minibatch(name, inputs, magnitudes, outs):
+    """The rows of a function that takes a dataset_size."""
+
+    def call(module):
+        return lambda suffix: partial(getattr(module, name + suffix), dataset_size=DATASET_SIZE)
+
+    return with_and_grad(name, call(fastelbo), call(reference), inputs, magnitudes, outs)
 
 
 def kl_magnitudes(mu, logvar, **options):
@@ -233,15 +326,59 @@ def kl_magnitudes(mu, logvar, **options):
 
 
 LIKELIHOODS = [
-    ("SquaredError", "SquaredError", (), ("x_recon",), squared_error_magnitudes),
-    ("Gaussian", "Gaussian", (0.6,), ("x_recon",), fixed_scale_magnitudes(0.6)),
-    ("Gaussian-features", "Gaussian", (SCALES,), ("x_recon",), fixed_scale_magnitudes(SCALES)),
-    ("Gaussian-learned", "Gaussian", ("learned",), ("x_recon", "log_scale"), gaussian_magnitudes),
-    ("Gaussian-optimal", "Gaussian", ("optimal",), ("x_recon",), optimal_magnitudes),
-    ("Bernoulli", "Bernoulli", (), ("logits",), bernoulli_magnitudes),
+    Row("SquaredError", "SquaredError", (), {}, ("x_recon",), squared_error_magnitudes),
+    Row("Gaussian", "Gaussian", (0.6,), {}, ("x_recon",), fixed_scale_magnitudes(0.6)),
+    Row(
+        "Gaussian-features", "Gaussian", (SCALES,), {}, ("x_recon",), fixed_scale_magnitudes(SCALES)
+    ),
+    Row(
+        "Gaussian-learned",
+        "Gaussian",
+        ("learned",),
+        {},
+        ("x_recon", "log_scale"),
+        gaussian_magnitudes,
+    ),
+    Row("Gaussian-optimal", "Gaussian", ("optimal",), {}, ("x_recon",), optimal_magnitudes),
+    Row("Bernoulli", "Bernoulli", (), {}, ("logits",), bernoulli_magnitudes, {"x": uniform}),
+    *MORE_LIKELIHOODS,
 ]
 
+#: Whose ELBO all contracts are checked for: every way in which decoder outputs reach a pass.
+IN_ELBO = (
+    "SquaredError",
+    "Gaussian-features",
+    "Gaussian-learned",
+    "Gaussian-optimal",
+    "Bernoulli",
+    "StudentT-learned",
+    "Poisson",
+    "Categorical",
+)
+
+#: The same for importance weights.
+IN_IWAE = (
+    "SquaredError",
+    "Gaussian-features",
+    "Gaussian-learned",
+    "Bernoulli",
+    "Categorical",
+    "NegativeBinomial",
+)
+
 FUNCTIONS = [
+    *of_minibatch(
+        "total_correlation",
+        ("z", "mu", "logvar"),
+        total_correlation_magnitudes,
+        ("z", "mu", "logvar"),
+    ),
+    *of_minibatch(
+        "beta_tcvae_elbo",
+        ("x", "z", "mu", "logvar", "x_recon"),
+        beta_tcvae_magnitudes,
+        ("z", "mu", "logvar", "x_recon"),
+    ),
     Function(
         "reparameterize",
         lambda mu, logvar, noise, **o: fastelbo.reparameterize(mu, logvar, noise=noise, **o),
@@ -270,10 +407,18 @@ FUNCTIONS = [
     ),
     *divergence("kl_standard_normal", ("mu", "logvar"), kl_magnitudes),
     *divergence("kl_normal", ("mu_q", "logvar_q", "mu_p", "logvar_p"), kl_normal_magnitudes),
-    *(row for likelihood in LIKELIHOODS for row in of_likelihood(*likelihood)),
-    *(row for likelihood in LIKELIHOODS for row in of_elbo(*likelihood)),
+    *(function for row in LIKELIHOODS for function in of_likelihood(row)),
+    *(function for row in LIKELIHOODS if row.label in IN_ELBO for function in of_elbo(row)),
+    *(function for row in LIKELIHOODS if row.label in IN_IWAE for function in of_samples(row)),
 ]
 BY_NAME = {f.name: f for f in FUNCTIONS}
+#: The others are for test_elbo and test_iwae alone.
+BY_NAME |= {
+    f.name: f
+    for row in LIKELIHOODS
+    for f in (*of_elbo(row), *(of_samples(row) if "optimal" not in row.label else ()))
+    if f.name not in BY_NAME
+}
 
 
 def check(name, arrays, dtype, **options):

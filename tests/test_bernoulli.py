@@ -101,6 +101,22 @@ def test_extreme_values(dtype):
             assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype)
 
 
+@pytest.mark.parametrize("logit", [0.0, 1e-30, 1e-6, 0.1, 1.0, 5.0, 17.0, 40.0, 88.0, 1e30, np.inf])
+@pytest.mark.parametrize("event", [65, 784, 1023, 7680, 7681, 100_003])
+def test_products_of_many_factors(event, logit, dtype):
+    """log(1 + e) is taken of products: all factors 2, all next to 1, all of one size."""
+    logits = np.full((2, event), logit, dtype) * np.where(np.arange(event) % 3, 1, -1).astype(dtype)
+    x = (logits > 0).astype(dtype)
+    got = Bernoulli().log_prob_and_grad(x, logits, reduction="none")
+    expected = reference.Bernoulli().log_prob_and_grad(x, logits, reduction="none")
+    assert_close(got, expected, dtype)
+    for worst in (np.nan, np.finfo(dtype).max, -np.inf):
+        logits[1, event // 2], x[1, event // 2] = worst, worst > 0
+        rows, _ = Bernoulli().log_prob_and_grad(x, logits, reduction="none")
+        wanted = reference.Bernoulli().log_prob(x, logits, reduction="none")
+        assert_close(rows, wanted, dtype)
+
+
 @pytest.mark.parametrize("x_dtype", ["?", "u1", "i1", "i8", "f2", "f4", "f8"])
 def test_dtypes_of_x(x_dtype, dtype):
     x, logits = draw((30, 40), dtype, binary=True)

@@ -113,8 +113,18 @@ def test_as_a_module_it_imports_no_more_than_it_needs():
 def test_demo_on_digits(out, capsys):
     assert demo("--epochs", 8, "--output", out, "--seed", 3, "--beta", 0.5, "--latent-dim", 6) == 0
     shown = capsys.readouterr()
-    for word in ("1797 samples", "64 - 256 - (6) - 256 - 64", "beta 0.5", "test ELBO", "vae.png"):
+    for word in (
+        "1797 samples",
+        "64 - 256 - (6) - 256 - 64",
+        "beta 0.5",
+        "test ELBO",
+        "IWAE, K = 500",
+    ):
         assert word in shown.out
+    assert "vae.png" in shown.out
+    bounds = [line.split()[-2] for line in shown.out.splitlines() if "IWAE" in line]
+    assert len(bounds) == 4
+    assert sorted(bounds, key=float) == bounds  # they grow with K
     assert "8/8" in shown.err
     assert "KL=" in shown.err
     assert sorted(path.name for path in out.iterdir()) == ["vae.npz", "vae.png"]
@@ -161,6 +171,50 @@ def test_quick(out, tmp_path):
     np.save(tmp_path / "data.npy", np.zeros((20, 4)))
     assert demo("--data", tmp_path / "data.npy", "--quick", "--output", out) == 0
     assert VAE.load(out / "vae.npz").n_iter_ == 20
+
+
+def table(shown):
+    """What the demo printed, by the names of the rows."""
+    lines = (line.strip().split("  ", 1) for line in shown.splitlines())
+    return {line[0]: line[1].strip() for line in lines if len(line) == 2}
+
+
+@needs_extras
+def test_torch_trains_as_numpy_does(out, capsys):
+    """The same weights to begin with and the same noise: PyTorch's autograd and Adam, with the
+    losses of fastelbo.torch, lead where those of fastelbo.VAE do."""
+    torch = pytest.importorskip("torch")
+    threads = torch.get_num_threads()
+    found = {}
+    for framework in ("numpy", "torch"):
+        options = ["--epochs", 6, "--output", out, "--beta", 0.5, "--hidden", 64, 32]
+        assert demo(*options, "--framework", framework) == 0
+        found[framework] = table(capsys.readouterr().out)
+    assert set(found["numpy"]) == set(found["torch"])
+    for row in ("test ELBO", "reconstruction", "KL", "IWAE, K = 1", "IWAE, K = 500"):
+        values = [float(found[framework][row].split()[0]) for framework in found]
+        assert values[1] == pytest.approx(values[0], abs=0.05), row
+    assert found["torch"]["parameters"] == found["numpy"]["parameters"]
+    assert torch.__version__ in found["torch"]["threads"]
+    assert torch.get_num_threads() == threads
+    assert sorted(path.name for path in out.iterdir()) == ["vae.npz", "vae.png", "vae.pt"]
+    weights = torch.load(out / "vae.pt", weights_only=True)
+    assert weights["decoder.4.weight"].shape == (64, 64)
+    count = sum(w.numel() for w in weights.values())
+    assert f"{count:,}" == found["torch"]["parameters"]
+
+
+@needs_extras
+@pytest.mark.parametrize("likelihood", ["gaussian", "squared_error"])
+def test_torch_on_files(likelihood, out, tmp_path, capsys):
+    pytest.importorskip("torch")
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).standard_normal((30, 7)))
+    options = ["--data", tmp_path / "data.npy", "--epochs", 2, "--likelihood", likelihood]
+    found = []
+    for framework in ("numpy", "torch"):
+        assert demo(*options, "--framework", framework, "--output", out) == 0
+        found.append(float(table(capsys.readouterr().out)["test ELBO"].split()[0]))
+    assert found[1] == pytest.approx(found[0], abs=0.02)
 
 
 BAD_DATA = {
@@ -221,12 +275,17 @@ def test_bad_keys(pictures, out, tmp_path, capsys):
     [
         ("--epochs", "-3"), ("--epochs", "0"), ("--epochs", "many"), ("--latent-dim", "0"),
         ("--latent-dim", "1.5"), ("--beta", "-1"), ("--beta", "nan"), ("--beta", "inf"),
-        ("--hidden", "0"), ("--likelihood", "cauchy"), ("--seed", "-1"),
+        ("--hidden", "0"), ("--likelihood", "cauchy"), ("--seed", "-1"), ("--framework", "jax"),
     ],
 )  # fmt: skip
 def test_bad_options(option, value, out, capsys):
     refused(capsys, [option, value, "--output", out], option)
     assert not out.exists()
+
+
+@needs_extras
+def test_a_key_without_a_file(out, capsys):
+    refused(capsys, ["--key", "X", "--output", out], "--key", "needs --data")
 
 
 @needs_extras
@@ -261,12 +320,14 @@ def test_a_failure_leaves_nothing(tmp_path, out, monkeypatch, capsys):
     assert (out / "vae.png").read_text() == "old"
 
 
-@pytest.mark.parametrize("absent", ["sklearn", "matplotlib", "tqdm"])
+@pytest.mark.parametrize("absent", ["sklearn", "matplotlib", "tqdm", "torch"])
 def test_missing_extras(absent, monkeypatch, out, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *a: None if name == absent else find(name, *a)
     )
     name = {"sklearn": "scikit-learn"}.get(absent, absent)
-    refused(capsys, ["--output", out], name, 'pip install "fastelbo[demo]"')
+    extra = "torch" if absent == "torch" else "demo"
+    options = ["--framework", "torch", "--output", out]
+    refused(capsys, options, name, f'pip install "fastelbo[{extra}]"')
     assert not out.exists()

@@ -14,9 +14,9 @@ import pytest
 
 import fastelbo
 from fastelbo import _threads
-from tests.functions import BY_NAME, REDUCTIONS, flatten
+from tests.functions import BY_NAME, FUNCTIONS, REDUCTIONS, flatten
 
-NAMES = list(BY_NAME)
+NAMES = [f.name for f in FUNCTIONS]
 HAS_OPENMP = fastelbo.build_info()["openmp"] > 0
 
 

@@ -15,6 +15,7 @@ from fastelbo import VAE, Bernoulli, FreeBits, Gaussian, SquaredError, reference
 from fastelbo._network import Autoencoder
 from fastelbo.vae import NotFittedError
 from tests.conftest import numerical_gradient
+from tests.importance import peak_of
 
 QUICK = {"hidden": (16,), "latent_dim": 3, "epochs": 3, "random_state": 0}
 
@@ -206,6 +207,43 @@ def test_scores(fitted, bars):
     expected = reference.kl_standard_normal(mu, logvar, reduction="none")
     np.testing.assert_allclose(kl, expected, rtol=1e-5)
     assert (reconstruction < 0).all()
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", Gaussian("learned")])
+def test_importance_weighted_scores(likelihood, bars):
+    """They are iwae's, draw by draw, and grow."""
+    model = VAE(hidden=(16,), latent_dim=3, likelihood=likelihood, epochs=3, random_state=0)
+    model.fit(bars)
+    few = bars[:5]
+    scores = model.score_samples(few, samples=7, rng=3)
+    np.testing.assert_array_equal(scores, model.score_samples(few, samples=7, rng=3))
+    mu, logvar = model._model.encode(np.asarray(few, np.float32), 1)
+    z = fastelbo.reparameterize(mu, logvar, rng=np.random.default_rng(3), samples=7)
+    outputs = [np.stack(one) for one in zip(*(model._model.decode(k, 1) for k in z), strict=True)]
+    x_recon = tuple(outputs) if len(outputs) > 1 else outputs[0]
+    expected = fastelbo.iwae(
+        few.astype(np.float32),
+        z,
+        mu,
+        logvar,
+        x_recon,
+        likelihood=model.likelihood_,
+        reduction="none",
+    )
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+    bounds = [model.score_samples(bars, samples=k).mean() for k in (1, 5, 50, 500)]
+    assert np.all(np.diff(bounds) > 0)
+    assert bounds[0] == pytest.approx(model.score(bars), abs=1.0)
+    for samples in (0, 1.5, "2"):
+        with pytest.raises((TypeError, ValueError), match="samples"):
+            model.score_samples(few, samples=samples)
+
+
+def test_scores_of_many_draws_need_no_more_memory(fitted, bars):
+    few = bars[:20]
+    assert peak_of(lambda: fitted.score_samples(few, samples=20_000)) < 3 * peak_of(
+        lambda: fitted.score_samples(few, samples=200)
+    )
 
 
 def test_more_rows_than_a_chunk(fitted, bars):

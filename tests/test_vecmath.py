@@ -58,15 +58,25 @@ FUNCTIONS = {
         lambda x: np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))),
         lambda x: mpmath.exp(-abs(x)) / (1 + mpmath.exp(-abs(x))),
     ),
+    "sigmoid by odds": (
+        "logistic_odds",
+        1,
+        lambda x: np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))),
+        lambda x: mpmath.exp(-abs(x)) / (1 + mpmath.exp(-abs(x))),
+    ),
+    "log1p": ("log_one_plus", 0, np.log1p, mpmath.log1p),
     "sine": ("sincos_eighth", 0, sine_of_turn, lambda x: mpmath.sin(2 * mpmath.pi * x)),
     "cosine": ("sincos_eighth", 1, cosine_of_turn, lambda x: mpmath.cos(2 * mpmath.pi * x)),
 }
 
 
+ONE_RESULT = ("exp", "log", "log_one_plus")
+
+
 def evaluate(name, x):
     """A result of the kernels."""
     entry, which, _, _ = FUNCTIONS[name]
-    results = [np.full_like(x, 77) for _ in range(1 if entry in ("exp", "log") else 2)]
+    results = [np.full_like(x, 77) for _ in range(1 if entry in ONE_RESULT else 2)]
     getattr(vecmath, entry)(x, *results)
     return results[which]
 
@@ -125,6 +135,9 @@ def sample(name, dtype, n):
             rng.normal(size=n) / 1e6,
         ]
         return np.clip(np.concatenate(pieces), -0.125, 0.125).astype(dtype)
+    if name == "log1p":
+        x = sample("log", dtype, n)
+        return x[~(x <= -1)]
     bits = rng.integers(0, 2 ** (8 * dtype.itemsize), n, dtype=f"u{dtype.itemsize}", endpoint=False)
     any_at_all = bits.view(dtype)
     powers = np.ldexp(rng.uniform(1, 2, n), rng.integers(info.minexp, info.maxexp, n))
@@ -171,7 +184,7 @@ def test_mpmath(name, dtype):
     got = evaluate(name, x)
     with mpmath.workprec(2400 if name == "em1mx" else 200):  # x^2 next to x and 1
         for given, answer in zip(x.tolist(), got.tolist(), strict=True):
-            if abs(given) > 1e4 and name != "log":
+            if abs(given) > 1e4 and name not in ("log", "log1p"):
                 continue  # all of it is over- or underflow: test_dense_sample and test_specials
             exact = f(mpmath.mpf(given))
             with np.errstate(over="ignore"):
@@ -201,6 +214,12 @@ LN2 = np.log(2.0)
         ("em1mx", [NAN, INF, -INF, 0.0, -0.0], [NAN, NAN, INF, 0.0, 0.0]),  # inf - inf, as in NumPy
         ("softplus", [NAN, INF, -INF, 0.0, -0.0, 1e30, -1e30], [NAN, 0.0, 0.0, LN2, LN2, 0.0, 0.0]),
         ("sigmoid", [NAN, INF, -INF, 0.0, -0.0, 1e30, -1e30], [NAN, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0]),
+        (
+            "sigmoid by odds",
+            [NAN, INF, -INF, 0.0, -0.0, 1e30, -1e30],
+            [NAN, 0.0, 0.0, 0.5, 0.5, 0.0, 0.0],
+        ),
+        ("log1p", [NAN, INF, 0.0, -0.0, 1.0, 1e30], [NAN, INF, 0.0, 0.0, LN2, np.log(1e30)]),
         ("sine", [NAN, 0.0, -0.0, 0.125, -0.125], [NAN, 0.0, -0.0, 0.5**0.5, -(0.5**0.5)]),
         ("cosine", [NAN, 0.0, -0.0, 0.125, -0.125], [NAN, 1.0, 1.0, 0.5**0.5, 0.5**0.5]),
     ],
@@ -251,6 +270,8 @@ def test_every_float32(name):
         x = np.arange(start, start + chunk, dtype=np.uint32).view(np.float32)
         if name in ("sine", "cosine"):
             x = x[np.abs(x) <= 0.125]
+        if name == "log1p":
+            x = x[~(x <= -1)]
         if x.size:
             with np.errstate(all="ignore"):
                 exact = FUNCTIONS[name][2](x.astype(np.float64))

@@ -4,12 +4,16 @@ Arrays are made in ``setup``, thread counts are explicit, and NumPy's side is th
 write, from ``fastelbo._cli.baselines``.
 """
 
+import os
 import time
 from functools import partial
 
 import numpy as np
 
+import fastelbo
 from fastelbo._cli.baselines import NumPy
+from fastelbo._cli.cases import problem as arrays_of
+from fastelbo._cli.likelihood_cases import LIKELIHOODS
 
 #: name: (batch, event, latent). What a call reads in float64 fits in L1 or in L2, or in neither;
 #: "vae" is the minibatch of a VAE on MNIST.
@@ -19,6 +23,10 @@ SIZES = {
     "vae": (128, 784, 20),
     "RAM": (4096, 784, 64),
 }
+#: Those that are run: FASTELBO_ASV_SIZES=L1 is enough to see that everything works.
+RUN = os.environ.get("FASTELBO_ASV_SIZES", ",".join(SIZES)).split(",")
+#: Samples z of each x, where there are several.
+SAMPLES = {"L1": 8, "L2": 8, "vae": 64, "RAM": 4}
 DTYPES = ["float64", "float32"]
 THREADS = [1, 2]
 
@@ -46,13 +54,64 @@ def problem(size, dtype):
     return x, mu, logvar, x_recon
 
 
+def samples(size, dtype):
+    """(x, z, mu, logvar, logits), z (K, B, L) and logits (K, B, D)."""
+    x, mu, logvar, _ = problem(size, dtype)
+    rng = np.random.default_rng(2)
+    several = SAMPLES[size], len(x)
+    z = mu + np.exp(0.5 * logvar) * rng.standard_normal((*several, mu.shape[1])).astype(dtype)
+    return x, z, mu, logvar, rng.standard_normal((*several, x.shape[1])).astype(dtype)
+
+
+def log_weights(size, dtype):
+    """(log_w,), as many of each x as it has features, up to 128."""
+    batch, event, _ = SIZES[size]
+    rng = np.random.default_rng(3)
+    return (rng.normal(-90.0, 3.0, (min(event, 128), batch)).astype(dtype),)
+
+
+#: Points, and components or other points; these arrays have the latent dimensions of SIZES.
+PAIRS = {"L1": (64, 16), "L2": (256, 64), "vae": (128, 500), "RAM": (1024, 1024)}
+EXPERTS = 3
+
+
+def points(size, dtype):
+    """(z, mu, logvar), z (N, L), mu and logvar (K, L)."""
+    n, components = PAIRS[size]
+    rng = np.random.default_rng(4)
+    z, mu, logvar = (
+        rng.standard_normal((rows, SIZES[size][2])) for rows in (n, components, components)
+    )
+    return z.astype(dtype), mu.astype(dtype), (0.5 * logvar).astype(dtype)
+
+
+def experts(size, dtype):
+    """(mu, logvar), each (EXPERTS, B, L)."""
+    batch, _, latent = SIZES[size]
+    mu, logvar = np.random.default_rng(5).standard_normal((2, EXPERTS, batch, latent))
+    return mu.astype(dtype), logvar.astype(dtype)
+
+
+def ratio(theirs, ours):
+    """The best time of one call over that of the other, the two taking turns."""
+    best = dict.fromkeys((ours, theirs), np.inf)
+    end = time.perf_counter() + 0.3
+    while time.perf_counter() < end:
+        for call in best:
+            call()
+            start = time.perf_counter()
+            call()
+            best[call] = min(best[call], time.perf_counter() - start)
+    return best[theirs] / best[ours]
+
+
 class _Suite:
     """Subclasses give `call` (fastelbo's), `baseline` (the method of NumPy) and `arrays`.
 
     Its underscore keeps asv from running it by itself.
     """
 
-    params = (list(SIZES), DTYPES, THREADS)
+    params = (RUN, DTYPES, THREADS)
     param_names = ("size", "dtype", "threads")
     baseline = ""
 
@@ -76,23 +135,27 @@ class _Suite:
     def peakmem_call(self, size):
         self.call(*self.arguments, num_threads=self.threads)
 
-    peakmem_call.params = (list(SIZES),)
+    peakmem_call.params = (RUN,)
     peakmem_call.param_names = ("size",)
 
     def track_ratio_vs_numpy(self, size, dtype):
         """NumPy's best time over fastelbo's on THREADS[-1] threads, the two taking turns."""
         numpy = partial(getattr(NumPy(1, dtype), self.baseline), *self.arguments)
-        ours = partial(self.call, *self.arguments, num_threads=self.threads)
-        best = dict.fromkeys((ours, numpy), np.inf)
-        end = time.perf_counter() + 0.3
-        while time.perf_counter() < end:
-            for call in best:
-                call()
-                start = time.perf_counter()
-                call()
-                best[call] = min(best[call], time.perf_counter() - start)
-        return best[numpy] / best[ours]
+        return ratio(numpy, partial(self.call, *self.arguments, num_threads=self.threads))
 
     track_ratio_vs_numpy.unit = "x"
-    track_ratio_vs_numpy.params = (list(SIZES), DTYPES)
+    track_ratio_vs_numpy.params = (RUN, DTYPES)
     track_ratio_vs_numpy.param_names = ("size", "dtype")
+
+
+class _Likelihood(_Suite):
+    """A likelihood of LIKELIHOODS, on the arrays that `bench` takes; subclasses give `baseline`."""
+
+    def setup(self, size, dtype="float64", threads=THREADS[-1]):
+        kind, options, names = LIKELIHOODS[self.baseline.removesuffix("_and_grad")]
+        likelihood = getattr(fastelbo, kind)(*options)
+        with_grad = self.baseline.endswith("_and_grad")
+        self.call = likelihood.log_prob_and_grad if with_grad else likelihood.log_prob
+        drawn = arrays_of(SIZES[size], dtype)
+        self.arrays = lambda size, dtype: [drawn[name] for name in names]
+        super().setup(size, dtype, threads)

@@ -1,9 +1,11 @@
 """What `bench` and `parity` share: text tables, progress, a process in another build."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 
@@ -38,6 +40,36 @@ def _count(items, description):
         print(f"\r{description} {i}/{len(items)} ", end="", file=sys.stderr, flush=True)
         yield item
     print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def take_turns(calls, rounds, burst):
+    """{label: seconds of every call}, `rounds` bursts of `burst` seconds and three calls or more.
+
+    The start of a burst does not count: caches fill again, and worker threads of the previous
+    contender, which wait for more by spinning, go to sleep.
+    """
+    seconds = {label: [] for label in calls}
+    clock = time.perf_counter
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(rounds):
+            for label, call in calls.items():
+                start = clock()
+                call()
+                while clock() - start < 0.25 * burst:
+                    call()
+                start = before = clock()
+                wanted = len(seconds[label]) + 3
+                while before - start < burst or len(seconds[label]) < wanted:
+                    call()
+                    after = clock()
+                    seconds[label].append(after - before)
+                    before = after
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
 
 
 def in_build(build, module, function, *, environment=None, **arguments):

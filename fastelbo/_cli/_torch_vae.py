@@ -11,8 +11,8 @@ class TorchVAE(torch.nn.Module):
 
     def __init__(self, features, hidden, latent_dim):
         super().__init__()
-        self.encoder = _dense(features, *hidden, 2 * latent_dim)
-        self.decoder = _dense(latent_dim, *hidden[::-1], features)
+        self.encoder = dense(features, *hidden, 2 * latent_dim)
+        self.decoder = dense(latent_dim, *hidden[::-1], features)
 
     def forward(self, x):
         mu, logvar = self.encoder(x).chunk(2, dim=-1)
@@ -20,7 +20,8 @@ class TorchVAE(torch.nn.Module):
         return self.decoder(z), mu, logvar
 
 
-def _dense(*widths):
+def dense(*widths):
+    """Linear layers with a ReLU between each two."""
     layers = []
     for n, m in pairwise(widths):
         layers += [torch.nn.Linear(n, m), torch.nn.ReLU()]
@@ -29,8 +30,11 @@ def _dense(*widths):
 
 def negative_elbo(logits, x, mu, logvar):
     reconstruction = functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
-    kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
-    return (reconstruction + kl) / x.shape[0]
+    return (reconstruction + kl_to_standard_normal(mu, logvar)) / x.shape[0]
+
+
+def kl_to_standard_normal(mu, logvar):
+    return -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
 
 
 def train_epoch_factory(

@@ -8,9 +8,15 @@ class is made, and ImportError says that it is absent.
 ``elbo_with_noise`` is the ELBO that also draws z, and returns (elbo, z).
 """
 
+import math
 from functools import partial
 
 import numpy as np
+
+from fastelbo._cli import mixture_baselines
+from fastelbo._cli.aggregate_baselines import NumPyAggregates, torch_aggregates
+from fastelbo._cli.count_baselines import NumPyCounts, torch_counts
+from fastelbo._cli.likelihood_baselines import NumPyLikelihoods, torch_likelihoods
 
 
 class Baseline:
@@ -38,8 +44,14 @@ class Baseline:
         return tuple(np.asarray(r, np.float64) for r in result)
 
 
-class NumPy(Baseline):
-    """Plain lines, one temporary an operator."""
+class NumPy(
+    NumPyLikelihoods,
+    NumPyCounts,
+    NumPyAggregates,
+    mixture_baselines.NumPyMixtures,
+    Baseline,
+):
+    """Plain lines, one temporary an operator; the likelihoods with SciPy."""
 
     label = "NumPy"
 
@@ -102,29 +114,87 @@ class NumPy(Baseline):
         gradients = (pull, spread, -pull, -spread - 0.5 * distance)
         return kl, *(gradient / batch for gradient in gradients)
 
-    def squared_error(self, x, x_recon):
-        return (-np.mean(np.sum((x - x_recon) ** 2, axis=1)),)
+    def elbo_bernoulli(self, x, mu, logvar, logits):
+        return (self.bernoulli(x, logits)[0] - self.kl_standard_normal(mu, logvar)[0],)
 
-    def squared_error_and_grad(self, x, x_recon):
+    def elbo_bernoulli_and_grad(self, x, mu, logvar, logits):
+        value, by_logits = self.bernoulli_and_grad(x, logits)
+        kl, by_mu, by_logvar = self.kl_standard_normal_and_grad(mu, logvar)
+        return value - kl, -by_mu, -by_logvar, by_logits
+
+    def _log_ratio(self, z, mu, logvar):
+        """log p(z) - log q(z|x), (K, B)."""
+        log_p = -0.5 * np.sum(z**2, axis=2)
+        return log_p + 0.5 * np.sum((z - mu) ** 2 * np.exp(-logvar) + logvar, axis=2)
+
+    def _iwae_and_grad(self, log_p, by_output, z, mu, logvar):
+        log_w = log_p + self._log_ratio(z, mu, logvar)
+        w = self.normalized_weights(log_w)[0][..., None] / len(mu)
+        pull = (z - mu) * np.exp(-logvar)
+        by_logvar = 0.5 * (1 - (z - mu) * pull)
+        gradients = (w * (pull - z), np.sum(-w * pull, 0), np.sum(w * by_logvar, 0), w * by_output)
+        return *self.importance_bound(log_w), *gradients
+
+    def log_weights(self, x, z, mu, logvar, x_recon):
+        return (-np.sum((x - x_recon) ** 2, axis=2) + self._log_ratio(z, mu, logvar),)
+
+    def iwae(self, x, z, mu, logvar, x_recon):
+        return self.importance_bound(*self.log_weights(x, z, mu, logvar, x_recon))
+
+    def iwae_and_grad(self, x, z, mu, logvar, x_recon):
         error = x - x_recon
-        return -np.mean(np.sum(error**2, axis=1)), 2 * error / len(x)
+        return self._iwae_and_grad(-np.sum(error**2, axis=2), 2 * error, z, mu, logvar)
 
-    def gaussian(self, x, x_recon, log_scale):
-        scaled = (x - x_recon) / np.exp(log_scale)
-        return (np.mean(np.sum(-0.5 * scaled**2 - log_scale - 0.5 * np.log(2 * np.pi), axis=1)),)
+    def iwae_bernoulli(self, x, z, mu, logvar, logits):
+        log_p = np.sum(x * logits - np.logaddexp(0, logits), axis=2)
+        return self.importance_bound(log_p + self._log_ratio(z, mu, logvar))
 
-    def gaussian_and_grad(self, x, x_recon, log_scale):
-        sigma = np.exp(log_scale)
-        scaled = (x - x_recon) / sigma
-        value = np.mean(np.sum(-0.5 * scaled**2 - log_scale - 0.5 * np.log(2 * np.pi), axis=1))
-        return value, scaled / sigma / len(x), (scaled**2 - 1) / len(x)
+    def iwae_bernoulli_and_grad(self, x, z, mu, logvar, logits):
+        log_p = np.sum(x * logits - np.logaddexp(0, logits), axis=2)
+        return self._iwae_and_grad(log_p, x - 1 / (1 + np.exp(-logits)), z, mu, logvar)
 
-    def bernoulli(self, x, logits):
-        return (np.mean(np.sum(x * logits - np.logaddexp(0, logits), axis=1)),)
+    def importance_bound(self, log_w):
+        top = np.max(log_w, axis=0)
+        return (np.mean(top + np.log(np.mean(np.exp(log_w - top), axis=0))),)
 
-    def bernoulli_and_grad(self, x, logits):
-        value = np.mean(np.sum(x * logits - np.logaddexp(0, logits), axis=1))
-        return value, (x - 1 / (1 + np.exp(-logits))) / len(x)
+    def importance_bound_and_grad(self, log_w):
+        return *self.importance_bound(log_w), self.normalized_weights(log_w)[0] / log_w.shape[1]
+
+    def cubo(self, log_w):
+        return (0.5 * self.importance_bound(2 * log_w)[0],)
+
+    def cubo_and_grad(self, log_w):
+        return *self.cubo(log_w), self.normalized_weights(2 * log_w)[0] / log_w.shape[1]
+
+    def vimco(self, log_w):
+        return self.importance_bound(log_w)
+
+    def vimco_and_grad(self, log_w):
+        samples, batch = log_w.shape
+        others = (np.sum(log_w, axis=0) - log_w) / (samples - 1)
+        replaced = np.where(np.eye(samples, dtype=bool)[:, :, None], others[:, None], log_w)
+        top = np.max(replaced, axis=1)
+        baseline = top + np.log(np.mean(np.exp(replaced - top[:, None]), axis=1))
+        top = np.max(log_w, axis=0)
+        bound = top + np.log(np.mean(np.exp(log_w - top), axis=0))
+        weights = self.normalized_weights(log_w)[0] / batch
+        return np.mean(bound), weights, (bound - baseline) / batch
+
+    def reinforce(self, log_w):
+        return (np.mean(log_w),)
+
+    def reinforce_and_grad(self, log_w):
+        others = (np.sum(log_w, axis=0) - log_w) / (len(log_w) - 1)
+        weights = np.full_like(log_w, 1 / log_w.size)
+        return np.mean(log_w), weights, (log_w - others) / log_w.size
+
+    def effective_sample_size(self, log_w):
+        w = np.exp(log_w - np.max(log_w, axis=0))
+        return (np.sum(w, axis=0) ** 2 / np.sum(w**2, axis=0),)
+
+    def normalized_weights(self, log_w):
+        w = np.exp(log_w - np.max(log_w, axis=0))
+        return (w / np.sum(w, axis=0),)
 
 
 class NumPyGenerator(NumPy):
@@ -156,11 +226,29 @@ def _torch_functions(torch):
         z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
         return *elbo(x, mu, logvar, x_recon), z
 
-    def bernoulli(x, logits):
+    def elbo_bernoulli(x, mu, logvar, logits):
         error = functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
-        return (-error.sum(1).mean(),)
+        kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(1).mean()
+        return (-error.sum(1).mean() - kl,)
 
-    return {"elbo": elbo, "elbo_with_noise": elbo_with_noise, "bernoulli": bernoulli}
+    def iwae_bernoulli(x, z, mu, logvar, logits):
+        error = functional.binary_cross_entropy_with_logits(
+            logits, x.expand_as(logits), reduction="none"
+        )
+        log_ratio = 0.5 * ((z - mu).pow(2) * torch.exp(-logvar) + logvar - z.pow(2)).sum(2)
+        log_w = log_ratio - error.sum(2)
+        return (torch.logsumexp(log_w, 0).mean() - math.log(len(z)),)
+
+    return {
+        "elbo": elbo,
+        "elbo_with_noise": elbo_with_noise,
+        **torch_likelihoods(torch),
+        "elbo_bernoulli": elbo_bernoulli,
+        **torch_counts(torch),
+        **mixture_baselines.torch_mixtures(torch),
+        **torch_aggregates(torch),
+        "iwae_bernoulli": iwae_bernoulli,
+    }
 
 
 class PyTorch(Baseline):
@@ -185,18 +273,20 @@ class PyTorch(Baseline):
         if base not in self.functions:
             return None
         function = self.functions[base]
-        x, *parameters = map(self.array, arrays)
+        arrays = [self.array(a) for a in arrays]
+        given = 0 if base in mixture_baselines.ARRAYS else 1  # data, which has no gradient
+        data, parameters = arrays[:given], arrays[given:]
         if base == name:
-            return partial(self._value, function, x, parameters)
+            return partial(self._value, function, data, parameters)
         parameters = [p.clone().requires_grad_() for p in parameters]
-        return partial(self._value_and_grad, function, x, parameters)
+        return partial(self._value_and_grad, function, data, parameters)
 
-    def _value(self, function, x, parameters):
+    def _value(self, function, data, parameters):
         with self.torch.no_grad():
-            return function(x, *parameters)
+            return function(*data, *parameters)
 
-    def _value_and_grad(self, function, x, parameters):
-        value, *rest = function(x, *parameters)
+    def _value_and_grad(self, function, data, parameters):
+        value, *rest = function(*data, *parameters)
         return value, *self.torch.autograd.grad(value, parameters), *rest
 
     def numpy(self, result):
@@ -212,8 +302,20 @@ class TorchCompile(PyTorch):
         super().__init__(threads, dtype)
         self.functions = {
             name: self.torch.compile(function, dynamic=False)
-            for name, function in self.functions.items()
+            for name, function in self._written().items()
         }
+
+    def _written(self):
+        return self.functions
+
+
+class TorchCompileProducts(TorchCompile):
+    """Of what compares all pairs, the form that is mostly matrix products."""
+
+    label = "torch.compile, GEMM"
+
+    def _written(self):
+        return mixture_baselines.torch_products(self.torch)
 
 
 def _numba_functions(njit, prange):
@@ -367,4 +469,13 @@ class Jax(Baseline):
 
 
 #: In the order of the tables.
-ALL = (NumPy, NumPyGenerator, PyTorch, TorchCompile, Numba, NumbaFastmath, Jax)
+ALL = (
+    NumPy,
+    NumPyGenerator,
+    PyTorch,
+    TorchCompile,
+    TorchCompileProducts,
+    Numba,
+    NumbaFastmath,
+    Jax,
+)

@@ -6,6 +6,7 @@ import numpy as np
 
 from fastelbo._cli._common import table
 from fastelbo._cli.cases import CASES, STAGES, STANDARD
+from fastelbo._cli.count_baselines import THETAS
 
 NOTES = """\
 us: the fastest call; median: of all calls; NumPy/: NumPy's fastest call over this one.
@@ -121,6 +122,33 @@ def show_vae(report):
     return "\n".join([table(header, lines), *absent])
 
 
+def show_errors(errors):
+    """What float32 makes of the negative binomial where theta is large."""
+    if not errors:
+        return ""
+    header = ["error of log p in float32", *(f"theta {theta:.0e}" for theta in THETAS)]
+    return table(header, [[name, *(f"{e:.0e}" for e in row)] for name, row in errors.items()])
+
+
+def show_torch(report):
+    """A table a loss, and that of the training step, which has the share of the loss."""
+    parts = []
+    for found in report["tables"]:
+        lines = []
+        for row in found["rows"]:
+            ratio = f"{row['speedup']:.1f}x" if "speedup" in row else "-"
+            times = (microseconds(row.get(name)) for name in ("minimum", "median"))
+            cells = ("wrong", "-", "-") if row["disagrees"] else (*times, ratio)
+            share = [f"{100 * row['share']:.0f} %" if "share" in row else ""]
+            lines.append([row["label"], *cells, *share])
+        header = [f"{found['title']}, float32", "us", "median", "eager/", "share of the loss"]
+        if not any("share" in row for row in found["rows"]):
+            header, lines = header[:-1], [line[:-1] for line in lines]
+        parts.append(table(header, lines))
+    parts += [f"{label}: {why}" for label, why in report["absent"].items()]
+    return "\n\n".join(parts)
+
+
 def text(report, rows, stages, builds):
     """Everything, to be printed."""
     about = report["environment"]
@@ -135,6 +163,8 @@ def text(report, rows, stages, builds):
         show_stages(stages) if stages else "",
         show_builds(builds) if builds else "",
         show_vae(report["vae"]) if report["vae"] else "",
+        show_errors(report["negative_binomial_errors"]),
+        show_torch(report["torch"]) if report["torch"] else "",
         "\n".join(
             f"{name} of a (1, 1, 1) problem costs {ratio:.1f} np.add(a, b, out=c) of one element "
             f"({1e9 * unit:.0f} ns)"

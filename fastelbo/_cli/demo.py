@@ -1,26 +1,29 @@
 """``fastelbo demo``: train a VAE, say how well it does, draw what it learnt."""
 
 import argparse
+import importlib
 import importlib.util
 import math
 import sys
 import time
 import warnings
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fastelbo import VAE, build_info
+from fastelbo import build_info
 from fastelbo._estimator import finite_matrix
 from fastelbo.vae import LIKELIHOODS, check_domain
 
 #: Share of the data that is kept for testing, and how many samples at most.
 TEST_SHARE, MOST_TEST = 0.2, 10_000
 QUICK_EPOCHS = 20
-#: Below so many parameters one BLAS thread does: more gain little, and wait for each other at
+#: Test samples that are weighed: 500 draws for each of them take their time.
+MOST_WEIGHED = 500
+#: Below so many parameters one thread does: more gain little, and wait for each other at
 #: length where the processors are busy with something else, too.
 SMALL_NETWORK = 500_000
 
@@ -54,6 +57,12 @@ def add_arguments(parser):
     parser.add_argument("--seed", type=_seed, default=0)
     parser.add_argument("--quick", action="store_true", help=f"at most {QUICK_EPOCHS} epochs")
     parser.add_argument(
+        "--framework",
+        choices=("numpy", "torch"),
+        default="numpy",
+        help="what networks and training are made of: fastelbo.VAE, or PyTorch and fastelbo.torch",
+    )
+    parser.add_argument(
         "--output", metavar="DIR", type=Path, default=Path("fastelbo-demo"), help="where to write"
     )
 
@@ -84,7 +93,11 @@ def run(args):
     """Load, train, draw. Returns 2, after one line, where something does not fit."""
     made = []
     try:
-        _need("matplotlib", "tqdm", *([] if args.data else ["sklearn"]))
+        _need("demo", "matplotlib", "tqdm", *([] if args.data else ["sklearn"]))
+        if args.framework == "torch":
+            _need("torch", "torch")
+        if args.key is not None and args.data is None:
+            raise Refusal("--key names an array of a file: it needs --data")
         data = _load_file(args.data, args.key) if args.data else _load_digits()
         _check(data, args.likelihood)
         made = _prepare(args.output)
@@ -97,11 +110,12 @@ def run(args):
     return 0
 
 
-def _need(*modules):
+def _need(extra, *modules):
+    """Refuse, where modules are absent that an extra would install."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if absent:
         names = ", ".join({"sklearn": "scikit-learn"}.get(name, name) for name in absent)
-        raise Refusal(f'needs {names}: pip install "fastelbo[demo]"')
+        raise Refusal(f'needs {names}: pip install "fastelbo[{extra}]"')
 
 
 # Data -------------------------------------------------------------------------------------------
@@ -203,7 +217,8 @@ def _demo(args, data):
     order = np.random.default_rng(args.seed).permutation(len(data.X))
     n_test = max(1, min(MOST_TEST, int(TEST_SHARE * len(order))))
     test, train = order[:n_test], order[n_test:]
-    model = VAE(
+    kind = importlib.import_module(f"fastelbo._cli._demo_{args.framework}").Model
+    model = kind(
         hidden=tuple(args.hidden),
         latent_dim=args.latent_dim,
         likelihood=args.likelihood,
@@ -211,11 +226,12 @@ def _demo(args, data):
         epochs=min(args.epochs, QUICK_EPOCHS) if args.quick else args.epochs,
         random_state=args.seed,
     )
-    with _blas_threads(1 if _parameters(model, data) < SMALL_NETWORK else None):
+    with model.threads(1 if _parameters(model, data) < SMALL_NETWORK else None):
         _print_plan(model, data, len(train), n_test)
         test_elbo, seconds = _train(model, data.X[train], data.X[test])
         reconstruction, kl = (float(part.mean()) for part in model.score_parts(data.X[test]))
-    picture, weights = args.output / "vae.png", args.output / "vae.npz"
+        weighted = _weighted_bounds(model, data.X[test[:MOST_WEIGHED]])
+    picture, weights = args.output / "vae.png", args.output / model.FILE
     _draw(picture, model=model, data=data, test=test, test_elbo=test_elbo, seed=args.seed)
     model.save(weights)
     _print_table(
@@ -223,11 +239,21 @@ def _demo(args, data):
             "test ELBO": f"{reconstruction - kl:.2f} nats",
             "reconstruction": f"{reconstruction:.2f}",
             "KL": f"{kl:.2f}",
+            **weighted,
             "trained in": f"{seconds:.1f} s, {1e3 * seconds / model.epochs:.1f} ms an epoch",
             "picture": str(picture),
-            "model": f"{weights}   (fastelbo.VAE.load)",
+            "model": f"{weights}   ({model.READ_BY})",
         }
     )
+
+
+def _weighted_bounds(model, X):
+    """Rows of the table: importance-weighted bounds, which grow towards log p(x)."""
+    few = f" ({MOST_WEIGHED} of the test data)" if len(X) == MOST_WEIGHED else ""
+    return {
+        f"IWAE, K = {samples}": f"{model.score_samples(X, samples=samples).mean():.2f} nats{few}"
+        for samples in (1, 5, 50, 500)
+    }
 
 
 def _train(model, train, test):
@@ -273,7 +299,7 @@ def _print_plan(model, data, n_train, n_test):
             "training": f"{model.epochs} epochs, batches of {model.batch_size}, "
             f"Adam at {model.learning_rate:g}",
             "fastelbo": f"{info['fastelbo']}, build {info['build']}",
-            "threads": f"{model.num_threads} for the kernels{_describe_blas()}",
+            "threads": model.describe_threads(),
         }
     )
 
@@ -283,24 +309,6 @@ def _parameters(model, data):
     down = [features, *model.hidden, 2 * model.latent_dim]
     up = [model.latent_dim, *model.hidden[::-1], features]
     return sum((n + 1) * m for w in (down, up) for n, m in pairwise(w))
-
-
-def _blas_threads(n):
-    """A context in which BLAS uses n threads, where threadpoolctl is there to see to it."""
-    try:
-        from threadpoolctl import threadpool_limits
-    except ImportError:
-        return nullcontext()
-    return threadpool_limits(n, user_api="blas")
-
-
-def _describe_blas():
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return ""
-    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return f", {pools[0]['num_threads']} for {pools[0]['internal_api']}" if pools else ""
 
 
 def _print_table(rows):

@@ -1,6 +1,7 @@
 """``python -m fastelbo parity``: every public function against its reference.
 
 A new function needs one entry: a generator of checks under its name, decorated with `covers`.
+Those of importance weights are in `parity_importance`, of negative binomials in `parity_counts`.
 SciPy and PyTorch, where installed, are held against it as well. Each build runs in a process of its
 own, since the build is chosen on import.
 """
@@ -8,8 +9,7 @@ own, since the build is chosen on import.
 import json
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,8 @@ import numpy as np
 import fastelbo
 from fastelbo import _builds, reference
 from fastelbo._cli import _common
+from fastelbo._cli.parity_checks import REGISTRY, Check, Inputs, both, covers, in_torch
+from fastelbo._cli.parity_likelihoods import gradient_scale, log_prob_scale
 
 #: What is promised, relative. Values: to their own size, or that of the terms they are made of.
 #: Arrays: to the largest entry.
@@ -38,92 +40,6 @@ QUICK_SIZES = ((1, 1, 1), (3, 33, 31), (5, 1031, 33))
 KEY = 0x0123456789ABCDEF
 
 
-@dataclass
-class Check:
-    """One call, and what it should give.
-
-    `desired` and the functions in `others` give what `actual` gives, all in (nested) tuples of
-    numbers and arrays; None stands for what is not compared. `scale` gives the size of the terms
-    that a result is a sum of, where they may cancel: in a tuple like the results, or one number for
-    all of them.
-    """
-
-    actual: Callable
-    desired: Callable
-    scale: Callable = float
-    others: dict = field(default_factory=dict)
-
-
-REGISTRY = {}
-
-
-def covers(name):
-    """Enter a generator function (size, dtype) -> checks under the name of a public function."""
-
-    def enter(function):
-        REGISTRY[name] = function
-        return function
-
-    return enter
-
-
-# Inputs and others ------------------------------------------------------------------------------
-
-
-class Inputs:
-    """Arrays of a size and dtype, drawn in a fixed order from a fixed seed."""
-
-    def __init__(self, size, dtype):
-        self.rng = np.random.default_rng([2026, *size])
-        self.dtype = np.dtype(dtype)
-        self.batch, self.event, self.latent = size
-
-    def normal(self, *shape, scale=1.0, shift=0.0):
-        return (shift + scale * self.rng.standard_normal(shape)).astype(self.dtype)
-
-    def uniform(self, *shape):
-        return self.rng.random(shape).astype(self.dtype)
-
-    def latents(self):
-        shape = self.batch, self.latent
-        return self.normal(*shape), self.normal(*shape, scale=0.7, shift=-0.3)
-
-    def data(self):
-        x = self.uniform(self.batch, self.event)
-        return x, (x + self.normal(*x.shape, scale=0.4)).astype(self.dtype)
-
-
-def both(ours, theirs, *args, scale=None, others=None, **options):
-    """The check that a function agrees with the reference, given the same arguments."""
-    if callable(scale):
-        scale = partial(scale, *args)
-    return Check(
-        partial(ours, *args, **options),
-        partial(theirs, *args, **options),
-        scale or float,
-        others or {},
-    )
-
-
-def in_torch(function, arrays, gradients=None):
-    """Evaluate with PyTorch in float64: the value, and the gradients of the arrays named by index.
-
-    Returns a function that raises ImportError where PyTorch is absent.
-    """
-
-    def evaluate():
-        import torch
-
-        tensors = [torch.from_numpy(np.asarray(a, np.float64)) for a in arrays]
-        if gradients is None:
-            return function(torch, *tensors).item()
-        wanted = [tensors[i].requires_grad_() for i in gradients]
-        value = function(torch, *tensors)
-        return value.item(), tuple(g.numpy() for g in torch.autograd.grad(value, wanted))
-
-    return evaluate
-
-
 def _torch_kl(torch, mu, logvar, mu_p=None, logvar_p=None):
     normal = torch.distributions.Normal
     q = normal(mu, (0.5 * logvar).exp())
@@ -134,37 +50,6 @@ def _torch_kl(torch, mu, logvar, mu_p=None, logvar_p=None):
 
 def _torch_elbo(torch, x, mu, logvar, x_recon):
     return -((x - x_recon) ** 2).sum(1).mean() - _torch_kl(torch, mu, logvar)
-
-
-def _torch_bernoulli(torch, x, logits):
-    loss = torch.nn.functional.binary_cross_entropy_with_logits
-    return -loss(logits, x, reduction="none").sum(1).mean()
-
-
-def _torch_normal(torch, x, x_recon, log_scale):
-    return torch.distributions.Normal(x_recon, log_scale.exp()).log_prob(x).sum(1).mean()
-
-
-def _scipy_normal(x, x_recon, scale):
-    from scipy.stats import norm
-
-    x, x_recon, scale = (np.asarray(a, np.float64) for a in (x, x_recon, scale))
-    return float(norm.logpdf(x, x_recon, scale).sum(axis=1).mean())
-
-
-def _log_prob_scale(likelihood, x, *parameters, reduction="mean"):
-    """The size of a log-density: of the largest sample's terms, or of all samples' for a sum."""
-    arrays = (np.asarray(p, np.float64) for p in parameters)
-    values, _ = likelihood.elements(np.asarray(x, np.float64) * likelihood.x_scale, *arrays)
-    constant = 0.5 * reference.LOG_2PI if isinstance(likelihood, reference.Gaussian) else 0.0
-    rows = (np.abs(values) + constant).sum(axis=1)
-    return float({"mean": np.mean, "sum": np.sum, "none": np.max}[reduction](rows))
-
-
-def _gradient_scale(x, *parameters, reduction="mean"):
-    """A derivative by log_scale is ((x - x_recon) / scale)^2 - 1, times the weight of a sample."""
-    weight = 1.0 / len(x) if reduction == "mean" else 1.0
-    return (0.0, weight)[: len(parameters)]
 
 
 # The posterior ----------------------------------------------------------------------------------
@@ -286,79 +171,6 @@ def _kl_normal_and_grad(size, dtype):
     yield both(ours, theirs, *arrays, reduction="none")
 
 
-# Likelihoods ------------------------------------------------------------------------------------
-
-
-def _likelihood(ours, theirs, x, *parameters, others=None, with_torch=None):
-    """Value and gradient of a likelihood; `with_torch` is its value in PyTorch."""
-    others = dict(others or {})
-    autograd = {}
-    if with_torch is not None:
-        arrays = (x, *parameters)
-        others["PyTorch"] = in_torch(with_torch, arrays)
-        autograd["PyTorch"] = in_torch(with_torch, arrays, range(1, len(arrays)))
-    scale = partial(_log_prob_scale, theirs)
-    yield both(ours.log_prob, theirs.log_prob, x, *parameters, scale=scale, others=others)
-    for reduction in ("mean", "sum", "none"):
-
-        def scales(*arrays, reduction=reduction):
-            return scale(*arrays, reduction=reduction), _gradient_scale(
-                *arrays, reduction=reduction
-            )
-
-        yield both(
-            ours.log_prob_and_grad,
-            theirs.log_prob_and_grad,
-            x,
-            *parameters,
-            scale=scales,
-            others=autograd if reduction == "mean" else None,
-            reduction=reduction,
-        )
-
-
-@covers("SquaredError")
-def _squared_error(size, dtype):
-    inputs = Inputs(size, dtype)
-    x, x_recon = inputs.data()
-    ours, theirs = fastelbo.SquaredError, reference.SquaredError
-
-    def in_pytorch(torch, x, x_recon):
-        return -((x - x_recon) ** 2).sum(1).mean()
-
-    yield from _likelihood(ours(), theirs(), x, x_recon, with_torch=in_pytorch)
-    bytes_ = inputs.rng.integers(0, 256, x.shape, dtype=np.uint8)
-    yield from _likelihood(ours(x_scale=1 / 255), theirs(x_scale=1 / 255), bytes_, x_recon)
-
-
-@covers("Gaussian")
-def _gaussian(size, dtype):
-    inputs = Inputs(size, dtype)
-    x, x_recon = inputs.data()
-    log_scale = inputs.normal(*x.shape, scale=0.4)
-    per_feature = np.exp(inputs.normal(x.shape[1], scale=0.4))
-    ours, theirs = fastelbo.Gaussian, reference.Gaussian
-    scipy = {"SciPy": partial(_scipy_normal, x, x_recon, 0.7)}
-    yield from _likelihood(ours(0.7), theirs(0.7), x, x_recon, others=scipy)
-    scipy = {"SciPy": partial(_scipy_normal, x, x_recon, per_feature)}
-    yield from _likelihood(ours(per_feature), theirs(per_feature), x, x_recon, others=scipy)
-    learned = ours("learned"), theirs("learned")
-    yield from _likelihood(*learned, x, x_recon, log_scale, with_torch=_torch_normal)
-    yield from _likelihood(ours("optimal"), theirs("optimal"), x, x_recon)
-
-
-@covers("Bernoulli")
-def _bernoulli(size, dtype):
-    inputs = Inputs(size, dtype)
-    shape = inputs.batch, inputs.event
-    logits = inputs.normal(*shape, scale=4.0)
-    ours, theirs = fastelbo.Bernoulli, reference.Bernoulli
-    for x in (inputs.uniform(*shape), np.round(inputs.uniform(*shape))):
-        yield from _likelihood(ours(), theirs(), x, logits, with_torch=_torch_bernoulli)
-    bytes_ = inputs.rng.integers(0, 256, shape, dtype=np.uint8)
-    yield from _likelihood(ours(x_scale=1 / 255), theirs(x_scale=1 / 255), bytes_, logits)
-
-
 # The evidence bound -----------------------------------------------------------------------------
 
 
@@ -397,7 +209,7 @@ def _elbo_scale(x, mu, logvar, x_recon, options):
     likelihood = options.get("likelihood", reference.SquaredError())
     parameters = x_recon if isinstance(x_recon, tuple) else (x_recon,)
     reduction = options.get("reduction", "mean")
-    reconstruction = _log_prob_scale(likelihood, x, *parameters, reduction=reduction)
+    reconstruction = log_prob_scale(likelihood, x, *parameters, reduction=reduction)
     kl = reference.kl_standard_normal(
         mu, logvar, free_bits=options.get("free_bits", 0.0), reduction=reduction
     )
@@ -410,7 +222,7 @@ def _elbo_and_grad_scale(x, mu, logvar, x_recon, options):
     if not isinstance(x_recon, tuple):
         return of_values, 0.0
     reduction = options.get("reduction", "mean")
-    return of_values, (0.0, 0.0, _gradient_scale(x, *x_recon, reduction=reduction))
+    return of_values, (0.0, 0.0, gradient_scale(x, *x_recon, reduction=reduction))
 
 
 def _elbo_checks(size, dtype, name, scale, in_pytorch):
@@ -602,3 +414,13 @@ def text(rows):
         lines.append([name, against, *cells])
     header = ["worst relative error", "against", *(f"{build} {dtype}" for build, dtype in columns)]
     return _common.table(header, lines, left=2)
+
+
+# Enters checks into the registry, with what is defined above.
+from fastelbo._cli import (  # noqa: E402
+    parity_aggregate,  # noqa: F401
+    parity_counts,  # noqa: F401
+    parity_importance,  # noqa: F401
+    parity_mixtures,  # noqa: F401
+    parity_torch,  # noqa: F401
+)

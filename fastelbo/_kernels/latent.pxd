@@ -168,34 +168,55 @@ cdef inline const real* draw_noise(uint64_t key, Py_ssize_t first, Py_ssize_t n,
     return &buffer[first - block * BLOCK]
 
 
+cdef inline void kl_loop(const real* restrict mu, const real* restrict lv, const real* restrict eps,
+                         real* restrict z, real* restrict el, real* restrict gm, real* restrict gl,
+                         Py_ssize_t n, real weight, bint noisy, bint graded) noexcept nogil:
+    """KL of n elements; z too if `noisy`, gradients times the weight if `graded` (constants)."""
+    cdef Py_ssize_t i
+    cdef real sigma, dmu, dlogvar
+    for i in range(n):
+        el[i] = kl_standard(mu[i], lv[i], &sigma, &dmu, &dlogvar)
+        if noisy:
+            z[i] = mu[i] + sigma * eps[i]
+        if graded:
+            gm[i] = dmu * weight
+            gl[i] = dlogvar * weight
+
+
 cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
                              real* el, const real* kind) noexcept nogil:
     """Elements first .. first + n <= first + TILE of sample k; their KL into el (TILE,)."""
     cdef real mu_s[TILE]
     cdef real lv_s[TILE]
     cdef real z_s[TILE]
-    cdef real gm[TILE]
-    cdef real gl[TILE]
+    cdef real gm_s[TILE]
+    cdef real gl_s[TILE]
     cdef real eps_s[TILE + 2 * BLOCK]
     cdef Py_ssize_t padded = padded_to(n), i
     cdef const real* mu = gather(job.mu, job.mu_stride, job.cols, first, n, padded, mu_s)
     cdef const real* lv = gather(job.logvar, job.logvar_stride, job.cols, first, n, padded, lv_s)
     cdef const real* eps = NULL
+    cdef bint graded = job.dmu != NULL and k == 0, whole = n == padded
     cdef Py_ssize_t flat = k * job.rows * job.cols + first
-    cdef real sigma, w = <real>job.weight, low, below
+    cdef real* z = <real*>job.z + flat if whole and job.z != NULL else z_s
+    cdef real* gm = <real*>job.dmu + first if whole and graded else gm_s
+    cdef real* gl = <real*>job.dlogvar + first if whole and graded else gl_s
+    cdef real w = <real>job.weight, low, below
     cdef double factor
     if job.draw:
         eps = draw_noise(job.key, flat, n, eps_s)
     elif job.noise.data != NULL:
         eps = gather_sample(&job.noise, k, job.cols, first, n, padded, eps_s)
-    if eps != NULL:
-        for i in range(padded):
-            el[i] = kl_standard(mu[i], lv[i], &sigma, &gm[i], &gl[i])
-            z_s[i] = mu[i] + sigma * eps[i]
-        memcpy(<real*>job.z + flat, z_s, n * sizeof(real))
+    if eps != NULL and graded:
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, True)
+    elif eps != NULL:
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False)
+    elif graded:
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, False, True)
     else:
-        for i in range(padded):
-            el[i] = kl_standard(mu[i], lv[i], &sigma, &gm[i], &gl[i])
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, False, False)
+    if eps != NULL and not whole:
+        memcpy(<real*>job.z + flat, z, n * sizeof(real))
     if k > 0:
         return
     for i in range(n, padded):
@@ -203,25 +224,25 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     if job.floor > 0:
         low = <real>job.floor
         below = <real>job.below
+        if graded:
+            for i in range(n):
+                gm[i] = 0 if el[i] <= low else gm[i]             # this way round NaN stays
+                gl[i] = 0 if el[i] <= low else gl[i]
         for i in range(n):
-            gm[i] = 0 if el[i] <= low else gm[i]                 # this way round NaN stays
-            gl[i] = 0 if el[i] <= low else gl[i]
             el[i] = below if el[i] <= low else el[i]
     if job.col_weight != NULL:
         for i in range(n):
             factor = job.col_weight[(first + i) % job.cols]
             el[i] = <real>(el[i] * factor) if factor != 0 else 0
-            gm[i] = <real>(gm[i] * factor) if factor != 0 else 0
-            gl[i] = <real>(gl[i] * factor) if factor != 0 else 0
-    if job.row_weight != NULL:
+            if graded:
+                gm[i] = <real>(gm[i] * factor) if factor != 0 else 0
+                gl[i] = <real>(gl[i] * factor) if factor != 0 else 0
+    if job.row_weight != NULL and graded:
         for i in range(n):
             factor = job.row_weight[(first + i) // job.cols]
             gm[i] = <real>(gm[i] * factor) if factor != 0 else 0
             gl[i] = <real>(gl[i] * factor) if factor != 0 else 0
-    if job.dmu != NULL:
-        for i in range(padded):
-            gm[i] *= w
-            gl[i] *= w
+    if graded and not whole:
         memcpy(<real*>job.dmu + first, gm, n * sizeof(real))
         memcpy(<real*>job.dlogvar + first, gl, n * sizeof(real))
 

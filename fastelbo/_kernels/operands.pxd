@@ -11,7 +11,7 @@
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from libc.stdint cimport (
-    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t,
+    int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t,
 )
 from libc.string cimport memcpy
 
@@ -138,10 +138,10 @@ cdef inline char* run_at(const Operand* op, const Shape* shape, Py_ssize_t index
     """Where run number `index` of an operand starts."""
     cdef char* p = op.data
     cdef int d
-    for d in range(shape.outer - 1, -1, -1):
+    for d in range(shape.outer - 1, 0, -1):
         p += (index % shape.extent[d]) * op.strides[d]
         index = index // shape.extent[d]
-    return p
+    return p + index * op.strides[0] if shape.outer > 0 else p
 
 
 cdef inline void convert(const char* source, int storage, real* out, Py_ssize_t n) noexcept nogil:
@@ -245,3 +245,43 @@ cdef inline double add_up(const double* values, Py_ssize_t n) noexcept nogil:
         depth -= 1
         s[depth - 1] += s[depth]
     return s[0]
+
+
+# Streaming stores: a gradient larger than the caches is written past them, which saves reading
+# each line before it is overwritten.
+cdef extern from *:
+    """
+    #if defined(__SSE2__)
+    #include <immintrin.h>
+    /* n bytes, a multiple of 64; `to` is aligned to 64 */
+    static CYTHON_INLINE void fe_stream_lines(void *to, const void *from, Py_ssize_t n) {
+        char *t = (char *)to; const char *f = (const char *)from;
+        for (Py_ssize_t i = 0; i < n; i += 64) {
+    #if defined(__AVX512F__)
+            _mm512_stream_si512((__m512i *)(t + i), _mm512_loadu_si512((const __m512i *)(f + i)));
+    #else
+            _mm_stream_si128((__m128i *)(t + i), _mm_loadu_si128((const __m128i *)(f + i)));
+            _mm_stream_si128((__m128i *)(t + i + 16), _mm_loadu_si128((const __m128i *)(f + i + 16)));
+            _mm_stream_si128((__m128i *)(t + i + 32), _mm_loadu_si128((const __m128i *)(f + i + 32)));
+            _mm_stream_si128((__m128i *)(t + i + 48), _mm_loadu_si128((const __m128i *)(f + i + 48)));
+    #endif
+        }
+    }
+    static CYTHON_INLINE void fe_stream_fence(void) { _mm_sfence(); }
+    #else
+    static CYTHON_INLINE void fe_stream_lines(void *to, const void *from, Py_ssize_t n) {
+        memcpy(to, from, n);
+    }
+    static CYTHON_INLINE void fe_stream_fence(void) {}
+    #endif
+    """
+    void stream_lines "fe_stream_lines"(void* to, const void* source, Py_ssize_t n) noexcept nogil
+    void stream_fence "fe_stream_fence"() noexcept nogil
+
+
+cdef inline void stream(char* to, const char* source, Py_ssize_t n) noexcept nogil:
+    """Copy n bytes, past the caches where they fill whole lines."""
+    cdef Py_ssize_t head = min(n, <Py_ssize_t>(-<uintptr_t>to % 64)), lines = (n - head) // 64 * 64
+    memcpy(to, source, head)
+    stream_lines(to + head, source + head, lines)
+    memcpy(to + head + lines, source + head + lines, n - head - lines)

@@ -46,6 +46,25 @@ def logistic(const real[::1] x, real[::1] softplus, real[::1] sigmoid):
             vecmath.logistic(px[i], &p1[i], &p2[i])
 
 
+def logistic_odds(const real[::1] x, real[::1] odds, real[::1] sigmoid):
+    cdef Py_ssize_t i, n = min(x.shape[0], odds.shape[0], sigmoid.shape[0])
+    cdef const real* px = &x[0]
+    cdef real* p1 = &odds[0]
+    cdef real* p2 = &sigmoid[0]
+    with nogil:
+        for i in range(n):
+            p1[i] = vecmath.logistic_odds(px[i], &p2[i])
+
+
+def log_one_plus(const real[::1] x, real[::1] out):
+    cdef Py_ssize_t i, n = min(x.shape[0], out.shape[0])
+    cdef const real* px = &x[0]
+    cdef real* po = &out[0]
+    with nogil:
+        for i in range(n):
+            po[i] = vecmath.log_one_plus(px[i])
+
+
 def sincos_eighth(const real[::1] x, real[::1] sine, real[::1] cosine):
     cdef Py_ssize_t i, n = min(x.shape[0], sine.shape[0], cosine.shape[0])
     cdef const real* px = &x[0]

@@ -1,11 +1,12 @@
-# Terms of the likelihoods: log p(x | parameters) of one element, with its derivatives.
+# Terms of likelihoods over real numbers: log p(x | parameters) of one element, with its derivatives.
 #
 # A likelihood is a tag type and a branch in `log_prob`. Tags carry nothing: passes are fused over
 # them, and Cython keeps only the branch of the tag it compiles for, so a pass is written once.
-# Parameters a, b, c and their derivatives da, db, dc are what `fastelbo/likelihoods.py` lists
-# for the likelihood, in that order; unused ones are ignored.
+# Parameters a, b, c, d are what the class of the likelihood lists, decoder outputs first; da, db
+# and dc are the derivatives by the first of them. Unused ones are ignored.
 
-from fastelbo._kernels.terms.vecmath cimport exp, logistic, real
+from fastelbo._kernels.terms.gamma cimport half_rise, log1p, log1p_pair
+from fastelbo._kernels.terms.vecmath cimport exp, exp_minus_one, log, logistic_odds, real
 
 ctypedef struct SquaredErrorTerm:        # a: x_recon
     char _
@@ -15,12 +16,33 @@ ctypedef struct GaussianLogScaleTerm:    # a: mean, b: log scale
     char _
 ctypedef struct BernoulliTerm:           # a: logits
     char _
+ctypedef struct ContinuousBernoulliTerm:     # a: logits
+    char _
+ctypedef struct LaplaceTerm:             # a: location, b: 1 / scale, c: log(2 scale)
+    char _
+ctypedef struct LaplaceLogScaleTerm:     # a: location, b: log scale
+    char _
+ctypedef struct StudentTTerm:            # a: location, b: 1 / scale, c: log(scale) - norm, d: df
+    char _
+ctypedef struct StudentTLogScaleTerm:    # a: location, b: log scale, c: norm, d: df
+    char _
+ctypedef struct StudentTLogDfTerm:       # a: location, b: log df, c: 1 / scale, d: log(scale)
+    char _
+ctypedef struct StudentTLearnedTerm:     # a: location, b: log scale, c: log df
+    char _
 
 ctypedef fused term:
     SquaredErrorTerm
     GaussianTerm
     GaussianLogScaleTerm
     BernoulliTerm
+    ContinuousBernoulliTerm
+    LaplaceTerm
+    LaplaceLogScaleTerm
+    StudentTTerm
+    StudentTLogScaleTerm
+    StudentTLogDfTerm
+    StudentTLearnedTerm
 
 
 # What a pass computes: a tag like the terms.
@@ -36,9 +58,11 @@ ctypedef fused wanted:
 
 cdef inline int parameters_of(const term* tag) noexcept nogil:
     """How many parameters the term reads."""
-    if term is GaussianTerm:
+    if term is StudentTTerm or term is StudentTLogScaleTerm or term is StudentTLogDfTerm:
+        return 4
+    elif term is GaussianTerm or term is LaplaceTerm or term is StudentTLearnedTerm:
         return 3
-    elif term is GaussianLogScaleTerm:
+    elif term is GaussianLogScaleTerm or term is LaplaceLogScaleTerm:
         return 2
     else:
         return 1
@@ -46,40 +70,121 @@ cdef inline int parameters_of(const term* tag) noexcept nogil:
 
 cdef inline int gradients_of(const term* tag) noexcept nogil:
     """Of how many of them, from the first, it knows the derivative."""
-    if term is GaussianLogScaleTerm:
+    if term is StudentTLearnedTerm:
+        return 3
+    elif (term is GaussianLogScaleTerm or term is LaplaceLogScaleTerm
+            or term is StudentTLogScaleTerm or term is StudentTLogDfTerm):
         return 2
     else:
         return 1
 
 
-cdef inline real log_prob(const term* tag, real x, real a, real b, real c,
-                          real* da, real* db, real* dc) noexcept nogil:
-    cdef real d, e, s, p, up
+cdef inline bint has_factor(const term* tag) noexcept nogil:
+    """Whether log_prob leaves out the logarithm of 1 + factor, to be subtracted."""
+    return term is BernoulliTerm
+
+
+cdef inline void log_expc(real t, real* g, real* mean) noexcept nogil:
+    """log((1 - e^-t) / t) for t >= 0, and 1/t - 1/(e^t - 1), the mean of the density that it makes."""
+    cdef real e, em1, q, u, r, near, far, top
+    cdef bint small = t < <real>1.0, tiny
+    exp_minus_one(-t, &e, &em1, &q)              # q = e^-t - 1 + t
+    if real is float:
+        tiny = t < <float>1e-3
+    else:
+        tiny = t < 1e-5
+    u = t * (t * (<real>1.0 - <real>0.25 * t) / <real>6.0 - <real>0.5)
+    near = log1p(u if tiny else -q / t)
+    far = log(-em1 / t)
+    g[0] = near if small else far
+    top = -q - t * em1 if small else -em1 - t * e
+    r = top / (-t * em1)
+    mean[0] = <real>0.5 - t / <real>12.0 if tiny else r
+
+
+cdef inline real student_t(real scaled, real df, real* pull, real* by_log_df) noexcept nogil:
+    """-(df + 1)/2 log(1 + scaled^2 / df), its derivatives by -scaled and by log df."""
+    cdef real u = (scaled * scaled) / df, l, lm, shrunk
+    log1p_pair(u, &l, &lm)
+    shrunk = <real>1.0 / (<real>1.0 + u)
+    pull[0] = (df + <real>1.0) * ((scaled / df) * shrunk)
+    by_log_df[0] = <real>0.5 * ((u * shrunk) * (<real>1.0 - scaled * scaled) - df * lm)
+    return <real>-0.5 * ((df + <real>1.0) * l)
+
+
+cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real d,
+                          real* da, real* db, real* dc, real* factor) noexcept nogil:
+    cdef real e, s, p, up, pull, by_df, df, h, dh, v, z
     if term is SquaredErrorTerm:
-        d = x - a
-        da[0] = <real>2.0 * d
-        return -(d * d)
+        z = x - a
+        da[0] = <real>2.0 * z
+        return -(z * z)
     elif term is GaussianTerm:
-        d = (x - a) * b
-        da[0] = d * b
-        return <real>-0.5 * (d * d) - c
+        z = (x - a) * b
+        da[0] = z * b
+        return <real>-0.5 * (z * z) - c
     elif term is GaussianLogScaleTerm:
         e = exp(-b)
-        d = (x - a) * e
-        da[0] = d * e
-        db[0] = d * d - <real>1.0
-        return <real>-0.5 * (d * d) - b - <real>0.9189385332046727
+        z = (x - a) * e
+        da[0] = z * e
+        db[0] = z * z - <real>1.0
+        return <real>-0.5 * (z * z) - b - <real>0.9189385332046727
     elif term is BernoulliTerm:
         # x a - softplus(a), with the large parts of both removed: x = 1, a = 20 keeps its digits
-        logistic(a, &s, &p)
+        factor[0] = logistic_odds(a, &p)
+        up = <real>1.0 if a > <real>0.0 else <real>0.0
+        da[0] = (x - up) + (p if a > <real>0.0 else -p)
+        return (x - up) * a
+    elif term is ContinuousBernoulliTerm:
+        # x a - log((e^a - 1) / a), in the same manner
+        log_expc(a if a > <real>0.0 else -a, &s, &p)
         up = <real>1.0 if a > <real>0.0 else <real>0.0
         da[0] = (x - up) + (p if a > <real>0.0 else -p)
         return (x - up) * a - s
+    elif term is LaplaceTerm:
+        z = (x - a) * b
+        da[0] = b if z > <real>0.0 else (-b if z < <real>0.0 else z)
+        return -(z if z > <real>0.0 else -z) - c
+    elif term is LaplaceLogScaleTerm:
+        e = exp(-b)
+        z = (x - a) * e
+        s = z if z > <real>0.0 else -z
+        da[0] = e if z > <real>0.0 else (-e if z < <real>0.0 else z)
+        db[0] = s - <real>1.0
+        return -s - b - <real>0.6931471805599453
+    elif term is StudentTTerm:
+        v = student_t((x - a) * b, d, &pull, &by_df)
+        da[0] = pull * b
+        return v - c
+    elif term is StudentTLogScaleTerm:
+        e = exp(-b)
+        z = (x - a) * e
+        v = student_t(z, d, &pull, &by_df)
+        da[0] = pull * e
+        db[0] = z * pull - <real>1.0
+        return v - b + c
+    elif term is StudentTLogDfTerm:
+        df = exp(b)
+        half_rise(<real>0.5 * df, &h, &dh)
+        v = student_t((x - a) * c, df, &pull, &by_df)
+        da[0] = pull * c
+        db[0] = by_df + dh
+        return v + (h - <real>0.9189385332046727) - d
+    elif term is StudentTLearnedTerm:
+        e = exp(-b)
+        df = exp(c)
+        half_rise(<real>0.5 * df, &h, &dh)
+        z = (x - a) * e
+        v = student_t(z, df, &pull, &by_df)
+        da[0] = pull * e
+        db[0] = z * pull - <real>1.0
+        dc[0] = by_df + dh
+        return v + (h - <real>0.9189385332046727) - b
 
 
-cdef inline bint outside(const term* tag, real x) noexcept nogil:
-    """Whether x lies outside the domain of the likelihood; NaN does not count."""
-    if term is BernoulliTerm:
+cdef inline bint outside(const term* tag, real x, real a, real b, real c, real d) noexcept nogil:
+    """Whether x or a parameter lies outside the domain of the likelihood; NaN does not count."""
+    if term is BernoulliTerm or term is ContinuousBernoulliTerm:
         return (x < <real>0.0) | (x > <real>1.0)
     else:
         return False

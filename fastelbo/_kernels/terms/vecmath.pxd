@@ -47,7 +47,7 @@ cdef inline double horner(double x, double p, double c) noexcept nogil:
 cdef inline void exp_reduce(real x, real* r, real* q, real* u) noexcept nogil:
     """x = k ln 2 + r with |r| <= ln(2)/2; q = e^r - 1 - r; u holds k in its low bits.
 
-    x must lie within the range in which 2^k has a meaning: see exp and exp_of_negative.
+    x must lie within the range in which 2^k has a meaning: see exp and exp_to_add.
     """
     cdef real k, p
     if real is float:
@@ -121,15 +121,32 @@ cdef inline real small_power(real u) noexcept nogil:
         return double_of(<int64_t>((<uint64_t>bits64(u) + 1023) << 52))
 
 
+cdef inline real exp_to_add(real x) noexcept nogil:
+    """e^x for x <= 0, a smallest normal number at least: for sums in which some e^x is 1."""
+    cdef real r, q, u
+    if real is float:
+        x = <float>-87.0 if x < <float>-87.0 else x
+    else:
+        x = -708.0 if x < -708.0 else x
+    exp_reduce(x, &r, &q, &u)
+    return ((r + q) + <real>1.0) * small_power(u)
+
+
 cdef inline void exp_minus_one(real x, real* e, real* em1, real* em1mx) noexcept nogil:
-    """e^x, e^x - 1 and e^x - 1 - x, the last two without cancellation."""
+    """e^x, e^x - 1 and e^x - 1 - x, the last two without cancellation.
+
+    Beyond 80 it is twice half of e^x, whose power of two cannot overflow, and the rest is nothing
+    beside it, or, at infinity, NaN.
+    """
     cdef real r, q, u, s
-    cdef bint near = (x < <real>2.0) & (x > <real>-2.0)
+    cdef bint far = x > <real>80.0
+    cdef real one = <real>0.0 if far else <real>1.0, top = <real>2.0 - one
     exp_reduce(clamp_exponent(x), &r, &q, &u)
     e[0] = scale_by_power((r + q) + <real>1.0, u)
-    s = small_power(u)
-    em1[0] = q * s + (r * s + (s - <real>1.0)) if near else e[0] - <real>1.0
-    em1mx[0] = q * s + (r * s + ((s - <real>1.0) - x)) if near else (e[0] - <real>1.0) - x
+    u = u - <real>1.0 if far else u
+    s = small_power(u) if x > <real>-80.0 else <real>0.0
+    em1[0] = (q * s + (r * s + (s - one))) * top
+    em1mx[0] = (q * s + (r * s + ((s - one) - x * one))) * top
 
 
 cdef inline void exp_pair(real x, real* hi, real* lo) noexcept nogil:
@@ -163,11 +180,10 @@ cdef inline real log_reduce(real x, real shift, real* e) noexcept nogil:
         return double_of(<int64_t>((a & <uint64_t>0x000fffffffffffff) + <uint64_t>0x3fe6a09e00000000)) - 1.0
 
 
-cdef inline real log1p_reduced(real f, real e, real tail) noexcept nogil:
-    """log(1 + f) + e ln 2 + tail for the f and e of log_reduce and a tail far below one."""
-    cdef real z, p, y, s, hf
+cdef inline real log1p_cubic(real f) noexcept nogil:
+    """log(1 + f) - f + f^2/2 for the f of log_reduce."""
+    cdef real p, s, z
     if real is float:
-        z = f * f
         p = hornerf(f, -7.861284912e-02, 1.288289726e-01)
         p = hornerf(f, p, -1.312857717e-01)
         p = hornerf(f, p, 1.418094784e-01)
@@ -175,22 +191,30 @@ cdef inline real log1p_reduced(real f, real e, real tail) noexcept nogil:
         p = hornerf(f, p, 2.000230104e-01)
         p = hornerf(f, p, -2.500081062e-01)
         p = hornerf(f, p, 3.333331645e-01)
-        y = (p * f) * z + (e * <float>-2.12194440e-4 + tail)
-        y = y - <float>0.5 * z
-        y = f + y
-        return y + e * <float>0.693359375
+        return (p * f) * (f * f)
     else:
         s = f / (2.0 + f)
         z = s * s
-        hf = 0.5 * f * f
         p = horner(z, 0.1479574048179939, 0.15314076039512223)
         p = horner(z, p, 0.1818356311351531)
         p = horner(z, p, 0.22222198601734802)
         p = horner(z, p, 0.2857142874204294)
         p = horner(z, p, 0.3999999999941664)
         p = horner(z, p, 0.6666666666666734)
-        y = s * (hf + p * z) + (e * 1.90821492927058770002e-10 + tail)
-        y = hf - y
+        return s * (0.5 * f * f + p * z)
+
+
+cdef inline real log1p_reduced(real f, real e, real tail) noexcept nogil:
+    """log(1 + f) + e ln 2 + tail for the f and e of log_reduce and a tail far below one."""
+    cdef real y
+    if real is float:
+        y = log1p_cubic(f) + (e * <float>-2.12194440e-4 + tail)
+        y = y - <float>0.5 * (f * f)
+        y = f + y
+        return y + e * <float>0.693359375
+    else:
+        y = log1p_cubic(f) + (e * 1.90821492927058770002e-10 + tail)
+        y = 0.5 * f * f - y
         y = f - y
         return y + e * 6.93147180369123816490e-01
 
@@ -232,6 +256,30 @@ cdef inline void logistic(real x, real* softplus, real* sigmoid) noexcept nogil:
     k = <real>1.0 if hi > <real>0.414 else <real>0.0             # 1 + hi = 2^k (1 + f)
     f = (hi - <real>1.0) * <real>0.5 if hi > <real>0.414 else hi
     softplus[0] = log1p_reduced(f, k, lo * inv)
+
+
+cdef inline real logistic_odds(real x, real* sigmoid) noexcept nogil:
+    """e = e^-|x|, and sigmoid(-|x|) = e / (1 + e), refined once.
+
+    What `logistic` gives without the logarithm: many factors 1 + e may share one.
+    """
+    cdef real r, t, u, s, p, e, inv, q
+    exp_reduce(clamp_exponent(x if x < <real>0.0 else -x), &r, &t, &u)
+    s = r + t
+    p = s + <real>1.0
+    e = scale_by_power(p, u)
+    inv = <real>1.0 / (<real>1.0 + e)
+    q = e * inv
+    sigmoid[0] = q + (((e - q) - q * e) + (s - (p - <real>1.0)) * e) * inv
+    return e
+
+
+cdef inline real log_one_plus(real x) noexcept nogil:
+    """log(1 + x) for x > -1."""
+    cdef real o = <real>1.0 + x, e, f, r
+    f = log_reduce(o, <real>0.0, &e)
+    r = log1p_reduced(f, e, (x - (o - <real>1.0)) / o)
+    return r if x < <real>INFINITY else x                        # inf and NaN go through
 
 
 # sine and cosine of a turn ----------------------------------------------------------------------

@@ -1,0 +1,9 @@
+from . import common
+
+
+class Laplace(common._Likelihood):
+    baseline = "laplace"
+
+
+class LaplaceAndGrad(Laplace):
+    baseline = "laplace_and_grad"

@@ -1,0 +1,9 @@
+from . import common
+
+
+class NegativeBinomial(common._Likelihood):
+    baseline = "negative_binomial"
+
+
+class NegativeBinomialAndGrad(NegativeBinomial):
+    baseline = "negative_binomial_and_grad"

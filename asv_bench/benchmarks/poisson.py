@@ -1,0 +1,9 @@
+from . import common
+
+
+class Poisson(common._Likelihood):
+    baseline = "poisson"
+
+
+class PoissonAndGrad(Poisson):
+    baseline = "poisson_and_grad"

@@ -1,0 +1,219 @@
+"""The likelihoods of overdispersed counts: negative binomial, with an excess of zeros or without.
+
+Their pass, ``_kernels/counts.pyx``, knows theta by the elements it belongs to, most often one a
+column, so theta is not broadcast as the parameters of other likelihoods are.
+"""
+
+import numpy as np
+
+from fastelbo import _arrays, _builds
+from fastelbo.discrete import is_no_count
+from fastelbo.likelihoods import Likelihood
+
+_evaluate = _builds.kernels("counts").evaluate
+
+
+class NegativeBinomial(Likelihood):
+    """Negative binomial distribution of counts by ``mean`` and inverse dispersion ``theta``.
+
+    The variance is mean + mean^2 / theta:
+
+        log p(x) = lgamma(x + theta) - lgamma(theta) - lgamma(x + 1)
+                   + theta log(theta / (theta + mean)) + x log(mean / (theta + mean)),
+
+    evaluated in a form without cancellation [1]_, so that it keeps its digits for any theta, in
+    float32, too, up to infinity, where it meets the Poisson distribution.
+
+    Parameters
+    ----------
+    theta : float or array_like, optional
+        Positive: a number, or an array that broadcasts to the event, one a gene. Not given: the
+        second parameter, ``log_prob(x, mean, theta)``: a number, (G,) or (B, G), whatever
+        broadcasts to the mean; its gradient comes in its own shape.
+    validate : bool, optional
+        Raise ValueError where x is no count, a mean is negative or a theta not positive. Without,
+        fractional x are continued by the gamma function, and the rest gives NaN.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    Notes
+    -----
+    x of any real dtype is read as it is. Where theta is given for columns (its shape that of the
+    event, or less), what it takes from theta alone is computed once. A theta that differs between
+    samples but is shared within them, (B, 1) say, costs a temporary of the size of the mean for its
+    gradient.
+
+    References
+    ----------
+    .. [1] Loader. Fast and accurate computation of binomial probabilities. 2000.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> round(fastelbo.NegativeBinomial().log_prob([[0, 2]], [[1.0, 1.0]], 1.0), 6)  # log(1/2 1/8)
+    -2.772589
+    >>> likelihood = fastelbo.NegativeBinomial(theta=[1.0, float("inf")])
+    >>> value, (gradient,) = likelihood.log_prob_and_grad([[0, 0]], [[1.0, 1.0]])
+    >>> gradient
+    array([[-0.5, -1. ]])
+    """
+
+    parameters = ("mean", "theta")
+    _fuses_latents = False
+    _domain = "counts 0, 1, 2, ..."
+
+    def __init__(self, theta=None, *, validate=True, missing=None):
+        super().__init__(validate=validate, missing=missing)
+        self.theta = theta
+        self._theta = None
+        if theta is not None:
+            self.parameters = tuple(name for name in self.parameters if name != "theta")
+            self._theta = np.array(_arrays.as_floats(theta, "theta"), np.float64)
+            if not (self._theta > 0).all():
+                raise ValueError(f"theta must be positive, got {theta!r}")
+
+    def _check(self, x, parameters, sample_axes=0):
+        """As `_arrays.event`, but theta stays as it is."""
+        given = dict(zip(self.parameters, parameters, strict=True))
+        theta = given.pop("theta", None)
+        x, rest = _arrays.event(x, tuple(given.values()), tuple(given), sample_axes)
+        if self._theta is not None:
+            return x, rest
+        mean = rest[0]
+        # a Python number takes the dtype of the arrays, as with NumPy's operators
+        weak = type(theta) in (int, float)
+        theta = _arrays.as_floats(np.asarray(theta, mean.dtype) if weak else theta, "theta")
+        if not _broadcasts(theta.shape, mean.shape):
+            raise _arrays.shape_error("theta", theta.shape, f"one that broadcasts to {mean.shape}")
+        return x, (mean, theta, *rest[1:])
+
+    def _pass(
+        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+    ):
+        mean, theta, logits = self._split(parameters)
+        d_mean, d_theta, d_logits = (None,) * 3 if gradients is None else self._split(gradients)
+        if theta is None:
+            theta = self._fixed_theta(mean, batch_axes)
+        shape, event = mean.shape, mean.shape[batch_axes:]
+        columns = _of_columns(theta, event)
+        theta_sums = None if d_theta is None or columns is None else np.empty(columns.size)
+        logit_sums = None
+        if d_logits is not None and d_logits.shape != shape:
+            of_columns = _of_columns(d_logits, event)
+            logit_sums = None if of_columns is None else np.empty(of_columns.size)
+        every_theta = _room(d_theta, mean) if theta_sums is None else None
+        every_logit = _room(d_logits, mean) if logit_sums is None else None
+        value, outside = _evaluate(
+            x,
+            mask,
+            self._missing_nan,
+            mean,
+            np.broadcast_to(theta, shape) if columns is None else None,
+            columns,
+            logits,
+            None if gradients is None else (d_mean, every_theta, every_logit),
+            theta_sums,
+            logit_sums,
+            weight,
+            batch_axes,
+            row_values,
+            threads,
+        )
+        if outside and self._validate:
+            by_element = mask is not None or self._missing_nan
+            theta = np.broadcast_to(theta, shape) if by_element else theta
+            self._complain(x, (mean, theta), batch_axes, mask)
+        for gradient, sums, every in (
+            (d_theta, theta_sums, every_theta),
+            (d_logits, logit_sums, every_logit),
+        ):
+            if sums is not None:
+                gradient[...] = _sum_to(sums.reshape(event), gradient.shape)
+            elif every is not gradient:
+                gradient[...] = _sum_to(every, gradient.shape)
+        return value, 0.0, None
+
+    def _split(self, arrays):
+        """(mean, theta, zero_logits), None for what is no parameter."""
+        found = dict(zip(self.parameters, arrays, strict=True))
+        return tuple(found.get(name) for name in ("mean", "theta", "zero_logits"))
+
+    def _fixed_theta(self, mean, batch_axes):
+        event = mean.shape[batch_axes:]
+        if not _broadcasts(self._theta.shape, event):
+            raise ValueError(
+                f"theta has shape {self._theta.shape}, which does not broadcast to {event}"
+            )
+        with np.errstate(all="ignore"):
+            return self._theta.astype(mean.dtype, copy=False)
+
+    def _offences(self, x, mean, theta):
+        yield "x", x, is_no_count(x) | np.isposinf(x), self._domain
+        yield "mean", mean, mean < 0, "means of at least 0"
+        yield "theta", theta, ~(theta > 0), "positive theta"
+
+    def __repr__(self):
+        return f"{type(self).__name__}(theta={self.theta!r})"
+
+
+class ZeroInflatedNegativeBinomial(NegativeBinomial):
+    """A :class:`NegativeBinomial` with an excess of zeros, of probability sigmoid(zero_logits).
+
+    With pi = sigmoid(zero_logits), p(0) = pi + (1 - pi) NB(0), and p(x) = (1 - pi) NB(x) for x > 0.
+
+    Parameters
+    ----------
+    theta : float or array_like, optional
+        As in :class:`NegativeBinomial`. The decoder gives ``(mean, theta, zero_logits)``, or
+        ``(mean, zero_logits)`` where theta is given here.
+    validate, missing
+        As in :class:`NegativeBinomial`.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> likelihood = fastelbo.ZeroInflatedNegativeBinomial()
+    >>> value, gradients = likelihood.log_prob_and_grad([[0]], [[1.0]], 1.0, [[0.0]])
+    >>> round(value, 6)  # log(1/2 + 1/2 1/2)
+    -0.287682
+    >>> gradients[2]
+    array([[0.16666667]])
+    """
+
+    parameters = ("mean", "theta", "zero_logits")
+
+
+def _broadcasts(shape, wanted):
+    """Whether an array of this shape broadcasts to that one."""
+    try:
+        return np.broadcast_shapes(shape, wanted) == wanted
+    except ValueError:
+        return False
+
+
+def _of_columns(array, event):
+    """One value for each element of the event, flat; None if an array differs over the batch.
+
+    A view of the array if its strides allow one: a single number stays one.
+    """
+    more = max(0, array.ndim - len(event))
+    if any(extent != 1 for extent in array.shape[:more]):
+        return None
+    own = array.reshape(array.shape[more:])
+    return np.broadcast_to(own, event).reshape(-1)
+
+
+def _room(gradient, mean):
+    """The gradient itself, or room for one in the shape of the mean."""
+    if gradient is None or gradient.shape == mean.shape:
+        return gradient
+    return np.empty(mean.shape, mean.dtype)
+
+
+def _sum_to(array, shape):
+    """The sum, in float64, over the axes along which `shape` was broadcast to that of the array."""
+    if array.ndim < len(shape):  # one value a column, and a gradient that has batch axes, too
+        return _sum_to(array, shape[len(shape) - array.ndim :]).reshape(shape)
+    array = array.sum(axis=tuple(range(array.ndim - len(shape))), dtype=np.float64)
+    axes = tuple(axis for axis, extent in enumerate(shape) if extent == 1)
+    return array.sum(axis=axes, keepdims=True)

@@ -1,0 +1,380 @@
+"""Likelihoods over counts, pixels and classes, each with ``log_prob`` and ``log_prob_and_grad``.
+
+Terms are in ``_kernels/terms/discrete.pxd``; what has an axis of classes or components has a pass
+of its own, ``_kernels/classes.pyx``.
+"""
+
+import numpy as np
+
+from fastelbo import _arrays, _builds
+from fastelbo.likelihoods import Likelihood, as_number, is_word, positive_array
+
+_evaluate = _builds.kernels("discrete").evaluate
+_classes = _builds.kernels("classes")
+_gamma = _builds.kernels("gamma")
+
+
+def is_no_count(x):
+    """Negative, or no whole number; NaN does not count."""
+    return (x < 0) | ((np.floor(x) != x) & ~np.isnan(x))
+
+
+def counts_array(value, name):
+    """Whole numbers of at least 0 as a float64 array of its own."""
+    array = np.array(_arrays.as_floats(value, name), np.float64)
+    if not (np.isfinite(array) & ~is_no_count(array)).all():
+        raise ValueError(f"{name} must hold whole numbers of at least 0, got {value!r}")
+    return array
+
+
+class Poisson(Likelihood):
+    """Poisson distribution of counts by the logarithm of the rate, or the rate.
+
+    log p(x | rate) = x log rate - rate - log x!, as a deviance and Stirling's remainder [1]_:
+    no large terms cancel, so that counts of a million keep their digits in float32.
+
+    Parameters
+    ----------
+    log_input : bool, optional
+        The decoder gives ``log_rate``, any real number (default), or else ``rate``, at least 0.
+    validate : bool, optional
+        Raise ValueError where x is no count or the rate negative. Without, fractional x are
+        continued by the gamma function.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    References
+    ----------
+    .. [1] Loader. Fast and accurate computation of binomial probabilities. 2000.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> round(fastelbo.Poisson().log_prob([[2]], [[0.0]]), 6)  # -1 - log 2
+    -1.693147
+    >>> fastelbo.Poisson(log_input=False).log_prob_and_grad([[0]], [[3.0]])
+    (-3.0, (array([[-1.]]),))
+    """
+
+    _evaluate = staticmethod(_evaluate)
+    _domain = "counts 0, 1, 2, ..."
+
+    def __init__(self, *, log_input=True, validate=True, missing=None):
+        super().__init__(validate=validate, missing=missing)
+        self.log_input = bool(log_input)
+        self.parameters = ("log_rate",) if log_input else ("rate",)
+        self._code = 1 if log_input else 0
+
+    def _is_outside(self, x):
+        return is_no_count(x)
+
+    def _offences(self, x, *parameters):
+        yield from super()._offences(x, *parameters)
+        if not self.log_input:
+            yield "rate", parameters[0], parameters[0] < 0, "rates of at least 0"
+
+    def __repr__(self):
+        return f"Poisson(log_input={self.log_input})"
+
+
+class Binomial(Likelihood):
+    """Binomial distribution of x successes in ``total_count`` trials, by logits.
+
+    Computed, as :class:`Poisson` is, from deviances: no binomial coefficient is ever formed.
+
+    Parameters
+    ----------
+    total_count : int or array_like of int
+        The number of trials: for all, or an array that broadcasts to the event.
+    validate : bool, optional
+        Raise ValueError where x is no count of at most ``total_count``.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> round(fastelbo.Binomial(2).log_prob([[1]], [[0.0]]), 6)
+    -0.693147
+    """
+
+    parameters = ("logits",)
+    _evaluate = staticmethod(_evaluate)
+    _code = 2
+    _own_name = "total_count"
+
+    def __init__(self, total_count, *, validate=True, missing=None):
+        super().__init__(validate=validate, missing=missing)
+        self.total_count = total_count
+        n = counts_array(total_count, "total_count")
+        rest = np.empty(n.size)
+        _gamma.log_factorial_rest(n.ravel(), rest)
+        with np.errstate(divide="ignore"):
+            own = (n, np.log(n), rest.reshape(n.shape))
+        self._own = own[: 4 - len(self.parameters)]  # what the term has room for
+
+    def _offences(self, x, *parameters):
+        wrong = is_no_count(x) | (x > parameters[len(self.parameters)])
+        yield "x", x, wrong, "counts 0, 1, ..., total_count"
+
+    def __repr__(self):
+        return f"{type(self).__name__}(total_count={self.total_count!r})"
+
+
+class BetaBinomial(Binomial):
+    """Binomial distribution whose probability is Beta(alpha, beta) distributed.
+
+    The overdispersed :class:`Binomial`, which it meets where alpha + beta is large: of that limit
+    and of large counts all digits are kept, in value and gradient.
+
+    Parameters
+    ----------
+    total_count, validate, missing
+        As in :class:`Binomial`; alpha and beta must be positive, too.
+
+    Notes
+    -----
+    By its mean and concentration: alpha = mean concentration, beta = (1 - mean) concentration.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> round(fastelbo.BetaBinomial(4).log_prob([[1]], [[1.0]], [[1.0]]), 6)  # uniform over five
+    -1.609438
+    """
+
+    parameters = ("alpha", "beta")
+    _code = 3
+
+    def _offences(self, x, *parameters):
+        yield from super()._offences(x, *parameters)
+        for name, values in zip(self.parameters, parameters, strict=False):
+            yield name, values, values <= 0, "positive numbers"
+
+
+class DiscretizedLogistic(Likelihood):
+    """The mass that a logistic density puts into a pixel's bin, the outer bins being open [1]_.
+
+    x are the numbers of the bins, uint8 pixels as they are; bin i lies around 2 i / (bins - 1) - 1,
+    so the decoder's mean and scale are in units of an image on [-1, 1]. (Of a mean and scale on
+    [0, 1] take 2 mean - 1 and 2 scale.) The difference of two sigmoids is computed as a product,
+    and so never 0 for a finite mean and scale.
+
+    Parameters
+    ----------
+    scale : float, array_like or "learned", optional
+        ``"learned"`` (default): the decoder gives ``log_scale`` as a second output. A number, or an
+        array that broadcasts to the event.
+    bins : int, optional
+        How many values x can take, at least 2.
+    validate : bool, optional
+        Raise ValueError where x is none of 0, 1, ..., bins - 1.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    References
+    ----------
+    .. [1] Kingma et al. Improved variational inference with inverse autoregressive flow. NeurIPS
+       2016.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> round(fastelbo.DiscretizedLogistic(bins=2).log_prob([[1]], [[0.0]], [[0.0]]), 6)
+    -0.693147
+    """
+
+    _evaluate = staticmethod(_evaluate)
+
+    def __init__(self, scale="learned", *, bins=256, validate=True, missing=None):
+        super().__init__(validate=validate, missing=missing)
+        self.scale, self.bins = scale, _checked_bins(bins)
+        self._domain = f"the bins 0, 1, ..., {self.bins - 1}"
+        scale = positive_array(scale, "scale", ("learned",))
+        top = np.array(self.bins - 1.0)
+        if is_word(scale, "learned"):
+            self.parameters = ("x_recon", "log_scale")
+            self._code = 5
+            self._own = (top, 1 / top)
+        else:
+            self._code = 4
+            with np.errstate(all="ignore"):
+                self._own = (1 / scale, top, 1 / top)
+
+    def _is_outside(self, x):
+        return is_no_count(x) | (x > self.bins - 1)
+
+    def __repr__(self):
+        return f"DiscretizedLogistic(scale={self.scale!r}, bins={self.bins})"
+
+
+def _checked_bins(bins):
+    number = as_number(bins, "bins")
+    if not (number >= 2 and number == int(min(number, 1e15))):
+        raise ValueError(f"bins must be a whole number of at least 2, got {bins!r}")
+    return int(number)
+
+
+class DiscretizedLogisticMixture(Likelihood):
+    """A mixture of :class:`DiscretizedLogistic` for every element of x, as in PixelCNN++ [1]_.
+
+    The decoder gives ``logits`` (of the mixture's weights), ``means`` and ``log_scales``, each
+    (B, M, ...) for x (B, ...): the axis of M components comes after the batch, like channels.
+    Elements are independent given the parameters. One pass, with a log-sum-exp over components.
+
+    Parameters
+    ----------
+    bins : int, optional
+        How many values x can take, at least 2.
+    validate : bool, optional
+        Raise ValueError where x is none of 0, 1, ..., bins - 1.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    References
+    ----------
+    .. [1] Salimans et al. PixelCNN++: improving the PixelCNN with discretized logistic mixture
+       likelihood and other modifications. ICLR 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastelbo
+    >>> same = np.zeros((1, 3, 1))  # three equal components are one
+    >>> value = fastelbo.DiscretizedLogisticMixture(bins=2).log_prob([[1]], same, same, same)
+    >>> round(value, 6)
+    -0.693147
+    """
+
+    parameters = ("logits", "means", "log_scales")
+    _more_axes = 1
+    _fuses_latents = False
+
+    def __init__(self, *, bins=256, validate=True, missing=None):
+        super().__init__(validate=validate, missing=missing)
+        self.bins = _checked_bins(bins)
+        self._domain = f"the bins 0, 1, ..., {self.bins - 1}"
+
+    def _check(self, x, parameters, sample_axes=0):
+        x = _arrays.batch_of(x)
+        names = self.parameters
+        checked = [_arrays.as_floats(p, name) for p, name in zip(parameters, names, strict=True)]
+        shape = checked[0].shape
+        at = 1 + sample_axes
+        wanted = f"(batch, components, ...) over that of x, {x.shape}"
+        if (
+            len(shape) <= at
+            or shape[sample_axes:at] + shape[at + 1 :] != x.shape
+            or 0 in shape[:at]
+        ):
+            raise _arrays.shape_error(names[0], shape, wanted)
+        if shape[at] == 0:
+            raise ValueError(f"logits has no components: shape {shape}")
+        for name, p in zip(names, checked, strict=True):
+            if p.shape != shape:
+                raise _arrays.shape_error(name, p.shape, f"that of logits, {shape}")
+        return np.broadcast_to(x, shape[:at] + shape[at + 1 :]), tuple(checked)
+
+    def _pass(
+        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+    ):
+        flat_mask = None if mask is None else _flat_event(mask, batch_axes)
+        value, outside = _classes.mixture(
+            _flat_event(x, batch_axes),
+            flat_mask,
+            self._missing_nan,
+            tuple(_flat_event(p, batch_axes + 1) for p in parameters),
+            None if gradients is None else tuple(_flat_event(g, batch_axes + 1) for g in gradients),
+            self.bins - 1.0,
+            weight,
+            batch_axes,
+            row_values,
+            threads,
+        )
+        if outside and self._validate:
+            self._complain(x, parameters, batch_axes, mask)
+        return value, 0.0, None
+
+    def _is_outside(self, x):
+        return is_no_count(x) | (x > self.bins - 1)
+
+    def __repr__(self):
+        return f"DiscretizedLogisticMixture(bins={self.bins})"
+
+
+def _flat_event(array, axes):
+    """(..., event): everything after the first axes as one axis, contiguous or broadcast."""
+    shape = (*array.shape[:axes], int(np.prod(array.shape[axes:])))
+    flat = array.reshape(shape)
+    if shape[-1] > 1 and flat.strides[-1] not in (0, flat.itemsize):
+        flat = np.ascontiguousarray(flat)
+    return flat
+
+
+class Categorical(Likelihood):
+    """Categorical distribution of labels, by logits with a last axis of classes.
+
+    log p(x | logits) = logits[x] - logsumexp(logits): minus the cross-entropy. x are labels
+    0, 1, ... of any integer or float dtype, (B, ...), and logits (B, ..., C).
+
+    Parameters
+    ----------
+    validate : bool, optional
+        Raise ValueError where a label is out of range; without, value and gradient are NaN there.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing label, as a mask would.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> value, (gradient,) = fastelbo.Categorical().log_prob_and_grad([1], [[0.0, 0.0]])
+    >>> round(value, 6)
+    -0.693147
+    >>> gradient
+    array([[-0.5,  0.5]])
+    """
+
+    parameters = ("logits",)
+    _more_axes = 1
+    _fuses_latents = False
+
+    def __init__(self, *, validate=True, missing=None):
+        super().__init__(validate=validate, missing=missing)
+
+    def _check(self, x, parameters, sample_axes=0):
+        x = _arrays.batch_of(x)
+        logits = _arrays.few_axes(_arrays.as_floats(parameters[0], "logits"))
+        if (
+            len(logits.shape) == 0
+            or logits.shape[sample_axes:-1] != x.shape
+            or 0 in logits.shape[:1]
+        ):
+            raise _arrays.shape_error("logits", logits.shape, f"(*{x.shape}, classes) like x")
+        if logits.shape[-1] == 0:
+            raise ValueError(f"logits has no classes: shape {logits.shape}")
+        if logits.shape[-1] > 1 and logits.strides[-1] != logits.itemsize:
+            logits = np.ascontiguousarray(logits)
+        return np.broadcast_to(x, logits.shape[:-1]), (logits,)
+
+    def _pass(
+        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+    ):
+        value, outside = _classes.categorical(
+            x,
+            mask,
+            self._missing_nan,
+            parameters[0],
+            None if gradients is None else gradients[0],
+            weight,
+            batch_axes,
+            row_values,
+            threads,
+        )
+        if outside and self._validate:
+            self._complain(x, parameters, batch_axes, mask)
+        return value, 0.0, None
+
+    def _offences(self, x, *parameters):
+        classes = parameters[0].shape[-1]
+        wrong = is_no_count(x) | (x >= classes)
+        yield "x", x, wrong, f"the classes 0, 1, ..., {classes - 1}"

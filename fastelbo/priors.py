@@ -1,0 +1,242 @@
+"""Priors p(z) besides the standard normal, for ``prior=`` of the ELBO, of IWAE and of log weights.
+
+A prior is anything with ``log_prob(z)`` and ``log_prob_and_grad(z)``: log densities in the leading
+shape of z, and their derivative by z. Those here have ``backward``, too: the gradients by their own
+parameters.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastelbo import _arrays
+from fastelbo.likelihoods import Gaussian
+from fastelbo.mixtures import Components
+from fastelbo.posterior import noise_key, reparameterize, reparameterize_backward
+
+LOG_2PI = float(np.log(2 * np.pi))
+_LOG_Q = Gaussian("learned").log_prob
+
+
+class PriorGrad(NamedTuple):
+    """Gradients by z and by a mixture's parameters; ``logits`` is None where those are fixed."""
+
+    z: np.ndarray
+    logits: np.ndarray | None
+    mu: np.ndarray
+    logvar: np.ndarray
+
+
+class StandardNormal:
+    """N(0, I), the prior that ``prior=None`` stands for.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> fastelbo.StandardNormal().log_prob_and_grad([[1.0, 2.0]])
+    (array([-4.33787707]), array([[-1., -2.]]))
+    """
+
+    def log_prob(self, z):
+        """Log densities (...) of z (..., L), float64, in nats."""
+        z = _points(z)
+        return -0.5 * (np.einsum("...l,...l", z, z, dtype=np.float64) + z.shape[-1] * LOG_2PI)
+
+    def log_prob_and_grad(self, z):
+        """The same, and their derivative by z, in its shape and dtype."""
+        z = _points(z)
+        return self.log_prob(z), -z
+
+    def __repr__(self):
+        return "StandardNormal()"
+
+
+class MixtureOfGaussians:
+    """A mixture of K diagonal Gaussians with weights softmax(logits).
+
+    Parameters
+    ----------
+    logits : array_like of shape (K,) or None
+        Logarithms of the weights, up to a constant: log weights serve as well. None: equal weights,
+        which ``backward`` gives no gradient for.
+    mu, logvar : array_like, shape (K, L)
+        Means and log variances. Float arrays are kept, not copied: change them in place, and the
+        prior has changed.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape or dtype does not fit; the message names the argument.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> prior = fastelbo.MixtureOfGaussians([0.0, 0.0], [[-1.0], [1.0]], [[0.0], [0.0]])
+    >>> values, by_z = prior.log_prob_and_grad([[0.0], [1.0]])
+    >>> values.round(4), by_z.ravel().round(4)
+    (array([-1.4189, -1.4852]), array([ 0.    , -0.2384]))
+    >>> prior.backward([[0.0], [1.0]], 0.5).logits.round(4)
+    array([-0.1904,  0.1904])
+    """
+
+    def __init__(self, logits, mu, logvar):
+        equal = np.zeros(np.shape(mu)[:1], np.float32) if logits is None else logits
+        try:
+            checked = Components(equal, mu, logvar)
+        except (TypeError, ValueError) as error:
+            raise type(error)(str(error).replace("log_weights", "logits")) from None
+        self.logits = None if logits is None else checked.log_weights
+        self.mu, self.logvar = checked.mu, checked.logvar
+
+    @property
+    def log_weights(self):
+        """Logarithms of the components' weights, which add up to one; (K,)."""
+        if self.logits is None:
+            return np.full(len(self.mu), -np.log(len(self.mu)), self.mu.dtype)
+        logits = np.asarray(self.logits, np.float64)
+        shifted = logits - logits.max()
+        return (shifted - np.log(np.exp(shifted).sum())).astype(self.logits.dtype)
+
+    def _run(self, z, weights=None, num_threads=None, with_gradient=True):
+        """(log densities, PriorGrad of the sum of them times `weights`, or None)."""
+        components = Components(self.log_weights, self.mu, self.logvar)
+        points = components.points(z)
+        gradients = None
+        if with_gradient:
+            arrays = (points, components.log_weights, components.mu, components.logvar)
+            single = components.is_single(points)
+            gradients = tuple(_arrays.empty_like(a, single) for a in arrays)
+        of_points = None
+        if weights is not None:
+            of_points = np.asarray(_arrays.as_floats(weights, "weights"), np.float64)
+            try:
+                of_points = np.broadcast_to(of_points, points.shape[:-1]).ravel()
+            except ValueError:
+                wanted = f"one that broadcasts to {points.shape[:-1]}"
+                raise _arrays.shape_error("weights", of_points.shape, wanted) from None
+        values = components.log_prob(points, gradients, 1.0, of_points, num_threads)
+        if gradients is None:
+            return values, None
+        by_z, by_logits, by_mu, by_logvar = gradients
+        if self.logits is None:
+            by_logits = None
+        else:
+            by_logits -= np.exp(components.log_weights) * by_logits.sum(dtype=np.float64)
+        return values, PriorGrad(by_z, by_logits, by_mu, by_logvar)
+
+    def log_prob(self, z, *, num_threads=None):
+        """Log densities of points.
+
+        Parameters
+        ----------
+        z : array_like, shape (..., L)
+        num_threads : int, optional
+
+        Returns
+        -------
+        ndarray of shape (...) and dtype float64
+            In nats.
+        """
+        return self._run(z, None, num_threads, False)[0]
+
+    def log_prob_and_grad(self, z, *, num_threads=None):
+        """:meth:`log_prob`, and its derivative by z, in the shape of z."""
+        values, gradients = self._run(z, None, num_threads)
+        return values, gradients.z
+
+    def backward(self, z, weights=1.0, *, num_threads=None):
+        """Gradients of sum(weights * log_prob(z)).
+
+        Parameters
+        ----------
+        z : array_like, shape (..., L)
+        weights : array_like, broadcasts to (...)
+            The derivative of an objective by each of ``log_prob(z)``: beta / B for the ELBO's mean
+            over a batch, ``gradients.weights / B`` for that of ``iwae_and_grad``.
+        num_threads : int, optional
+
+        Returns
+        -------
+        PriorGrad
+            ``z``, ``logits`` (None for equal weights), ``mu`` and ``logvar``.
+        """
+        return self._run(z, weights, num_threads)[1]
+
+    def sample(self, n, *, rng=None):
+        """n draws of z, (n, L); rng as in :func:`~fastelbo.reparameterize`."""
+        key = noise_key(rng)
+        weights = np.exp(np.asarray(self.log_weights, np.float64))
+        which = np.random.default_rng(key).choice(len(weights), n, p=weights / weights.sum())
+        return reparameterize(self.mu[which], self.logvar[which], rng=key)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({len(self.mu)} components, {self.mu.shape[1]} dimensions)"
+
+
+class VampPrior(MixtureOfGaussians):
+    """Variational mixture of posteriors [1]_: the components are q(z|u_k) of pseudo-inputs u_k.
+
+    What comes back from ``backward`` as ``mu`` and ``logvar`` goes on through the encoder to its
+    weights and to the pseudo-inputs, like the gradients of any other q(z|x).
+
+    Parameters
+    ----------
+    mu, logvar : array_like, shape (K, L)
+        What the encoder makes of K pseudo-inputs.
+    logits : array_like of shape (K,), optional
+        Weights of the components, softmax(logits); equal ones by default.
+
+    References
+    ----------
+    .. [1] Tomczak, Welling. VAE with a VampPrior. AISTATS 2018.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> prior = fastelbo.VampPrior([[-1.0], [1.0]], [[0.0], [0.0]])
+    >>> prior.log_prob([[0.0]]).round(4)
+    array([-1.4189])
+    """
+
+    def __init__(self, mu, logvar, logits=None):
+        super().__init__(logits, mu, logvar)
+
+
+def _points(z):
+    z = _arrays.as_floats(z, "z")
+    if z.ndim == 0:
+        raise _arrays.shape_error("z", z.shape, "(..., latent dimensions)")
+    return z
+
+
+def density(prior, z, with_gradient):
+    """(log p(z), its derivative by z or None), checked; z (..., L) is what a pass will read."""
+    wanted = "log_prob_and_grad" if with_gradient else "log_prob"
+    if not hasattr(prior, wanted):
+        raise TypeError(f"prior must be None or have a method {wanted}, got {prior!r}")
+    result = getattr(prior, wanted)(z)
+    value, gradient = result if with_gradient else (result, None)
+    value = np.ascontiguousarray(value, np.float64)
+    if value.shape != z.shape[:-1]:
+        raise _arrays.shape_error(f"prior.{wanted}(z)", value.shape, str(z.shape[:-1]))
+    if gradient is not None:
+        gradient = np.ascontiguousarray(gradient, z.dtype)
+        if gradient.shape != z.shape:
+            name = f"the gradient of prior.{wanted}(z)"
+            raise _arrays.shape_error(name, gradient.shape, str(z.shape))
+    return value, gradient
+
+
+def kl_estimate(prior, mu, logvar, z, gradients, weight, noise, key, threads):
+    """log q(z|x) - log p(z), (B,), of one z each; `gradients` become -weight times its own.
+
+    Those go through z = mu + e^(logvar/2) eps, where log q is constant but for -logvar/2.
+    """
+    log_p, by_z = density(prior, z, gradients is not None)
+    log_q = _LOG_Q(z, mu, 0.5 * logvar, reduction="none", num_threads=threads)
+    if gradients is not None:
+        by_z *= weight
+        drawn = {"noise": noise, "rng": key, "num_threads": threads}
+        reparameterize_backward(by_z, mu, logvar, z, out=gradients, **drawn)
+        gradients[1][...] += 0.5 * weight
+    return log_q - log_p

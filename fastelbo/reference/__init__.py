@@ -1,0 +1,117 @@
+"""The specification: every public function again, in plain float64 NumPy, written to be read.
+
+Names, arguments and the order of results are those of the public functions. Inputs are converted
+to float64 and results are float64; where the public functions return a named tuple, these return
+a plain one with the same fields in the same order. Options that change no number (``num_threads``,
+``out``) are absent, and ``rng`` is an int key. Inputs are trusted: checks are the business of the
+public functions. Only NumPy is imported, and math for its ``lgamma``. A module here for each there.
+
+``mu`` and ``logvar`` are (B, L), ``x`` and ``x_recon`` (B, ...); K samples add a leading axis to
+``noise``, ``z`` and, in the likelihoods, ``x_recon``. Values are in nats, and gradients are those
+of the value returned, the ELBO itself and not its negative. With ``reduction="none"`` a gradient
+is that of the sum of the values.
+"""
+
+from fastelbo.reference._common import (
+    LOG_2PI,
+    as_float64,
+    exp_minus_one_minus,
+    quiet,
+    reduce_rows,
+    row_weight,
+)
+from fastelbo.reference.aggregate import (
+    aggregate_posterior_log_density,
+    beta_tcvae_elbo,
+    beta_tcvae_elbo_and_grad,
+    importance_weights,
+    log_normals,
+    log_sum,
+    total_correlation,
+    total_correlation_and_grad,
+)
+from fastelbo.reference.bounds import (
+    cubo,
+    cubo_and_grad,
+    effective_sample_size,
+    importance_bound,
+    importance_bound_and_grad,
+    log_mean_exp,
+    normalized_weights,
+    reinforce,
+    reinforce_and_grad,
+    vimco,
+    vimco_and_grad,
+    without_largest,
+)
+from fastelbo.reference.counts import (
+    NegativeBinomial,
+    ZeroInflatedNegativeBinomial,
+    divergence,
+    log1p_minus,
+    log_minus_digamma,
+    stirling_error,
+)
+from fastelbo.reference.discrepancies import mmd, mmd_and_grad
+from fastelbo.reference.discrete import (
+    BetaBinomial,
+    Binomial,
+    Categorical,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Poisson,
+    discretized_logistic,
+    log_choose,
+    log_sigmoid,
+    log_sum_exp,
+    sigmoid,
+)
+from fastelbo.reference.divergences import (
+    FreeBits,
+    kl_full_normal,
+    kl_full_normal_and_grad,
+    kl_normal,
+    kl_normal_and_grad,
+    kl_standard_normal,
+    kl_standard_normal_and_grad,
+    with_free_bits,
+)
+from fastelbo.reference.elbo import elbo, elbo_and_grad, elbo_from_buffers
+from fastelbo.reference.experts import (
+    mixture_of_experts,
+    mixture_of_experts_and_grad,
+    mopoe,
+    mopoe_backward,
+    product_of_experts,
+    product_of_experts_backward,
+)
+from fastelbo.reference.importance import (
+    iwae,
+    iwae_and_grad,
+    log_weights,
+)
+from fastelbo.reference.likelihoods import (
+    Bernoulli,
+    ContinuousBernoulli,
+    Gaussian,
+    Laplace,
+    Likelihood,
+    SquaredError,
+    StudentT,
+    digamma,
+    is_no_count,
+    is_word,
+    log_factorial,
+    log_gamma,
+    sum_to,
+)
+from fastelbo.reference.mixtures import mixture_log_prob, mixture_log_prob_and_grad
+from fastelbo.reference.noise import (
+    noise_of,
+    philox4x32,
+    standard_normal,
+    uniforms_float32,
+    uniforms_float64,
+)
+from fastelbo.reference.posterior import reparameterize, reparameterize_backward, reparameterize_kl
+from fastelbo.reference.priors import MixtureOfGaussians, StandardNormal, VampPrior

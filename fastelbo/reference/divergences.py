@@ -1,0 +1,144 @@
+"""KL divergences between diagonal Gaussians."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fastelbo.reference._common import (
+    as_float64,
+    exp_minus_one_minus,
+    quiet,
+    reduce_rows,
+    row_weight,
+)
+
+
+class FreeBits(NamedTuple):
+    """KL that costs nothing (Kingma et al. 2016); a bare number is its threshold in nats."""
+
+    threshold: float
+    granularity: str = "dimension"
+    below: str = "floor"
+
+
+def with_free_bits(kl, free_bits):
+    """KL (B, L) to its value a sample (B,), and which elements have a gradient, (B, L)."""
+    bits = free_bits if hasattr(free_bits, "threshold") else FreeBits(free_bits)
+    floor = {"floor": bits.threshold, "zero": 0.0}[bits.below]
+    level = {  # what is compared with the threshold
+        "dimension": kl.mean(axis=0, keepdims=True),
+        "sample": kl,
+        "total": kl.sum(axis=1, keepdims=True),
+    }[bits.granularity]
+    above = (bits.threshold == 0) | ~(level <= bits.threshold)  # NaN counts as above
+    counted = level if bits.granularity == "total" else kl
+    return np.where(above, counted, floor).sum(axis=1), np.broadcast_to(above, kl.shape)
+
+
+def kl_standard_normal(mu, logvar, *, free_bits=0.0, reduction="mean"):
+    """KL(N(mu, e^logvar) || N(0, I)) = sum(mu^2 + e^logvar - 1 - logvar) / 2.
+
+    Examples
+    --------
+    >>> kl_standard_normal([[1.0, 2.0]], [[0.0, 0.0]])
+    2.5
+    >>> kl_standard_normal([[1.0, 2.0]], [[0.0, 0.0]], free_bits=1.0)
+    3.0
+    """
+    return kl_standard_normal_and_grad(mu, logvar, free_bits=free_bits, reduction=reduction)[0]
+
+
+@quiet
+def kl_standard_normal_and_grad(mu, logvar, *, free_bits=0.0, reduction="mean"):
+    """(kl, (mu, logvar)).
+
+    Examples
+    --------
+    >>> kl_standard_normal_and_grad([[1.0, 2.0]], [[0.0, 0.0]])
+    (2.5, (array([[1., 2.]]), array([[0., 0.]])))
+    """
+    mu, logvar = as_float64(mu, logvar)
+    kl = 0.5 * (mu * mu + exp_minus_one_minus(logvar))
+    rows, above = with_free_bits(kl, free_bits)
+    weight = row_weight(len(rows), reduction)
+    dmu = np.where(above, weight * mu, 0.0)
+    dlogvar = np.where(above, weight * 0.5 * np.expm1(logvar), 0.0)
+    return reduce_rows(rows, reduction), (dmu, dlogvar)
+
+
+def kl_normal(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean"):
+    """KL(N(mu_q, e^logvar_q) || N(mu_p, e^logvar_p)), both diagonal.
+
+    = sum(e^(logvar_q - logvar_p) - 1 - (logvar_q - logvar_p) + (mu_q - mu_p)^2 e^-logvar_p) / 2
+
+    Examples
+    --------
+    >>> kl_normal([[1.0]], [[0.0]], [[3.0]], [[0.0]])
+    2.0
+    """
+    return kl_normal_and_grad(mu_q, logvar_q, mu_p, logvar_p, reduction=reduction)[0]
+
+
+@quiet
+def kl_normal_and_grad(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean"):
+    """(kl, (mu_q, logvar_q, mu_p, logvar_p)).
+
+    Examples
+    --------
+    >>> kl_normal_and_grad([[1.0]], [[0.0]], [[3.0]], [[0.0]])[1]
+    (array([[-2.]]), array([[0.]]), array([[2.]]), array([[-2.]]))
+    """
+    mu_q, logvar_q, mu_p, logvar_p = as_float64(mu_q, logvar_q, mu_p, logvar_p)
+    difference = mu_q - mu_p
+    pull = difference * np.exp(-logvar_p)
+    rows = 0.5 * (exp_minus_one_minus(logvar_q - logvar_p) + difference * pull).sum(axis=1)
+    weight = row_weight(len(rows), reduction)
+    spread = 0.5 * np.expm1(logvar_q - logvar_p)
+    grads = (pull, spread, -pull, -(spread + 0.5 * difference * pull))
+    return reduce_rows(rows, reduction), tuple(weight * g for g in grads)
+
+
+def kl_full_normal(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
+    """KL(N(mu_q, tril_q tril_q^T) || N(mu_p, tril_p tril_p^T)), tril the Cholesky factors.
+
+    = (trace(S_p^-1 S_q) + (mu_q - mu_p)^T S_p^-1 (mu_q - mu_p) - L + log det S_p - log det S_q) / 2
+
+    Examples
+    --------
+    >>> tril_p = np.linalg.cholesky([[1.0, 0.2], [0.2, 1.0]])
+    >>> round(kl_full_normal([[1.0, 3.0]], np.eye(2), [[0.0, 0.0]], tril_p), 12)
+    4.60458900274
+    """
+    return kl_full_normal_and_grad(mu_q, tril_q, mu_p, tril_p, reduction=reduction)[0]
+
+
+@quiet
+def kl_full_normal_and_grad(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
+    """(kl, (mu_q, tril_q, mu_p, tril_p)); that of a factor shared by the batch is summed over it.
+
+    Examples
+    --------
+    >>> kl_full_normal_and_grad([[3.0]], [[1.0]], [[1.0]], [[1.0]])[1]
+    (array([[2.]]), array([[0.]]), array([[-2.]]), array([[-4.]]))
+    """
+    mu_q, tril_q, mu_p, tril_p = as_float64(mu_q, tril_q, mu_p, tril_p)
+    rows, by_mu = [], []
+    by_tril_q, by_tril_p = (np.zeros((len(mu_q), *t.shape[-2:])) for t in (tril_q, tril_p))
+    weight = row_weight(len(mu_q), reduction)
+    for b, d in enumerate(mu_q - mu_p):
+        q, p = (np.tril(t[b] if t.ndim == 3 else t) for t in (tril_q, tril_p))
+        precision = np.linalg.inv(p).T @ np.linalg.inv(p)
+        u = np.log(np.diag(q) / np.diag(p))
+        ratio = np.linalg.inv(p) @ q
+        spread = exp_minus_one_minus(2 * u).sum() + (np.tril(ratio, -1) ** 2).sum()
+        rows.append(0.5 * (spread + d @ precision @ d))
+        by_mu.append(weight * precision @ d)
+        by_tril_q[b] = weight * np.tril(precision @ q - np.diag(1 / np.diag(q)))
+        moment = q @ q.T + np.outer(d, d)
+        by_tril_p[b] = weight * np.tril(
+            np.diag(1 / np.diag(p)) - precision @ moment @ precision @ p
+        )
+    by_tril_q = by_tril_q if tril_q.ndim == 3 else by_tril_q.sum(axis=0)
+    by_tril_p = by_tril_p if tril_p.ndim == 3 else by_tril_p.sum(axis=0)
+    by_mu = np.array(by_mu)
+    return reduce_rows(np.array(rows), reduction), (by_mu, by_tril_q, -by_mu, by_tril_p)

@@ -1,0 +1,202 @@
+"""Bounds of the evidence from log weights that come chunk by chunk."""
+
+import math
+
+import numpy as np
+
+from fastelbo import _arrays
+from fastelbo.bounds import (
+    LOG_W,
+    NEGATIVE,
+    SHIFT,
+    W2,
+    W,
+    add_columns,
+    as_log_weights,
+    bound_of,
+    effective_of,
+    reduce_rows,
+    sum_of,
+)
+from fastelbo.likelihoods import check_reduction
+
+
+class StreamingBound:
+    """Bounds of log p(x) from log weights that come in chunks of samples, in memory O(B).
+
+    A running max-shifted sum of the weights of each x, with what its additions lost: the result
+    does not lose digits however many chunks come, in whatever order.
+
+    Parameters
+    ----------
+    num_threads : int, optional
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastelbo
+    >>> log_w = np.random.default_rng(0).normal(-90, 2, (1000, 3))
+    >>> stream = fastelbo.StreamingBound()
+    >>> for chunk in np.split(log_w, 10):
+    ...     stream = stream.update(chunk)
+    >>> bool(np.isclose(stream.bound(), fastelbo.importance_bound(log_w), rtol=1e-13))
+    True
+    >>> stream
+    StreamingBound(samples=1000, batch=3)
+    """
+
+    def __init__(self, *, num_threads=None):
+        self.num_threads = num_threads
+        self.samples = 0
+        self._state = None
+
+    def update(self, log_w):
+        """Add the log weights of more samples.
+
+        Parameters
+        ----------
+        log_w : array_like, shape (any number of samples, B)
+
+        Returns
+        -------
+        StreamingBound
+            This object.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If log_w is not such an array, or B is not that of the chunks before.
+        """
+        log_w = as_log_weights(log_w)
+        if self._state is not None and self._state.shape[1] != log_w.shape[1]:
+            wanted = f"(samples, {self._state.shape[1]}) like the chunks before"
+            raise _arrays.shape_error("log_w", log_w.shape, wanted)
+        self._state = add_columns(log_w, 1.0, self.num_threads, state=self._state)
+        self.samples += len(log_w)
+        return self
+
+    def merge(self, other):
+        """Add what another StreamingBound of the same B has seen, in another process say.
+
+        Parameters
+        ----------
+        other : StreamingBound
+
+        Returns
+        -------
+        StreamingBound
+            This object.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `other` is something else or of another B.
+        """
+        if not isinstance(other, StreamingBound):
+            raise TypeError(f"other must be a StreamingBound, got {type(other).__name__}")
+        if other._state is None:
+            return self
+        theirs = other._state.copy()
+        if self._state is None:
+            self._state, self.samples = theirs, other.samples
+            return self
+        ours = self._state
+        if ours.shape != theirs.shape:
+            raise ValueError(f"other is of {theirs.shape[1]} columns, expected {ours.shape[1]}")
+        shift = np.maximum(ours[SHIFT], theirs[SHIFT])
+        with np.errstate(all="ignore"):
+            for state in (ours, theirs):
+                factor = np.exp(state[SHIFT] - shift)
+                state[W:W2] *= factor
+                state[W2:LOG_W] *= factor * factor
+                state[SHIFT] = shift
+            for row in (W, W2, LOG_W):
+                for part in theirs[row : row + 2]:
+                    _add_to(ours[row : row + 2], part)
+        ours[NEGATIVE:] += theirs[NEGATIVE:]
+        self.samples += other.samples
+        return self
+
+    def bound(self, *, alpha=0.0, reduction="mean"):
+        """The bound of all samples seen.
+
+        Parameters
+        ----------
+        alpha : {0, 1, -1}
+            0 is IWAE's, 1 the ELBO, -1 :func:`cubo` with n = 2: those that the sums which are kept
+            give exactly.
+        reduction : {"mean", "sum", "none"}
+            Over the batch.
+
+        Returns
+        -------
+        float, or ndarray of shape (B,) and dtype float64 for ``reduction="none"``
+            In nats.
+
+        Raises
+        ------
+        ValueError
+            If nothing was seen, or for another alpha.
+        """
+        check_reduction(reduction)
+        state = self._seen()
+        if alpha not in (0, 1, -1):
+            raise ValueError(f"alpha must be 0, 1 or -1, got {alpha!r}")
+        if alpha == -1:
+            with np.errstate(all="ignore"):
+                rows = state[SHIFT] + 0.5 * np.log(sum_of(state, W2) / self.samples)
+        else:
+            rows = bound_of(state, self.samples, alpha)
+        return reduce_rows(rows, reduction)
+
+    def effective_sample_size(self):
+        """As :func:`~fastelbo.effective_sample_size` of all samples seen, (B,)."""
+        return effective_of(self._seen())
+
+    def standard_error(self, *, reduction="mean"):
+        """Standard error of ``bound()`` over the draws of z, by the delta method.
+
+        Of one x: sd(w) / (mean(w) sqrt(K)); for the mean and the sum these are independent.
+
+        Parameters
+        ----------
+        reduction : {"mean", "sum", "none"}
+            Over the batch.
+
+        Returns
+        -------
+        float, or ndarray of shape (B,) and dtype float64 for ``reduction="none"``
+            In nats; NaN for a single sample.
+
+        Raises
+        ------
+        ValueError
+            If nothing was seen.
+        """
+        check_reduction(reduction)
+        effective = self.effective_sample_size()
+        with np.errstate(all="ignore"):
+            spread = np.maximum(self.samples / effective - 1, 0)
+            rows = np.sqrt(np.divide(spread, self.samples - 1))
+        if reduction == "none":
+            return rows
+        total = math.sqrt(float(np.sum(rows * rows)))
+        return total / len(rows) if reduction == "mean" else total
+
+    def _seen(self):
+        if self._state is None:
+            raise ValueError("no log weights yet: call update first")
+        return self._state
+
+    def __repr__(self):
+        batch = None if self._state is None else self._state.shape[1]
+        return f"StreamingBound(samples={self.samples}, batch={batch})"
+
+
+def _add_to(pair, x):
+    """pair[0] + pair[1] += x, by Knuth's TwoSum; sums that are not finite lose nothing."""
+    total = pair[0] + x
+    back = total - pair[0]
+    rest = (pair[0] - (total - back)) + (x - back)
+    pair[1] += np.where(np.isfinite(total), rest, 0.0)
+    pair[0] = total

@@ -1,0 +1,101 @@
+"""fastelbo for PyTorch: the same functions on tensors, differentiable, and losses.
+
+On the CPU the kernels read tensors in place and give value and gradient in one pass; on other
+devices the same functions run as PyTorch operations. Under ``torch.compile`` they are part of the
+graph.
+
+>>> import torch
+>>> from fastelbo.torch import Bernoulli, ElboLoss
+>>> loss = ElboLoss(likelihood=Bernoulli())
+"""
+
+try:
+    import torch as _torch
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        'fastelbo.torch needs PyTorch 2.4 or newer: pip install "fastelbo[torch]"', name="torch"
+    ) from error
+
+from fastelbo.divergences import FreeBits
+from fastelbo.torch.functions import (
+    ElboResult,
+    elbo,
+    iwae,
+    kl_normal,
+    kl_standard_normal,
+    reparameterize,
+    reparameterize_kl,
+)
+from fastelbo.torch.likelihoods import (
+    Bernoulli,
+    BetaBinomial,
+    Binomial,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Gaussian,
+    Laplace,
+    Likelihood,
+    NegativeBinomial,
+    Poisson,
+    SquaredError,
+    StudentT,
+    ZeroInflatedNegativeBinomial,
+)
+from fastelbo.torch.losses import (
+    BetaTCVAELoss,
+    ElboLoss,
+    IwaeLoss,
+    negative_binomial_loss,
+    vae_loss,
+    zero_inflated_negative_binomial_loss,
+)
+from fastelbo.torch.pairwise import (
+    BetaTcvaeResult,
+    TotalCorrelation,
+    beta_tcvae_elbo,
+    mixture_log_prob,
+    mmd,
+    total_correlation,
+)
+
+del _torch
+
+__all__ = [
+    "Bernoulli",
+    "BetaBinomial",
+    "BetaTCVAELoss",
+    "BetaTcvaeResult",
+    "Binomial",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
+    "ElboLoss",
+    "ElboResult",
+    "FreeBits",
+    "Gaussian",
+    "IwaeLoss",
+    "Laplace",
+    "Likelihood",
+    "NegativeBinomial",
+    "Poisson",
+    "SquaredError",
+    "StudentT",
+    "TotalCorrelation",
+    "ZeroInflatedNegativeBinomial",
+    "beta_tcvae_elbo",
+    "elbo",
+    "iwae",
+    "kl_normal",
+    "kl_standard_normal",
+    "mixture_log_prob",
+    "mmd",
+    "negative_binomial_loss",
+    "reparameterize",
+    "reparameterize_kl",
+    "total_correlation",
+    "vae_loss",
+    "zero_inflated_negative_binomial_loss",
+]

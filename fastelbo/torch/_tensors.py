@@ -1,0 +1,57 @@
+"""What PyTorch functions share: promotion of dtypes, the choice of kernels or composite, noise."""
+
+import torch
+
+from fastelbo.likelihoods import check_reduction as check_reduction
+from fastelbo.posterior import noise_key
+
+_SERVED = (torch.float32, torch.float64)
+
+#: True: no kernels, even for what lies in this machine's memory. For tests.
+always_composite = False
+
+
+def has_kernels(*tensors, constants=()):
+    """Whether kernels serve these tensors: all on the CPU, no gradient wanted by the constants."""
+    if always_composite or not all([t.is_cpu for t in tensors]):
+        return False
+    if not torch.is_grad_enabled():
+        return True
+    return not any([t is not None and t.requires_grad for t in constants])
+
+
+def promoted(*tensors):
+    """The tensors in one dtype, float32 or float64; data of integers, the first, stays as it is."""
+    dtype = tensors[-1].dtype
+    if dtype in _SERVED and all([t.dtype is dtype for t in tensors]):
+        return tensors
+    dtype = torch.float32
+    for t in tensors:
+        if t.dtype not in (torch.float16, torch.bfloat16) and t.is_floating_point():
+            dtype = torch.promote_types(dtype, t.dtype)
+    first, *rest = tensors
+    first = first.to(dtype) if first.is_floating_point() else first
+    return first, *[t.to(dtype) for t in rest]
+
+
+def check_tensors(**tensors):
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+
+
+def key_of(rng):
+    """The Philox key of an int, a torch.Generator or None (PyTorch's own) as an int64 tensor."""
+    if rng is None:
+        return torch.randint(2**63 - 1, ())
+    if isinstance(rng, torch.Generator):
+        return torch.randint(2**63 - 1, (), generator=rng)
+    key = noise_key(rng)
+    return torch.tensor(key - (1 << 64) if key >> 63 else key)
+
+
+def reduce(rows, reduction):
+    """The rows as `reduction` says."""
+    if reduction == "none":
+        return rows
+    return rows.mean() if reduction == "mean" else rows.sum()

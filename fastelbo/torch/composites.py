@@ -1,0 +1,116 @@
+"""The same functions in PyTorch operations: for tensors that kernels do not serve."""
+
+import math
+
+import torch
+
+from fastelbo.divergences import as_free_bits
+from fastelbo.torch._tensors import reduce
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+def kl_standard_normal(mu, logvar, free_bits, reduction):
+    kl = 0.5 * (mu * mu + torch.expm1(logvar) - logvar)
+    floor = as_free_bits(free_bits)
+    if floor is not None:
+        below = floor.threshold if floor.below == "floor" else 0.0
+        if floor.granularity == "dimension":
+            kl = torch.where(kl.mean(0) <= floor.threshold, below, kl)
+        elif floor.granularity == "sample":
+            kl = torch.where(kl <= floor.threshold, below, kl)
+        else:
+            rows = kl.sum(1)
+            return reduce(torch.where(rows <= floor.threshold, below, rows), reduction)
+    return reduce(kl.sum(1), reduction)
+
+
+def kl_normal(mu_q, logvar_q, mu_p, logvar_p, reduction):
+    spread = logvar_q - logvar_p
+    distance = (mu_q - mu_p) ** 2 * torch.exp(-logvar_p)
+    return reduce(0.5 * (torch.expm1(spread) - spread + distance).sum(1), reduction)
+
+
+def reparameterize(mu, logvar, rng, noise, samples):
+    if noise is not None:
+        if rng is not None:
+            raise ValueError("give rng or noise, not both")
+        noise = noise.to(mu.dtype)
+    else:
+        shape = mu.shape if samples is None else (samples, *mu.shape)
+        generator = rng
+        if isinstance(rng, int):
+            generator = torch.Generator(mu.device).manual_seed(rng)
+        noise = torch.randn(shape, dtype=mu.dtype, device=mu.device, generator=generator)
+    return mu + torch.exp(0.5 * logvar) * noise
+
+
+def log_posterior(z, mu, logvar):
+    return -0.5 * ((z - mu) ** 2 * torch.exp(-logvar) + logvar + LOG_2PI).sum(-1)
+
+
+def log_prior(prior, z):
+    """log p(z), in the leading shape of z; None is N(0, I)."""
+    if prior is None:
+        return -0.5 * (z * z + LOG_2PI).sum(-1)
+    log_p = prior.log_prob(z)
+    if log_p.shape != z.shape[:-1]:
+        shapes = f"{tuple(log_p.shape)}, expected {tuple(z.shape[:-1])}"
+        raise ValueError(f"prior.log_prob(z) has shape {shapes}")
+    return log_p
+
+
+def iwae(log_w, reduction):
+    """The bound by log weights (K, B)."""
+    return reduce(torch.logsumexp(log_w, 0) - math.log(len(log_w)), reduction)
+
+
+def importance_weights(batch, dataset_size, method, normalize, mss, like):
+    """log w_ij, what point j counts in the density at sample i: (1, 1) where all count the same."""
+    if method == "mws":
+        return like.new_full((1, 1), -math.log(batch * dataset_size) if normalize else 0.0)
+    others = batch - 1
+    w = like.new_full((batch, batch), 1 / others)
+    special = (dataset_size - others) / (dataset_size * others)
+    if mss == "paper":
+        w.diagonal().fill_(1 / dataset_size)
+        w.diagonal(1).fill_(special)
+        w[-1, 0] = special
+    else:  # strides of B where B + 1 is meant, as published
+        w[:, 0] = 1 / dataset_size
+        w[:, 1] = special
+        w[batch - 2, 0] = special
+    return w.log()
+
+
+def total_correlation(z, mu, logvar, dataset_size, method, normalize, mss, reduction):
+    """The three parts, by (B, B, L) tensors."""
+    log_q = -0.5 * ((z[:, None] - mu) ** 2 * torch.exp(-logvar) + logvar + LOG_2PI)
+    pairs = log_q.sum(2)
+    log_w = importance_weights(len(z), dataset_size, method, normalize, mss, z)
+    own = torch.diagonal(pairs)
+    joint = torch.logsumexp(pairs + log_w, 1)
+    marginal = torch.logsumexp(log_q + log_w[..., None], 1).sum(1)
+    prior = -0.5 * (z * z + LOG_2PI).sum(1)
+    parts = own - joint, joint - marginal, marginal - prior
+    return tuple([reduce(part, reduction) for part in parts])
+
+
+def mixture_log_prob(z, log_weights, mu, logvar, reduction):
+    squares = (z[..., None, :] - mu) ** 2 * torch.exp(-logvar)
+    log_p = log_weights - 0.5 * (squares + logvar + LOG_2PI).sum(-1)
+    return reduce(torch.logsumexp(log_p, -1), reduction)
+
+
+def mmd(z, y, kernel, estimator, bandwidths):
+    def mean(a, b, without_self=False):
+        squares = ((a[:, None] - b) ** 2).sum(2)
+        scaled = [squares * (0.5 / s**2) for s in bandwidths]
+        terms = [torch.exp(-d) if kernel == "rbf" else 1 / (1 + d) for d in scaled]
+        total = sum(terms).sum()
+        if without_self:  # each of them is one
+            return (total - len(a) * len(bandwidths)) / (len(a) * (len(a) - 1))
+        return total / (len(a) * len(b))
+
+    unbiased = estimator == "unbiased"
+    return mean(z, z, unbiased) + mean(y, y, unbiased) - 2 * mean(z, y)

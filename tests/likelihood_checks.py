@@ -1,0 +1,89 @@
+"""What the tests of single likelihoods share."""
+
+import mpmath
+import numpy as np
+import pytest
+
+from tests.conftest import TOLERANCE, numerical_gradient
+from tests.functions import BY_NAME, REDUCTIONS, check
+
+SHAPES = [(1, 1), (33,), (2, 31), (31, 2), (33, 33), (1, 4095), (2, 4097), (700, 1), (2, 3, 5, 7)]
+
+
+def sweep(*labels):
+    """A test of value and gradient against the reference: shapes, reductions, dtypes."""
+
+    @pytest.mark.parametrize("suffix", ["", "_and_grad"])
+    @pytest.mark.parametrize("reduction", REDUCTIONS)
+    @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.parametrize("label", labels)
+    def test_reference(label, shape, reduction, suffix, dtype):
+        name = f"{label}.log_prob{suffix}"
+        rng = np.random.default_rng(len(shape))
+        arrays = BY_NAME[name].draw(rng, dtype, batch=shape[0], event=shape[1:])
+        check(name, arrays, dtype, reduction=reduction)
+
+    return test_reference
+
+
+def differences(make, *arrays, rtol=1e-7, atol=1e-8):
+    """Gradients are central differences of the value, for each reduction of a number."""
+    for reduction in ("mean", "sum"):
+        _, gradients = make().log_prob_and_grad(*arrays, reduction=reduction)
+        for i, gradient in enumerate(gradients, start=1):
+
+            def value(a, i=i, reduction=reduction):
+                moved = [*arrays[:i], a, *arrays[i + 1 :]]
+                return make().log_prob(*moved, reduction=reduction)
+
+            expected = numerical_gradient(value, arrays[i])
+            np.testing.assert_allclose(gradient, expected, rtol=rtol, atol=atol)
+
+
+def exact(likelihood, x, parameters, density, dtype, *, sizes=None, digits=80):
+    """One element, value and gradient, against mpmath.
+
+    ``density(x, *parameters)`` is log p in mpmath; derivatives are taken of it. Errors are relative
+    to the results, or to ``sizes`` (of the value and of each derivative) where those are larger.
+    """
+    arrays = [np.full((1, 1), p, dtype) for p in parameters]
+    value, gradients = likelihood.log_prob_and_grad(np.full((1, 1), x), *arrays)
+    got = [value, *(float(g[0, 0]) for g in gradients)]
+    sizes = sizes or (0.0,) * len(got)
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    with mpmath.workdps(digits):
+        given = [mpmath.mpf(float(a[0, 0])) for a in arrays]
+        wanted = [density(mpmath.mpf(float(x)), *given)]
+        for i in range(len(gradients)):
+            wanted.append(
+                mpmath.diff(lambda p, i=i: density(x, *given[:i], p, *given[i + 1 :]), given[i])
+            )
+        for g, w, size in zip(got, wanted, sizes, strict=True):
+            error = abs(mpmath.mpf(g) - w)
+            bound = TOLERANCE[dtype] * max(abs(w), size) + tiny
+            assert error <= bound, (g, float(w), float(error / bound))
+
+
+def offends(likelihood, dtype, x, *parameters, name="x", where=(3, 17), bad=()):
+    """Each bad number in `name` is refused by its place, unless validate=False or masked."""
+    names = ("x", *likelihood.parameters)
+    arrays = [np.array(x, dtype), *(np.array(p, dtype) for p in parameters)]
+    loose = type(likelihood).__new__(type(likelihood))
+    loose.__dict__.update(likelihood.__dict__, _validate=False)
+    mask = np.ones(np.shape(x), bool)
+    mask[where] = False
+    clean = likelihood.log_prob(*arrays, mask=mask)
+    for number in bad:
+        spoilt = [a.copy() for a in arrays]
+        spoilt[names.index(name)][where] = number
+        place = rf"{name}\[{', '.join(str(i) for i in where)}\]"
+        for reduction in REDUCTIONS:
+            with pytest.raises(ValueError, match=place):
+                likelihood.log_prob(*spoilt, reduction=reduction)
+            with pytest.raises(ValueError, match=place):
+                likelihood.log_prob_and_grad(*spoilt, reduction=reduction)
+        loose.log_prob_and_grad(*spoilt)
+        value, gradients = likelihood.log_prob_and_grad(*spoilt, mask=mask)
+        assert value == clean
+        for gradient in gradients:
+            assert np.isfinite(gradient).all()

@@ -1,0 +1,133 @@
+"""kl_full_normal and kl_full_normal_and_grad."""
+
+import numpy as np
+import pytest
+
+import fastelbo
+from fastelbo import kl_full_normal, kl_full_normal_and_grad, kl_normal, reference
+from fastelbo._cli.parity_aggregate import factors
+from fastelbo._cli.parity_checks import Inputs
+from tests.conftest import assert_close, numerical_gradient
+from tests.functions import REDUCTIONS, flatten
+
+NAMES = ("mu_q", "tril_q", "mu_p", "tril_p")
+
+
+def draw(dtype=np.float64, batch=4, dims=3, shared=""):
+    inputs = Inputs((batch, 1, dims), dtype)
+    shapes = {name: (dims,) if name in shared else (batch, dims) for name in NAMES}
+    return [
+        factors(inputs, *shape) if "tril" in name else inputs.normal(batch, dims)
+        for name, shape in shapes.items()
+    ]
+
+
+@pytest.mark.parametrize("shared", ["", "tril_q", "tril_p", "tril_q tril_p"])
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_against_the_reference(dtype, shared, reduction):
+    for batch, dims in ((1, 1), (4, 3), (2, 33)):
+        arrays = draw(dtype, batch, dims, shared)
+        value, grad = kl_full_normal_and_grad(*arrays, reduction=reduction)
+        expected, by = reference.kl_full_normal_and_grad(*arrays, reduction=reduction)
+        assert_close(value, expected, dtype)
+        np.testing.assert_array_equal(kl_full_normal(*arrays, reduction=reduction), value)
+        for mine, theirs, a in zip(grad, by, arrays, strict=True):
+            assert mine.dtype == dtype
+            assert mine.shape == a.shape
+            assert_close(mine, theirs, dtype, np.abs(theirs).max())
+
+
+def test_the_value_that_pytorch_tests():
+    tril = np.linalg.cholesky([[1.0, 0.2], [0.2, 1.0]])
+    value = kl_full_normal([[1.0, 3.0]], np.eye(2), [[0.0, 0.0]], tril)
+    assert value == pytest.approx(4.6045890027398722, rel=1e-15)
+
+
+def test_diagonal_factors_are_kl_normal():
+    mu_q, mu_p, logvar_q, logvar_p = np.random.default_rng(0).normal(size=(4, 5, 3))
+    tril_q, tril_p = (np.exp(0.5 * v)[..., None] * np.eye(3) for v in (logvar_q, logvar_p))
+    expected = kl_normal(mu_q, logvar_q, mu_p, logvar_p)
+    assert kl_full_normal(mu_q, tril_q, mu_p, tril_p) == pytest.approx(expected, rel=1e-14)
+
+
+def test_no_cancellation_near_equality():
+    small = np.array([[[1 + 1e-9]]])
+    value = kl_full_normal([[0.0]], small, [[0.0]], [[1.0]])
+    assert value == pytest.approx((small.item() - 1) ** 2, rel=1e-6)
+    assert kl_full_normal([[2.0]], small, [[2.0]], small) == 0
+
+
+@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("shared", ["", "tril_q", "tril_p"])
+def test_central_differences(which, shared):
+    arrays = draw(shared=shared)
+    _, grad = kl_full_normal_and_grad(*arrays)
+
+    def value(a):
+        return kl_full_normal(*[*arrays[:which], a, *arrays[which + 1 :]])
+
+    slope = numerical_gradient(value, arrays[which])
+    np.testing.assert_allclose(grad[which], slope, rtol=1e-7, atol=1e-9)
+
+
+def test_nan_stays_in_its_sample():
+    arrays = draw()
+    for which in range(4):
+        poisoned = [a.copy() for a in arrays]
+        poisoned[which][1] = np.nan
+        rows = kl_full_normal(*poisoned, reduction="none")
+        assert np.isnan(rows[1])
+        np.testing.assert_array_equal(np.isnan(rows), [False, True, False, False])
+
+
+def test_what_lies_above_the_diagonal_is_not_read():
+    mu_q, tril_q, mu_p, tril_p = draw()
+    full = [a + np.triu(np.full(a.shape, 7.0), 1) for a in (tril_q, tril_p)]
+    value, grad = kl_full_normal_and_grad(mu_q, full[0], mu_p, full[1])
+    assert value == kl_full_normal(mu_q, tril_q, mu_p, tril_p)
+    for by in (grad.tril_q, grad.tril_p):
+        np.testing.assert_array_equal(np.triu(by, 1), 0)
+
+
+def test_out():
+    arrays = draw()
+    expected = flatten(kl_full_normal_and_grad(*arrays))
+    out = tuple(np.full(a.shape, 7.0) for a in arrays)
+    value, grad = kl_full_normal_and_grad(*arrays, out=out)
+    assert value == expected[0]
+    for mine, room, theirs in zip(grad, out, expected[1:], strict=True):
+        assert mine is room
+        np.testing.assert_array_equal(room, theirs)
+
+
+def test_errors():
+    arrays = draw()
+    for which, name in enumerate(NAMES):
+        for bad, error in ((arrays[which][:-1], ValueError), ("text", TypeError)):
+            given = [*arrays[:which], bad, *arrays[which + 1 :]]
+            with pytest.raises(error, match=name if error is TypeError else "shape"):
+                kl_full_normal(*given)
+    for name in ("tril_q", "tril_p"):
+        given = dict(zip(NAMES, arrays, strict=True))
+        given[name] = given[name] * [1.0, 0.0, 1.0]
+        with pytest.raises(ValueError, match=f"{name} must have a positive diagonal"):
+            kl_full_normal(**given)
+    with pytest.raises(ValueError, match="reduction"):
+        kl_full_normal(*arrays, reduction="all")
+    with pytest.raises(ValueError, match="empty batch"):
+        kl_full_normal(*(a[:0] for a in arrays))
+    with pytest.raises(ValueError, match="overlaps"):
+        kl_full_normal_and_grad(*arrays, out=tuple(arrays))
+
+
+def test_against_pytorch():
+    torch = pytest.importorskip("torch")
+    mu_q, tril_q, mu_p, tril_p = draw(batch=5, dims=4)
+    normal = torch.distributions.MultivariateNormal
+    q, p = (
+        normal(torch.from_numpy(m), scale_tril=torch.from_numpy(t))
+        for m, t in ((mu_q, tril_q), (mu_p, tril_p))
+    )
+    expected = torch.distributions.kl_divergence(q, p).numpy()
+    rows = fastelbo.kl_full_normal(mu_q, tril_q, mu_p, tril_p, reduction="none")
+    np.testing.assert_allclose(rows, expected, rtol=1e-12)

@@ -1,0 +1,203 @@
+"""mixture_log_prob and its gradients."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import fastelbo
+from fastelbo import mixture_log_prob, mixture_log_prob_and_grad, reference
+from fastelbo._cli.parity_mixtures import mixture_scales, mixture_terms
+from tests.conftest import assert_close, numerical_gradient
+from tests.test_threads import eight_cpus as eight_cpus
+
+#: (points, components, dimensions) around lanes, blocks, chunks and slabs.
+SIZES = [(1, 1, 1), (2, 31, 3), (33, 33, 4), (129, 5, 65), (7, 257, 2), (300, 2049, 3)]
+SIZES += [(513, 300, 7), (4100, 2, 1), (3, 10, 0)]
+
+
+def draw(dtype, points=5, components=4, cols=3, seed=0):
+    rng = np.random.default_rng(seed)
+    z, mu = rng.normal(size=(points, cols)), rng.normal(size=(components, cols))
+    log_weights, logvar = rng.normal(size=components), 0.7 * rng.normal(size=(components, cols))
+    return tuple(a.astype(dtype) for a in (z, log_weights, mu, logvar))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("size", SIZES)
+def test_reference(size, reduction, dtype):
+    arrays = draw(dtype, *size)
+    value, gradients = mixture_log_prob_and_grad(*arrays, reduction=reduction)
+    expected, theirs = reference.mixture_log_prob_and_grad(*arrays, reduction=reduction)
+    of_value, of_gradients = mixture_scales(*arrays, reduction=reduction)
+    assert_close(value, expected, dtype, of_value)
+    for mine, other, scale in zip(gradients, theirs, of_gradients, strict=True):
+        assert mine.dtype == dtype
+        assert_close(mine, other, dtype, scale)
+    assert np.array_equal(mixture_log_prob(*arrays, reduction=reduction), value)
+
+
+def test_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    z, log_weights, mu, logvar = draw(np.float64)
+    normals = [
+        stats.norm.logpdf(z, m, np.exp(v / 2)).sum(1) for m, v in zip(mu, logvar, strict=True)
+    ]
+    expected = np.logaddexp.reduce(log_weights[:, None] + np.array(normals))
+    got = mixture_log_prob(z, log_weights, mu, logvar, reduction="none")
+    np.testing.assert_allclose(got, expected, rtol=1e-13)
+
+
+def test_differences():
+    arrays = draw(np.float64)
+    _, gradients = mixture_log_prob_and_grad(*arrays)
+    for i, mine in enumerate(gradients):
+
+        def f(a, i=i):
+            return mixture_log_prob(*arrays[:i], a, *arrays[i + 1 :])
+
+        np.testing.assert_allclose(mine, numerical_gradient(f, arrays[i]), rtol=1e-8, atol=1e-9)
+
+
+def test_threads(dtype, eight_cpus):
+    for size in [(700, 500, 13), (1000, 3, 40), (20, 3000, 5)]:
+        arrays = draw(dtype, *size)
+        alone = mixture_log_prob_and_grad(*arrays, num_threads=1)
+        for threads in (2, 3, 8):
+            together = mixture_log_prob_and_grad(*arrays, num_threads=threads)
+            assert alone[0] == together[0]
+            for a, b in zip(alone[1], together[1], strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
+def test_one_component_is_a_normal(dtype):
+    z = draw(dtype, 50, 1, 20)[0]
+    zeros = np.zeros((1, 20), dtype)
+    value, gradients = mixture_log_prob_and_grad(z, [0.0], zeros, zeros, reduction="none")
+    expected = fastelbo.StandardNormal().log_prob(z)
+    assert_close(value, expected, np.float64, np.abs(expected))
+    assert_close(gradients.z, -z, dtype)
+
+
+def test_sharp_components(dtype):
+    """Deviations of 1e-3 far from the origin: the expanded square would lose all digits."""
+    z, log_weights, mu, logvar = draw(dtype, 40, 6, 8)
+    mu = (1000 + mu).astype(dtype)
+    z = (mu[np.arange(40) % 6] + 1e-3 * z).astype(dtype)
+    logvar = (-13 + logvar).astype(dtype)
+    arrays = z, log_weights, mu, logvar
+    got = mixture_log_prob(*arrays, reduction="none")
+    expected = reference.mixture_log_prob(*arrays, reduction="none")
+    precision = np.exp(-logvar.astype(np.float64))
+    nearest = ((z.astype(float)[:, None] - mu) ** 2 * precision).sum(axis=2).min(axis=1)
+    assert_close(got, expected, dtype, 0.5 * nearest + 100)
+
+
+def test_far_away_and_extremely_sharp(dtype):
+    """Densities that underflow, precisions that overflow: the logarithm is as it should be."""
+    z = np.array([[0.0, 1e4], [3.0, 3.0]], dtype)
+    mu = np.array([[3.0, 3.0], [0.0, 0.0]], dtype)
+    logvar = np.array([[-100.0, -100.0], [100.0, 0.0]], dtype)
+    arrays = z, np.zeros(2, dtype), mu, logvar
+    value, gradients = mixture_log_prob_and_grad(*arrays, reduction="none")
+    expected, theirs = reference.mixture_log_prob_and_grad(*arrays, reduction="none")
+    assert_close(value, expected, dtype, np.abs(expected) + 200)
+    for mine, other in zip(gradients, theirs, strict=True):
+        assert_close(mine, other, dtype, np.abs(other).max())
+
+
+def test_components_without_weight():
+    z, log_weights, mu, logvar = draw(np.float64)
+    log_weights[1] = -np.inf
+    value, gradients = mixture_log_prob_and_grad(z, log_weights, mu, logvar)
+    rest = [0, 2, 3]
+    assert value == pytest.approx(mixture_log_prob(z, log_weights[rest], mu[rest], logvar[rest]))
+    assert gradients.log_weights[1] == 0
+    assert not gradients.mu[1].any()
+    assert not gradients.logvar[1].any()
+
+
+def test_not_a_number_stays_where_it_belongs():
+    arrays = draw(np.float32, 40, 4, 3)
+    expected = mixture_log_prob(*arrays, reduction="none")
+    arrays[0][17, 1] = np.nan
+    arrays[0][18, 1] = np.inf
+    value, gradients = mixture_log_prob_and_grad(*arrays, reduction="none")
+    assert np.isnan(value[17])
+    assert value[18] == -np.inf
+    clean = np.r_[:17, 19:40]
+    np.testing.assert_array_equal(value[clean], expected[clean])
+    assert np.isfinite(gradients.z[clean]).all()
+    assert np.isnan(gradients.z[17]).all()
+    assert np.isnan(gradients.mu).all()
+
+
+def test_shapes_of_z(dtype):
+    z, *rest = draw(dtype, 24)
+    expected, theirs = mixture_log_prob_and_grad(z, *rest, reduction="none")
+    got, gradients = mixture_log_prob_and_grad(z.reshape(2, 3, 4, 3), *rest, reduction="none")
+    np.testing.assert_array_equal(got, expected.reshape(2, 3, 4))
+    np.testing.assert_array_equal(gradients.z, theirs.z.reshape(2, 3, 4, 3))
+    assert mixture_log_prob(z[0], *rest, reduction="none").shape == ()
+    assert mixture_log_prob(z[:1], *rest) == expected[0]
+
+
+def test_layouts(layout, dtype):
+    z, log_weights, mu, logvar = draw(dtype)
+    laid = [layout(a) for a in (z, mu, logvar)]
+    expected, theirs = mixture_log_prob_and_grad(z, log_weights, mu, logvar)
+    got, gradients = mixture_log_prob_and_grad(laid[0], layout(log_weights[None])[0], *laid[1:])
+    assert_close(got, expected, dtype, mixture_terms(z, log_weights, mu, logvar))
+    for mine, other in zip(gradients, theirs, strict=True):
+        assert_close(mine, other, dtype, np.abs(other).max() * 50)
+
+
+def test_out(dtype):
+    arrays = draw(dtype)
+    outs = tuple(np.full_like(a, 77) for a in arrays)
+    _, gradients = mixture_log_prob_and_grad(*arrays, out=outs)
+    _, expected = mixture_log_prob_and_grad(*arrays)
+    for mine, out, other in zip(gradients, outs, expected, strict=True):
+        assert mine is out
+        np.testing.assert_array_equal(out, other)
+    for i, name in enumerate(gradients._fields):
+        wrong = (*outs[:i], arrays[i], *outs[i + 1 :])
+        with pytest.raises(ValueError, match=f"out.{name} overlaps"):
+            mixture_log_prob_and_grad(*arrays, out=wrong)
+    with pytest.raises(TypeError, match="out must be a tuple"):
+        mixture_log_prob_and_grad(*arrays, out=outs[:3])
+
+
+@pytest.mark.parametrize("function", [mixture_log_prob, mixture_log_prob_and_grad])
+def test_errors(function):
+    z, log_weights, mu, logvar = draw(np.float64)
+    for name, wrong in [
+        ("z", (z[:, :2], log_weights, mu, logvar)),
+        ("z", (1.0, log_weights, mu, logvar)),
+        ("z", (z[:0], log_weights, mu, logvar)),
+        ("log_weights", (z, log_weights[:3], mu, logvar)),
+        ("log_weights", (z, log_weights[:, None], mu, logvar)),
+        ("mu", (z, log_weights, mu[0], logvar)),
+        ("mu", (z, log_weights[:0], mu[:0], logvar[:0])),
+        ("logvar", (z, log_weights, mu, logvar[:, :2])),
+    ]:
+        with pytest.raises(ValueError, match=f"^{name} has"):
+            function(*wrong)
+    for i, name in enumerate(("z", "log_weights", "mu", "logvar")):
+        arrays = [z, log_weights, mu, logvar]
+        arrays[i] = np.full(arrays[i].shape, "text")
+        with pytest.raises(TypeError, match=f"^{name} "):
+            function(*arrays)
+    with pytest.raises(ValueError, match="reduction"):
+        function(z, log_weights, mu, logvar, reduction="median")
+    with pytest.raises(TypeError, match="num_threads"):
+        function(z, log_weights, mu, logvar, num_threads="2")
+
+
+def test_memory():
+    """Nothing of N x K elements on the NumPy side: 64 MB here."""
+    arrays = draw(np.float32, 4000, 4000, 2)
+    tracemalloc.start()
+    mixture_log_prob(*arrays)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 18
+    tracemalloc.stop()

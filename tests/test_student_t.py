@@ -1,0 +1,82 @@
+"""Student's t: scale and degrees of freedom fixed or learned."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.stats
+
+from fastelbo import Gaussian, StudentT
+from tests.conftest import assert_close
+from tests.likelihood_checks import differences, exact, sweep
+
+test_reference = sweep("StudentT", "StudentT-scale", "StudentT-df", "StudentT-learned")
+
+
+def density(x, m, s, v):
+    df = mpmath.exp(v)
+    z = (x - m) * mpmath.exp(-s)
+    norm = mpmath.loggamma((df + 1) / 2) - mpmath.loggamma(df / 2) - mpmath.log(mpmath.pi * df) / 2
+    return norm - s - (df + 1) / 2 * mpmath.log1p(z * z / df)
+
+
+@pytest.mark.parametrize("log_df", [-10.0, -2.0, -0.5, 0.0, 0.7, 1.0, 2.3, 3.0, 5.0, 12.0, 27.0])
+@pytest.mark.parametrize(("x", "log_scale"), [(0.5, 0.0), (3.0, -1.0), (100.0, 0.5), (0.0, 2.0)])
+def test_mpmath(x, log_scale, log_df, dtype):
+    """Up to a trillion degrees of freedom, where lgamma has no digits to subtract."""
+    z = abs(x + 0.25) * math.exp(-log_scale)
+    size = 1 + abs(log_scale) + abs(log_df) * (log_df < 0) + math.log1p(z) * (1 + z)
+    sizes = (size, size * math.exp(-log_scale), size, size)
+    parameters = (-0.25, log_scale, log_df)
+    digits = 120
+    exact(
+        StudentT("learned", "learned"),
+        x,
+        parameters,
+        density,
+        dtype,
+        sizes=sizes,
+        digits=digits,
+    )
+
+
+def test_against_scipy(dtype):
+    rng = np.random.default_rng(0)
+    x, x_recon, log_scale = (rng.normal(size=(20, 30)).astype(dtype) for _ in range(3))
+    df = np.linspace(0.3, 40.0, 30)
+    wide = [a.astype(np.float64) for a in (x, x_recon)]
+    expected = scipy.stats.t.logpdf(wide[0], df, wide[1], 0.7)
+    got = StudentT(df, 0.7).log_prob(x, x_recon, reduction="none")
+    assert_close(got, expected.sum(axis=1), dtype, 100.0)
+    expected = scipy.stats.t.logpdf(wide[0], 2.5, wide[1], np.exp(log_scale.astype(np.float64)))
+    got = StudentT(2.5, "learned").log_prob(x, x_recon, log_scale, reduction="none")
+    assert_close(got, expected.sum(axis=1), dtype, 200.0)
+
+
+def test_meets_the_gaussian(dtype):
+    rng = np.random.default_rng(0)
+    x, x_recon = (rng.normal(size=(20, 30)).astype(dtype) for _ in range(2))
+    normal = Gaussian(0.7).log_prob_and_grad(x, x_recon, reduction="none")
+    for t in (StudentT(1e15, 0.7), StudentT(1e30, 0.7)):
+        got = t.log_prob_and_grad(x, x_recon, reduction="none")
+        assert_close(got, normal, dtype, (100.0, (9.0,)))
+
+
+@pytest.mark.parametrize("scale", [0.7, "learned"])
+@pytest.mark.parametrize("df", [0.5, 30.0, "learned"])
+def test_central_differences(df, scale):
+    rng = np.random.default_rng(1)
+    learned = [v for v in (scale, df) if v == "learned"]
+    arrays = [rng.normal(size=(3, 5)) for _ in range(2 + len(learned))]
+    differences(lambda: StudentT(df, scale), *arrays)
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.inf, np.nan, "best", [1.0, 0.0]])
+def test_errors(bad):
+    with pytest.raises(ValueError, match="df"):
+        StudentT(bad)
+    with pytest.raises(ValueError, match="scale"):
+        StudentT(2.0, bad)
+    with pytest.raises(ValueError, match="scale or df"):
+        StudentT([1.0, 2.0]).log_prob(np.zeros((2, 3)), np.zeros((2, 3)))

@@ -1,0 +1,112 @@
+"""fastelbo.torch under torch.compile: one graph, the same numbers."""
+
+import pytest
+
+from tests.torch_cases import CASE_BY_NAME, CASES, each, flat, torch
+
+ft = pytest.importorskip("fastelbo.torch")
+bridge = pytest.importorskip("fastelbo.torch._bridge")
+
+# torch's own modules warn while they compile.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
+    pytest.mark.filterwarnings("ignore::FutureWarning:torch"),
+    pytest.mark.filterwarnings("ignore::UserWarning:torch"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+
+
+def values_and_gradients(function, tensors):
+    values = flat(function(*tensors))
+    inputs = [t for t in tensors if t.requires_grad]
+    return values, torch.autograd.grad(sum((v * v).sum() for v in values), inputs)
+
+
+@each(CASES, ("mean", "none"))
+def test_one_graph(case, reduction):
+    """Likelihoods made inside, too."""
+    tensors = tuple(case.draw().values())
+    options = case.options(reduction)
+
+    def function(*tensors):
+        return case.call(ft, *tensors, **options)
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    expected = values_and_gradients(function, tensors)
+    torch.testing.assert_close(values_and_gradients(compiled, tensors), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(flat(compiled(*tensors)), expected[0])
+
+
+@each(CASES, ("none",))
+def test_opcheck(case, reduction, monkeypatch):
+    """PyTorch's own checks of every call of the operator that a function makes."""
+    calls = []
+    operator = bridge.evaluate
+
+    def record(operation, *tensors):
+        with_gradient = any(t.requires_grad for t in tensors)
+        call = operation.call(with_gradient)
+        calls.append((tensors, call))
+        return tuple(operator(list(tensors), call)[: operation.values])
+
+    for module in (ft.functions, ft.likelihoods, ft.pairwise):
+        monkeypatch.setattr(module, "run", record)
+    tensors = case.draw()
+    case.call(ft, *tensors.values(), **case.options(reduction))
+    for arguments, call in calls:
+        torch.library.opcheck(operator, (list(arguments), call))
+
+
+def training_loss(encoder, decoder, loss):
+    def step(x, noise):
+        mu, logvar = encoder(x).chunk(2, -1)
+        z, _ = ft.reparameterize_kl(mu, logvar, noise=noise)
+        return loss(x, mu, logvar, decoder(z))
+
+    return step
+
+
+@pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
+def test_a_model_with_inductor(dynamic):
+    torch.manual_seed(0)
+    encoder, decoder = torch.nn.Linear(6, 4), torch.nn.Linear(2, 6)
+    loss = ft.ElboLoss(ft.Bernoulli())
+    step = training_loss(encoder, decoder, loss)
+    compiled = torch.compile(step, fullgraph=True, dynamic=dynamic)
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    for batch, beta in [(5, 1.0), (8, 0.5)]:
+        loss.beta = beta
+        x, noise = torch.rand(batch, 6), torch.randn(batch, 2)
+        pairs = [(f, torch.autograd.grad(f(x, noise), parameters)) for f in (step, compiled)]
+        torch.testing.assert_close(pairs[0][1], pairs[1][1])
+
+
+def test_noise_is_drawn_anew_in_every_call():
+    mu, logvar = torch.zeros(3, 4), torch.zeros(3, 4)
+    draw = torch.compile(ft.reparameterize, fullgraph=True)
+    torch.manual_seed(1)
+    first, second = draw(mu, logvar), draw(mu, logvar)
+    torch.manual_seed(1)
+    assert torch.equal(first, draw(mu, logvar))
+    assert not torch.equal(first, second)
+
+
+def test_double_backward_is_an_error():
+    tensors = tuple(CASE_BY_NAME["kl_standard_normal"].draw().values())
+    compiled = torch.compile(ft.kl_standard_normal, fullgraph=True, backend="aot_eager")
+    first = torch.autograd.grad(compiled(*tensors), tensors, create_graph=True)
+    with pytest.raises(RuntimeError, match="double backward"):
+        sum(g.sum() for g in first).backward()
+
+
+def test_dreg_says_that_it_cannot_be_traced():
+    x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
+    loss = ft.IwaeLoss(ft.Bernoulli(), estimator="dreg")
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="dreg"):
+        compiled(x, z, mu, logvar, logits)

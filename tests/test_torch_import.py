@@ -1,0 +1,80 @@
+"""Where PyTorch is missing, and where fastelbo alone is wanted."""
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import fastelbo
+from tests.test_import import run_python
+from tests.torch_cases import torch
+
+ft = pytest.importorskip("fastelbo.torch")
+
+
+def test_without_pytorch_one_line_says_what_to_install():
+    assert run_python(
+        """
+        import json, sys
+        sys.modules["torch"] = None
+        import fastelbo
+        try:
+            import fastelbo.torch
+        except ImportError as error:
+            message = str(error)
+        print(json.dumps("pip install" in message and "\\n" not in message))
+        """
+    )
+
+
+def test_fastelbo_never_imports_pytorch():
+    assert not run_python(
+        """
+        import json, sys
+        import fastelbo
+        fastelbo.VAE(epochs=1)
+        print(json.dumps("torch" in sys.modules))
+        """
+    )
+
+
+def test_import_warns_of_nothing():
+    code = "import fastelbo.torch"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_names():
+    assert sorted(ft.__all__) == ft.__all__
+    for name in ft.__all__:
+        assert getattr(ft, name).__doc__, f"{name} has no docstring"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("elbo", "reparameterize", "reparameterize_kl", "kl_standard_normal", "kl_normal", "iwae"),
+        *("total_correlation", "beta_tcvae_elbo", "mixture_log_prob", "mmd"),
+    ],
+)
+def test_arguments_are_those_of_fastelbo(name):
+    """The same names in the same order; threads are PyTorch's, and there is no out."""
+    mine = list(inspect.signature(getattr(ft, name)).parameters)
+    theirs = list(inspect.signature(getattr(fastelbo, name)).parameters)
+    added = {"estimator"} if name == "iwae" else set()
+    left_out = {"num_threads", "out"}
+    assert [p for p in mine if p not in added] == [p for p in theirs if p not in left_out]
+
+
+@pytest.mark.parametrize("name", [n for n in ft.__all__ if n[0].isupper()])
+def test_constructors_are_those_of_fastelbo(name):
+    mine, theirs = getattr(ft, name), getattr(fastelbo, name, None)
+    if hasattr(mine, "_fields"):
+        assert mine._fields == theirs._fields
+    elif theirs is not None and mine not in (fastelbo.FreeBits, ft.Likelihood):
+        assert inspect.signature(mine) == inspect.signature(theirs)
+
+
+def test_dtype_of_results_is_no_surprise():
+    assert ft.kl_standard_normal(torch.zeros(1, 1), torch.zeros(1, 1)).dtype == torch.float32
