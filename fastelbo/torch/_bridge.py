@@ -58,7 +58,10 @@ class Operation:
     def backward(self, upstream, gradients, kept, run):
         """What flows to each slot. An upstream gradient is a tensor, a float or None; `run` runs
         another operation."""
-        return [scaled(gradient, upstream[0]) for gradient in gradients]
+        factor = upstream[0]
+        if type(factor) is float and factor == 1.0:
+            return gradients
+        return [scaled(gradient, factor) for gradient in gradients]
 
 
 def _spec(option):
@@ -96,21 +99,28 @@ def run(operation, *tensors):
     return _forward(operation, tensors, False)[0]
 
 
+_from_numpy, _scalar_tensor, _get_num_threads = (
+    torch.from_numpy,
+    torch.scalar_tensor,
+    torch.get_num_threads,
+)
+
+
 def _forward(operation, tensors, with_gradient):
     """Values and gradients as tensors. The second tensor is never data: it has the dtype of all.
 
     Gradients must be off where a tensor requires one: then PyTorch gives arrays without detaching.
     """
     arrays = [t.numpy() for t in tensors]
-    values, gradients = operation.forward(arrays, with_gradient, torch.get_num_threads())
+    values, gradients = operation.forward(arrays, with_gradient, _get_num_threads())
     dtype = tensors[1].dtype
-    return tuple([_as_tensor(v, dtype) for v in values]), [torch.from_numpy(g) for g in gradients]
+    return tuple([_as_tensor(v, dtype) for v in values]), [_from_numpy(g) for g in gradients]
 
 
 def _as_tensor(value, dtype):
-    if isinstance(value, float):
-        return torch.scalar_tensor(value, dtype=dtype)
-    return torch.from_numpy(value).to(dtype)
+    if type(value) is float:
+        return _scalar_tensor(value, dtype=dtype)
+    return _from_numpy(value).to(dtype)
 
 
 class _Evaluate(torch.autograd.Function):
@@ -119,10 +129,9 @@ class _Evaluate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, operation, *tensors):
         values, gradients = _forward(operation, tensors, True)
-        kept = operation.kept(tensors)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*gradients, *kept)
-        ctx.operation, ctx.counts = operation, (len(tensors), len(gradients))
+        ctx.save_for_backward(*gradients, *operation.kept(tensors))
+        ctx.call = operation, len(tensors), len(gradients)
         return values
 
     @staticmethod
@@ -132,11 +141,11 @@ class _Evaluate(torch.autograd.Function):
                 "fastelbo.torch computes gradients with values and cannot differentiate twice: "
                 "no create_graph=True"
             )
-        operation, (count, slots) = ctx.operation, ctx.counts
+        operation, count, slots = ctx.call
         flows = [None] * (1 + count)
+        upstream = [g if g is None or g.ndim else g.item() for g in upstream]
         if any([g is not None for g in upstream]):
             saved = ctx.saved_tensors
-            upstream = [g.item() if g is not None and g.ndim == 0 else g for g in upstream]
             of_slots = operation.backward(upstream, saved[:slots], saved[slots:], run)
             for slot, flow in zip(operation.slots(count), of_slots, strict=True):
                 flows[1 + slot] = flow
