@@ -99,28 +99,21 @@ def run(operation, *tensors):
     return _forward(operation, tensors, False)[0]
 
 
-_from_numpy, _scalar_tensor, _get_num_threads = (
-    torch.from_numpy,
-    torch.scalar_tensor,
-    torch.get_num_threads,
-)
-
-
 def _forward(operation, tensors, with_gradient):
     """Values and gradients as tensors. The second tensor is never data: it has the dtype of all.
 
     Gradients must be off where a tensor requires one: then PyTorch gives arrays without detaching.
     """
     arrays = [t.numpy() for t in tensors]
-    values, gradients = operation.forward(arrays, with_gradient, _get_num_threads())
+    values, gradients = operation.forward(arrays, with_gradient, torch.get_num_threads())
     dtype = tensors[1].dtype
-    return tuple([_as_tensor(v, dtype) for v in values]), [_from_numpy(g) for g in gradients]
+    return tuple([_as_tensor(v, dtype) for v in values]), [torch.from_numpy(g) for g in gradients]
 
 
 def _as_tensor(value, dtype):
-    if type(value) is float:
-        return _scalar_tensor(value, dtype=dtype)
-    return _from_numpy(value).to(dtype)
+    if isinstance(value, float):
+        return torch.scalar_tensor(value, dtype=dtype)
+    return torch.from_numpy(value).to(dtype)
 
 
 class _Evaluate(torch.autograd.Function):
