@@ -6,7 +6,7 @@ import numpy as np
 
 from fastelbo import _arrays
 from fastelbo.bounds import reduce_rows
-from fastelbo.divergences import kl_normal
+from fastelbo.divergences import kl_standard_normal
 from fastelbo.likelihoods import check_reduction
 
 
@@ -36,8 +36,11 @@ def _factor(tril, name, shape):
 
 
 def _inverse_times(tril, b, transposed=False):
-    """tril^-1 b, or tril^-T b, for stacks of both."""
-    return np.linalg.solve(tril.swapaxes(-1, -2) if transposed else tril, b)
+    """tril_p^-1 b, or tril_p^-T b, for stacks of both."""
+    try:
+        return np.linalg.solve(tril.swapaxes(-1, -2) if transposed else tril, b)
+    except np.linalg.LinAlgError:
+        raise ValueError("tril_p is singular to working precision") from None
 
 
 @np.errstate(all="ignore")
@@ -50,12 +53,9 @@ def _between(arguments, reduction, out, with_gradient):
     scaled = _inverse_times(
         np.broadcast_to(tril_p, (batch, dims, dims)), (mu_q.astype(np.float64) - mu_p)[..., None]
     )
-    logvars = [
-        np.broadcast_to(2 * np.log(np.diagonal(a, axis1=-2, axis2=-1)), mu_q.shape)
-        for a in (tril_q, tril_p)
-    ]
-    zero = np.broadcast_to(0.0, mu_q.shape)
-    rows = kl_normal(zero, logvars[0], zero, logvars[1], reduction="none")
+    # The ratio's own diagonal: two small factors that are alike need not have logarithms that are.
+    logvar = np.broadcast_to(2 * np.log(np.diagonal(ratio, axis1=-2, axis2=-1)), mu_q.shape)
+    rows = kl_standard_normal(np.broadcast_to(0.0, mu_q.shape), logvar, reduction="none")
     rows += 0.5 * ((np.tril(ratio, -1) ** 2).sum(axis=(-1, -2)) + (scaled**2).sum(axis=(-1, -2)))
     value = reduce_rows(rows, reduction)
     if not with_gradient:
@@ -108,7 +108,7 @@ def kl_full_normal(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
     Raises
     ------
     ValueError
-        If shapes do not fit, the batch is empty or a diagonal is not positive.
+        If shapes do not fit, the batch is empty, a diagonal is not positive or tril_p is singular.
 
     Examples
     --------

@@ -55,6 +55,15 @@ def test_no_cancellation_near_equality():
     value = kl_full_normal([[0.0]], small, [[0.0]], [[1.0]])
     assert value == pytest.approx((small.item() - 1) ** 2, rel=1e-6)
     assert kl_full_normal([[2.0]], small, [[2.0]], small) == 0
+    tiny = np.array([[[1e-200]]])
+    assert kl_full_normal([[2.0]], tiny, [[2.0]], tiny) == 0
+    assert kl_full_normal([[2.0]], 2 * tiny, [[2.0]], tiny) == pytest.approx(1.5 - np.log(2))
+
+
+def test_a_singular_factor_is_named():
+    tril_p = np.array([[1e-200, 0.0], [1.0, 1e-200]])
+    with pytest.raises(ValueError, match="tril_p is singular"):
+        kl_full_normal(np.zeros((1, 2)), np.eye(2), np.zeros((1, 2)), tril_p)
 
 
 @pytest.mark.parametrize("which", range(4))
