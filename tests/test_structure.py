@@ -117,3 +117,13 @@ def test_benchmark_sizes_are_what_their_names_say():
     taken = {name: 2 * 8 * batch * event for name, (batch, event, _) in sizes.items()}
     assert taken["L1"] <= 32 << 10 < taken["L2"] <= 1 << 20 < taken["vae"] < 32 << 20 < taken["RAM"]
     assert sizes["vae"] == (128, 784, 20)
+
+
+def test_the_readme_names_everything():
+    """Every public name but results and what is named with its value; every module in the map."""
+    readme = (ROOT / "README.md").read_text()
+    results = {n for n in fastelbo.__all__ if hasattr(getattr(fastelbo, n), "_fields")}
+    for name in set(fastelbo.__all__) - results - {"Likelihood"}:
+        assert f"`{name.removesuffix('_and_grad').removesuffix('_backward')}" in readme, name
+    for path in (ROOT / "fastelbo").glob("[!_]*.py"):
+        assert path.name in readme, path.name
