@@ -9,6 +9,7 @@ from tests.conftest import assert_close, numerical_gradient
 from tests.test_threads import eight_cpus as eight_cpus
 
 SIZES = [(2, 2, 1), (3, 33, 5), (31, 4, 65), (130, 260, 16), (300, 5, 3), (5, 7, 0)]
+SIZES += [(390, 200, 7), (1, 600, 2)]  # so many that they are taken in greater groups
 KERNELS = [("rbf", None), ("rbf", (0.5, 2.0)), ("imq", None), ("imq", 1.5)]
 
 
@@ -24,6 +25,8 @@ def draw(dtype, n=6, m=5, cols=3, seed=0):
 def test_reference(size, kernel, bandwidth, estimator, dtype):
     if size[2] == 0 and bandwidth is None:
         bandwidth = 1.0
+    if min(size[:2]) == 1 and estimator == "unbiased":
+        size = (2, *size[1:])
     sets = draw(dtype, *size)
     options = {"kernel": kernel, "bandwidth": bandwidth, "estimator": estimator}
     value, gradients = mmd_and_grad(*sets, **options)
@@ -64,11 +67,12 @@ def test_differences(kernel, bandwidth, estimator):
     np.testing.assert_allclose(gradients.y, by_y, rtol=1e-7, atol=1e-9)
 
 
-def test_threads(dtype, eight_cpus):
-    sets = draw(dtype, 203, 150, 13)
+@pytest.mark.parametrize("size", [(203, 150, 13), (50, 40, 20), (700, 333, 3)])
+def test_threads(size, dtype, eight_cpus):
+    sets = draw(dtype, *size)
     for kernel in ("rbf", "imq"):
         alone = mmd_and_grad(*sets, kernel=kernel, num_threads=1)
-        for threads in (2, 3, 8):
+        for threads in (2, 3, 4, 7, 8):
             together = mmd_and_grad(*sets, kernel=kernel, num_threads=threads)
             assert alone[0] == together[0]
             for a, b in zip(alone[1], together[1], strict=True):
@@ -85,11 +89,36 @@ def test_the_same_set_twice(kernel, dtype):
         np.testing.assert_allclose(g, 0, atol=1e-6 if dtype == np.float32 else 1e-15)
 
 
+@pytest.mark.parametrize("kernel", ["rbf", "imq"])
+def test_many_samples_twice(kernel, dtype):
+    """Pairs within and between equal sets are added alike: float64 rounds, whatever the dtype."""
+    z = draw(dtype, 333)[0]
+    value, gradients = mmd_and_grad(z, z.copy(), kernel=kernel, estimator="biased")
+    assert abs(value) < 1e-14
+    for g in gradients:
+        np.testing.assert_allclose(g, 0, atol=1e-15)
+
+
 def test_small_distances_far_from_the_origin():
     z, y = (1000 + 1e-3 * a for a in draw(np.float64, 20, 30))
     z, y = z.astype(np.float32), y.astype(np.float32)
     got = mmd(z, y, bandwidth=1e-3)
     assert_close(got, reference.mmd(z, y, bandwidth=1e-3), np.float32, 3.0)
+
+
+def test_kernels_that_are_almost_nothing(dtype):
+    """They are what they are down to the smallest denormal number: here of one pair, alone."""
+    tiny = float(np.finfo(dtype).smallest_subnormal)
+    for exponent in np.linspace(0, -1.2 * np.log(tiny), 300):
+        far = np.array([[0.0], [np.sqrt(2 * exponent)]], dtype)
+        others = np.array([[1000.0], [2000.0]], dtype)
+        value, gradients = mmd_and_grad(far, others, bandwidth=1.0)
+        d = float(far[1, 0])
+        expected = np.exp(-0.5 * d * d)
+        error = 2 * float(np.finfo(dtype).eps) * max(1.0, exponent)
+        assert value == pytest.approx(expected, rel=error, abs=tiny)
+        assert gradients.z[0, 0] == pytest.approx(d * expected, rel=error, abs=(2 + 2 * d) * tiny)
+        assert gradients.z[1, 0] == -gradients.z[0, 0]
 
 
 def test_not_a_number_stays_where_it_belongs():

@@ -1,10 +1,16 @@
 # Maximum mean discrepancy of two sets of points: the mean of a kernel over the pairs within each
 # set and between them, and the gradients by all points.
 #
-# Every point is finished alone, against its own set and against the other, four at a time: squared
-# distances along a transposed copy of the set, the kernel, and the pull of each other point along
-# rows. Distances are sums of squared differences, so that one of a point to itself is exactly zero
-# and no small one cancels. Sums are kept a point, and added in order.
+# Points come in groups, and every two groups meet once: squared distances of the points of one along
+# a transposed copy of the other, the kernel, and the pull of either group on the other. So no pair
+# is measured twice. Distances are sums of squared differences, so that one of a point to itself is
+# exactly zero and no small one cancels.
+#
+# Groups form clans, and clans meet as in a tournament: in turn t clan i meets clan i ^ t. The first
+# half of the turns brings together only clans of the same half, the first quarter only those of the
+# same quarter, and so on. So threads can take turns by sides, halves or quarters or smaller, and wait
+# for each other only between the turns of sides; and however many sides there are, a group meets the
+# others in one order, in which its sums are added up.
 
 cimport numpy as cnp
 from cython.parallel cimport prange
@@ -15,56 +21,73 @@ from libc.string cimport memset
 from fastelbo._kernels.latent cimport data_of
 from fastelbo._kernels.operands cimport add_up
 from fastelbo._kernels.pairs cimport DEEP, DEPTH, HALF, WIDE, add_wide, ceil_div, lines
-from fastelbo._kernels.terms.vecmath cimport exp, real
+from fastelbo._kernels.terms.power cimport power_to_underflow
+from fastelbo._kernels.terms.vecmath cimport real
 
 cnp.import_array()
 
 cdef enum:
-    ROWS = 4               # points at a time
-    NEAR = 128             # others whose pulls are added in the dtype of the pass
-    BLOCK = 256            # the same of values
+    ROWS = 8               # points at a time
+    GROUP = 64             # points of a group, whose kernels and pulls are added in the dtype of the pass
+    FEW = 512              # points that are too few for such groups: half as many go in one
 
 cdef enum Kernel:
     RBF = 0                # e^(-c d^2)
     IMQ = 1                # 1 / (1 + c d^2), inverse multiquadratic
 
 cdef struct Points:
-    Py_ssize_t count, padded   # N, N rounded up to WIDE
+    Py_ssize_t count, first    # N, the first group of the set
     const char* data           # (N, L), rows stride bytes apart
     Py_ssize_t stride
-    char* across               # (depth, padded + HALF): transposed; what pads it is the last point
-    char* along                # (padded, width)
     char* gradient             # (N, L), or NULL
-    double* sums               # (2, N): of each point's kernel with its own set and with the other
-    double means[2]            # what these are multiplied by, half of it for the other
+    double means[2]            # what the sums of the kernel within and with the other are multiplied by
 
 cdef struct Discrepancy:
     Py_ssize_t cols, depth, width  # L, rounded up to DEEP, to HALF
+    Py_ssize_t size, groups    # points of a group, GROUP or less; groups of both sets
+    Py_ssize_t clans           # the largest power of two of them: a clan is a group or two
     Points sets[2]
     Kernel kernel
     int scales
     const double* c            # (scales,)
     bint unbiased              # leave out the pairs of a point with itself
-    char* room                 # (threads, ROWS (padded + HALF) + 3 ROWS width)
-    Py_ssize_t room_size       # elements a thread
+    char* across               # (groups, depth, GROUP): transposed; what pads a group is its last point
+    char* along                # (groups, GROUP, width)
+    double* pulls              # (groups, GROUP, width), or NULL
+    double* sums               # (2, groups): of the kernel, weighted, within the set and with the other
 
 
-cdef void copy_share(const Discrepancy* job, int which, Py_ssize_t share, Py_ssize_t shares,
-                     const real* kind) noexcept nogil:
-    """A set across and along."""
-    cdef const Points* a = &job.sets[which]
+cdef inline int set_of(const Discrepancy* job, Py_ssize_t group) noexcept nogil:
+    return group >= job.sets[1].first
+
+
+cdef inline Py_ssize_t begin_of(const Discrepancy* job, Py_ssize_t group) noexcept nogil:
+    """The first point of a group, in its set."""
+    return (group - job.sets[set_of(job, group)].first) * job.size
+
+
+cdef inline Py_ssize_t count_of(const Discrepancy* job, Py_ssize_t group) noexcept nogil:
+    return min(job.size, job.sets[set_of(job, group)].count - begin_of(job, group))
+
+
+cdef void copy_group(const Discrepancy* job, Py_ssize_t group, const real* kind) noexcept nogil:
+    """A group across and along, and nothing pulls on it yet."""
+    cdef const Points* a = &job.sets[set_of(job, group)]
     cdef const real* row
-    cdef real* across = <real*>a.across
-    cdef real* along = <real*>a.along
+    cdef real* across = <real*>job.across + group * job.depth * GROUP
+    cdef real* along = <real*>job.along + group * GROUP * job.width
     cdef real x
-    cdef Py_ssize_t i, l
-    for i in range(a.padded * share // shares, a.padded * (share + 1) // shares):
-        row = <const real*>(a.data + min(i, a.count - 1) * a.stride)
+    cdef Py_ssize_t i, l, begin = begin_of(job, group), last = count_of(job, group) - 1
+    for i in range(job.size):
+        row = <const real*>(a.data + (begin + min(i, last)) * a.stride)
         for l in range(job.width):
             x = row[l] if l < job.cols else <real>0.0
             along[i * job.width + l] = x
             if l < job.depth:
-                across[l * (a.padded + HALF) + i] = x
+                across[l * GROUP + i] = x
+    job.sums[group] = job.sums[job.groups + group] = 0
+    if job.pulls != NULL:
+        memset(job.pulls + group * GROUP * job.width, 0, job.size * job.width * sizeof(double))
 
 
 cdef inline real add_square(real s, real x, real y) noexcept nogil:
@@ -73,31 +96,31 @@ cdef inline real add_square(real s, real x, real y) noexcept nogil:
 
 
 cdef void distances(const real* restrict z, Py_ssize_t width, Py_ssize_t depth,
-                    const real* restrict across, Py_ssize_t padded, real* restrict q) noexcept nogil:
-    """q[r, j] = ||z_r - y_j||^2 of ROWS points."""
+                    const real* restrict across, Py_ssize_t count, real* restrict q) noexcept nogil:
+    """q[r, j] = ||z_r - y_j||^2 of ROWS points and `count` others."""
     cdef real a[ROWS * WIDE]
     cdef real c[ROWS * DEEP]
     cdef const real* y
     cdef real* to
     cdef real y0, y1, y2, y3, s
-    cdef Py_ssize_t tile, deep, l, begin, stride = padded + HALF
+    cdef Py_ssize_t tile, deep, l, begin
     cdef int k, r, i
-    for tile in range(padded // WIDE):
+    for tile in range(ceil_div(count, WIDE)):
         to = q + tile * WIDE
         for deep in range(ceil_div(max(depth, <Py_ssize_t>1), DEPTH)):
             begin = deep * (DEPTH // DEEP)
             for k in range(ROWS * WIDE):
                 a[k] = 0
             for l in range(begin, min(depth // DEEP, begin + DEPTH // DEEP)):
-                y = across + l * DEEP * stride + tile * WIDE
+                y = across + l * DEEP * GROUP + tile * WIDE
                 for r in range(ROWS):
                     for i in range(DEEP):
                         c[r * DEEP + i] = z[r * width + l * DEEP + i]
                 for k in range(WIDE):
                     y0 = y[k]
-                    y1 = y[stride + k]
-                    y2 = y[2 * stride + k]
-                    y3 = y[3 * stride + k]
+                    y1 = y[GROUP + k]
+                    y2 = y[2 * GROUP + k]
+                    y3 = y[3 * GROUP + k]
                     for r in range(ROWS):
                         s = add_square(a[r * WIDE + k], c[r * DEEP], y0)
                         s = add_square(s, c[r * DEEP + 1], y1)
@@ -105,130 +128,172 @@ cdef void distances(const real* restrict z, Py_ssize_t width, Py_ssize_t depth,
                         a[r * WIDE + k] = add_square(s, c[r * DEEP + 3], y3)
             for r in range(ROWS):
                 for k in range(WIDE):
-                    to[r * stride + k] = a[r * WIDE + k] + (to[r * stride + k] if deep else <real>0.0)
+                    to[r * GROUP + k] = a[r * WIDE + k] + (to[r * GROUP + k] if deep else <real>0.0)
 
 
-cdef double kernels(const Discrepancy* job, real* restrict q, Py_ssize_t count, Py_ssize_t padded,
-                    Py_ssize_t self, double weight) noexcept nogil:
-    """The sum of the kernel over a row of squared distances, which become weight * -dk/dd^2.
-
-    `self` is the point's own place in the row, left out; -1 where it has none.
-    """
+cdef double kernels(const Discrepancy* job, const real* restrict q, Py_ssize_t count, double weight,
+                    real* restrict w) noexcept nogil:
+    """The sum of the kernel over the squared distances of ROWS points; w becomes weight * -dk/dd^2."""
     cdef real s[WIDE]
-    cdef real values[WIDE]
-    cdef real slopes[WIDE]
-    cdef real c, e, w = <real>weight
-    cdef Py_ssize_t block, tile, j
-    cdef double total = 0
+    cdef real c, pull, e
+    cdef Py_ssize_t tiles = ceil_div(count, WIDE), tile, r, j
     cdef int i, k
-    for j in range(count, padded):
-        q[j] = <real>INFINITY
-    if self >= 0:
-        q[self] = <real>INFINITY
-    for block in range(ceil_div(padded, BLOCK)):
-        for k in range(WIDE):
-            s[k] = 0
-        for tile in range(block * (BLOCK // WIDE), min(padded, (block + 1) * BLOCK) // WIDE):
-            j = tile * WIDE
-            for k in range(WIDE):
-                values[k] = 0
-                slopes[k] = 0
-            for i in range(job.scales):
-                c = <real>job.c[i]
+    for k in range(WIDE):
+        s[k] = 0
+    for i in range(job.scales):
+        c = <real>(job.c[i] * 1.4426950408889634 if job.kernel == RBF else job.c[i])   # log2 e
+        pull = <real>(weight * job.c[i])
+        for r in range(ROWS):
+            for tile in range(tiles):
+                j = r * GROUP + tile * WIDE
                 if job.kernel == RBF:
                     for k in range(WIDE):
-                        e = exp(-c * q[j + k])
-                        values[k] += e
-                        slopes[k] += c * e
+                        e = power_to_underflow(-c * q[j + k])
+                        s[k] += e
+                        w[j + k] = pull * e + (w[j + k] if i else <real>0.0)
                 else:
                     for k in range(WIDE):
                         e = <real>1.0 / (<real>1.0 + c * q[j + k])
-                        values[k] += e
-                        slopes[k] += c * (e * e)
-            for k in range(WIDE):
-                q[j + k] = w * slopes[k]
-                s[k] += values[k]
-        total += add_wide(s)
-    return total
+                        s[k] += e
+                        w[j + k] = pull * (e * e) + (w[j + k] if i else <real>0.0)
+    return add_wide(s)
 
 
-cdef void pulls(const real* restrict z, Py_ssize_t width, const real* restrict along,
-                Py_ssize_t padded, const real* restrict w, double* restrict to) noexcept nogil:
-    """Add sum_j w_rj (y_j - z_r) of ROWS points to `to` (ROWS, width)."""
+cdef void add_pulls(const real* restrict z, Py_ssize_t count, const real* restrict y,
+                    Py_ssize_t others, Py_ssize_t width, const real* restrict w, Py_ssize_t down,
+                    Py_ssize_t right, double* restrict to) noexcept nogil:
+    """Add sum_j w_ij (y_j - z_i) to `to` (count, width); w_ij is w[i down + j right]."""
     cdef real a[ROWS * HALF]
     cdef real c[ROWS * HALF]
     cdef real v[ROWS * 4]
-    cdef const real* y
+    cdef const real* one
     cdef real y0, y1, y2, y3, x, s
-    cdef Py_ssize_t half, block, four, stride = padded + HALF
-    cdef int k, r, i
-    for half in range(width // HALF):
-        for r in range(ROWS):
-            for k in range(HALF):
-                c[r * HALF + k] = z[r * width + half * HALF + k]
-        for block in range(ceil_div(padded, NEAR)):
-            for k in range(ROWS * HALF):
-                a[k] = 0
-            for four in range(block * (NEAR // 4), min(padded, (block + 1) * NEAR) // 4):
-                y = along + 4 * four * width + half * HALF
-                for r in range(ROWS):
-                    for i in range(4):
-                        v[r * 4 + i] = w[r * stride + 4 * four + i]
+    cdef Py_ssize_t unit, half, four, begin
+    cdef int k, r, i, rows = ROWS if real is float else ROWS // 2
+    for unit in range(ceil_div(count, rows)):
+        for half in range(width // HALF):
+            begin = unit * rows * width + half * HALF
+            for r in range(rows):
                 for k in range(HALF):
-                    y0 = y[k]
-                    y1 = y[width + k]
-                    y2 = y[2 * width + k]
-                    y3 = y[3 * width + k]
-                    for r in range(ROWS):
+                    c[r * HALF + k] = z[begin + r * width + k]
+                    a[r * HALF + k] = 0
+            for four in range(ceil_div(others, 4)):
+                one = y + 4 * four * width + half * HALF
+                for r in range(rows):
+                    for i in range(4):
+                        v[r * 4 + i] = w[(unit * rows + r) * down + (4 * four + i) * right]
+                for k in range(HALF):
+                    y0 = one[k]
+                    y1 = one[width + k]
+                    y2 = one[2 * width + k]
+                    y3 = one[3 * width + k]
+                    for r in range(rows):
                         x = c[r * HALF + k]
                         s = a[r * HALF + k]
                         s += v[r * 4] * (y0 - x)
                         s += v[r * 4 + 1] * (y1 - x)
                         s += v[r * 4 + 2] * (y2 - x)
                         a[r * HALF + k] = s + v[r * 4 + 3] * (y3 - x)
-            for r in range(ROWS):
+            for r in range(rows):
                 for k in range(HALF):
-                    to[r * width + half * HALF + k] += a[r * HALF + k]
+                    to[begin + r * width + k] += a[r * HALF + k]
 
 
-cdef void points_share(const Discrepancy* job, int which, Py_ssize_t share, Py_ssize_t shares,
-                       Py_ssize_t thread, const real* kind) noexcept nogil:
-    """Some points of a set against their own set, then against the other."""
-    cdef const Points* a = &job.sets[which]
-    cdef const Points* b
-    cdef real* q = <real*>job.room + thread * job.room_size
-    cdef double* to = <double*>(q + ROWS * (max(job.sets[0].padded, job.sets[1].padded) + HALF))
-    cdef const real* z
-    cdef Py_ssize_t unit, units = ceil_div(a.count, ROWS), r, i, l
-    cdef int other
-    for unit in range(units * share // shares, units * (share + 1) // shares):
-        z = <const real*>a.along + unit * ROWS * job.width
-        memset(to, 0, ROWS * job.width * sizeof(double))
-        for other in range(1 if which and a.gradient == NULL else 2):
-            b = &job.sets[which ^ other]
-            distances(z, job.width, job.depth, <const real*>b.across, b.padded, q)
-            for r in range(ROWS):
-                i = min(unit * ROWS + r, a.count - 1)
-                a.sums[other * a.count + i] = kernels(
-                    job, q + r * (b.padded + HALF), b.count, b.padded,
-                    i if job.unbiased and other == 0 else -1, 4 * a.means[other])
-            if a.gradient != NULL:
-                pulls(z, job.width, <const real*>b.along, b.padded, q, to)
-        if a.gradient != NULL:
-            for r in range(min(<Py_ssize_t>ROWS, a.count - unit * ROWS)):
-                for l in range(job.cols):
-                    (<real*>a.gradient)[(unit * ROWS + r) * job.cols + l] = (
-                        <real>to[r * job.width + l])
+cdef void meet(const Discrepancy* job, Py_ssize_t g, Py_ssize_t h, const real* kind) noexcept nogil:
+    """Two groups, or one with itself: their kernel, and the pull of each on the other."""
+    cdef real q[ROWS * GROUP]
+    cdef real w[GROUP * GROUP]
+    cdef bint between = set_of(job, g) != set_of(job, h)
+    cdef double mean = job.sets[set_of(job, g)].means[between], total = 0
+    cdef Py_ssize_t n = count_of(job, g), m = count_of(job, h), size = GROUP * job.width, unit, r, i, j
+    cdef const real* z = <const real*>job.along + g * size
+    cdef const real* y = <const real*>job.along + h * size
+    for r in range(ROWS):
+        for j in range(GROUP):
+            q[r * GROUP + j] = <real>INFINITY
+    for unit in range(ceil_div(n, ROWS)):
+        distances(z + unit * ROWS * job.width, job.width, job.depth,
+                  <const real*>job.across + h * job.depth * GROUP, m, q)
+        for r in range(ROWS):
+            i = unit * ROWS + r
+            for j in range(m if i < n else 0, GROUP):
+                q[r * GROUP + j] = <real>INFINITY
+            if job.unbiased and g == h:
+                q[r * GROUP + i] = <real>INFINITY
+        total += kernels(job, q, m, 4 * mean, w + unit * ROWS * GROUP)
+    job.sums[between * job.groups + g] += mean * (total if g == h else 2 * total)
+    if job.pulls != NULL:
+        add_pulls(z, n, y, m, job.width, w, GROUP, 1, job.pulls + g * size)
+        if g != h:
+            add_pulls(y, m, z, n, job.width, w, 1, GROUP, job.pulls + h * size)
+
+
+cdef inline Py_ssize_t first_of(const Discrepancy* job, Py_ssize_t clan) noexcept nogil:
+    """The first group of a clan."""
+    return job.groups * clan // job.clans
+
+
+cdef void clans_meet(const Discrepancy* job, Py_ssize_t a, Py_ssize_t b, const real* kind) noexcept nogil:
+    """Groups that come first in their set come first, so that equal sets have sums of equal bits."""
+    cdef Py_ssize_t g, h
+    for g in range(first_of(job, a), first_of(job, a + 1)):
+        for h in range(g if a == b else first_of(job, b), first_of(job, b + 1)):
+            if begin_of(job, g) <= begin_of(job, h):
+                meet(job, g, h, kind)
+            else:
+                meet(job, h, g, kind)
+
+
+cdef void write_gradient(const Discrepancy* job, Py_ssize_t group, const real* kind) noexcept nogil:
+    cdef real* to = <real*>job.sets[set_of(job, group)].gradient + begin_of(job, group) * job.cols
+    cdef const double* pulls = job.pulls + group * GROUP * job.width
+    cdef Py_ssize_t i, l
+    for i in range(count_of(job, group)):
+        for l in range(job.cols):
+            to[i * job.cols + l] = <real>pulls[i * job.width + l]
+
+
+cdef void sides_meet(const Discrepancy* job, Py_ssize_t a, Py_ssize_t b, Py_ssize_t size,
+                     const real* kind) noexcept nogil:
+    """Two sides of `size` clans each, from a and b, or one within itself: by halves, which stay in the
+    cache."""
+    cdef Py_ssize_t half = size // 2
+    if size == 1:
+        clans_meet(job, a, b, kind)
+        return
+    sides_meet(job, a, b, half, kind)
+    sides_meet(job, a + half, b + half, half, kind)
+    sides_meet(job, a, b + half, half, kind)
+    if a < b:
+        sides_meet(job, a + half, b, half, kind)
+
+
+cdef void take_turn(const Discrepancy* job, Py_ssize_t turn, Py_ssize_t side, Py_ssize_t sides,
+                    const real* kind) noexcept nogil:
+    """A side meets another, which then has nothing to do; itself at first."""
+    cdef Py_ssize_t size = job.clans // sides, other = side ^ turn, group
+    if other < side:
+        return
+    if turn == 0:
+        for group in range(first_of(job, side * size), first_of(job, (side + 1) * size)):
+            copy_group(job, group, kind)
+    sides_meet(job, side * size, other * size, size, kind)
 
 
 cdef void run(const Discrepancy* job, int threads, const real* kind) noexcept nogil:
-    cdef int t
-    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-        copy_share(job, 0, t, threads, kind)
-        copy_share(job, 1, t, threads, kind)
-    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-        points_share(job, 0, t, threads, t, kind)
-        points_share(job, 1, t, threads, t, kind)
+    """Twice as many sides as threads, half of which see to a turn; more where those do not divide."""
+    cdef Py_ssize_t turn, side, group, sides = 1
+    while sides < threads:
+        sides *= 2
+    if threads > 1:
+        sides *= 2 if sides == threads else 4
+    sides = min(sides, job.clans)
+    for turn in range(sides):
+        for side in prange(sides, num_threads=threads, schedule="dynamic"):
+            take_turn(job, turn, side, sides, kind)
+    if job.pulls != NULL:
+        for group in prange(job.groups, num_threads=threads, schedule="static"):
+            write_gradient(job, group, kind)
 
 
 def mmd(cnp.ndarray z, cnp.ndarray y, int kernel, cnp.ndarray c, bint unbiased, tuple gradients,
@@ -239,7 +304,7 @@ def mmd(cnp.ndarray z, cnp.ndarray y, int kernel, cnp.ndarray c, bint unbiased, 
     """
     cdef Discrepancy job
     cdef cnp.ndarray a
-    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(z), total = 64, most
+    cdef Py_ssize_t itemsize = cnp.PyArray_ITEMSIZE(z), across, along, pulls, sums
     cdef char* memory
     cdef char* p
     cdef double n, value
@@ -252,45 +317,40 @@ def mmd(cnp.ndarray z, cnp.ndarray y, int kernel, cnp.ndarray c, bint unbiased, 
     job.scales = <int>cnp.PyArray_DIM(c, 0)
     job.c = <double*>data_of(c)
     job.unbiased = unbiased
+    job.groups = 0
+    job.size = WIDE if cnp.PyArray_DIM(z, 0) + cnp.PyArray_DIM(y, 0) < FEW else GROUP
     for i in range(2):
         a = y if i else z
         one = &job.sets[i]
         one.count = cnp.PyArray_DIM(a, 0)
-        one.padded = ceil_div(one.count, WIDE) * WIDE
+        one.first = job.groups
+        job.groups += ceil_div(one.count, job.size)
         one.data = data_of(a)
         one.stride = cnp.PyArray_STRIDE(a, 0)
         one.gradient = NULL if gradients is None else data_of(gradients[i])
         n = <double>one.count
         one.means[0] = 1 / (n * (n - 1)) if unbiased else 1 / (n * n)
         one.means[1] = -1.0 / (n * (cnp.PyArray_DIM(z, 0) if i else cnp.PyArray_DIM(y, 0)))
-        total += lines(job.depth * (one.padded + HALF) * itemsize)
-        total += lines(one.padded * job.width * itemsize) + lines(16 * one.count)
-    most = max(job.sets[0].padded, job.sets[1].padded)
-    job.room_size = lines(ROWS * (most + HALF) * itemsize + 8 * ROWS * job.width) // itemsize
-    total += threads * job.room_size * itemsize
-    memory = <char*>malloc(total)
+    job.clans = 1
+    while 2 * job.clans <= job.groups:
+        job.clans *= 2
+    across = job.groups * job.depth * GROUP * itemsize
+    along = job.groups * GROUP * job.width * itemsize
+    pulls = 0 if gradients is None else job.groups * GROUP * job.width * sizeof(double)
+    sums = lines(2 * job.groups * sizeof(double))
+    memory = <char*>malloc(across + along + pulls + sums + 64)
     if memory == NULL:
         raise MemoryError()
     p = memory + (64 - <Py_ssize_t>memory % 64) % 64
-    for i in range(2):
-        one = &job.sets[i]
-        one.across = p
-        p += lines(job.depth * (one.padded + HALF) * itemsize)
-        one.along = p
-        p += lines(one.padded * job.width * itemsize)
-        one.sums = <double*>p
-        p += lines(16 * one.count)
-    job.room = p
+    job.across = p
+    job.along = p + across
+    job.pulls = NULL if gradients is None else <double*>(p + across + along)
+    job.sums = <double*>(p + across + along + pulls)
     with nogil:
         if cnp.PyArray_TYPE(z) == cnp.NPY_FLOAT:
             run(&job, threads, <const float*>NULL)
         else:
             run(&job, threads, <const double*>NULL)
-        value = 0
-        for i in range(2):
-            one = &job.sets[i]
-            value += one.means[0] * add_up(one.sums, one.count)
-        value += 2 * job.sets[0].means[1] * add_up(
-            job.sets[0].sums + job.sets[0].count, job.sets[0].count)
+        value = add_up(job.sums, 2 * job.groups)
     free(memory)
     return value
