@@ -73,6 +73,18 @@ class Likelihood:
             raise ValueError(f'missing must be None or "nan", got {missing!r}')
         self._missing_nan = missing == "nan"
 
+    @property
+    def x_scale(self):
+        return self._x_scale
+
+    @property
+    def validate(self):
+        return self._validate
+
+    @property
+    def missing(self):
+        return "nan" if self._missing_nan else None
+
     def _pass(
         self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
     ):

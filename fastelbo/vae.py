@@ -1,27 +1,18 @@
 """VAE: a scikit-learn style estimator on NumPy's matrix products and these kernels."""
 
-from numbers import Integral
-
 import numpy as np
 
 from fastelbo import _threads
 from fastelbo._estimator import Estimator, finite_matrix, number, seed, whole
 from fastelbo._estimator import NotFittedError as NotFittedError
-from fastelbo._network import CHUNK, PRIORS, Autoencoder, restored, sigmoid
-from fastelbo.divergences import FreeBits, as_free_bits
+from fastelbo._network import CHUNK, PRIORS, Autoencoder, sigmoid
+from fastelbo._vae_settings import as_likelihood, check_domain, is_optimal
+from fastelbo.divergences import as_free_bits
 from fastelbo.importance import log_weights
-from fastelbo.likelihoods import Bernoulli, Gaussian, Likelihood, SquaredError
+from fastelbo.likelihoods import Bernoulli, Gaussian
 from fastelbo.posterior import reparameterize, reparameterize_kl
 from fastelbo.priors import StandardNormal
 from fastelbo.streaming import StreamingBound
-
-#: Likelihoods that have a name.
-LIKELIHOODS = {
-    "bernoulli": Bernoulli,
-    "gaussian": lambda: Gaussian("optimal"),
-    "squared_error": SquaredError,
-}
-FILE_KIND, FILE_VERSION = "fastelbo.VAE", 1
 
 
 class VAE(Estimator):
@@ -190,7 +181,7 @@ class VAE(Estimator):
         if dtype not in (np.float32, np.float64):
             raise ValueError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
         self._check_settings()
-        likelihood = self._training_likelihood()
+        likelihood = as_likelihood(self.likelihood)
         X = finite_matrix(X, dtype)
         check_domain(X, likelihood)
         outputs = len(likelihood.parameters)
@@ -225,22 +216,10 @@ class VAE(Estimator):
             raise ValueError(f"prior must be one of {PRIORS} or None, got {self.prior!r}")
         return self.prior
 
-    def _training_likelihood(self):
-        chosen = self.likelihood
-        if isinstance(chosen, str) and chosen in LIKELIHOODS:
-            return LIKELIHOODS[chosen]()
-        if not isinstance(chosen, Likelihood):
-            raise ValueError(
-                f"likelihood must be one of {tuple(LIKELIHOODS)} or a Likelihood, got {chosen!r}"
-            )
-        if chosen._x_scale != 1:
-            raise ValueError("likelihood has an x_scale, which only it would see: scale X instead")
-        return chosen
-
     def _epoch(self, X):
         self._check_settings()
-        likelihood = self._training_likelihood()
-        optimal = isinstance(likelihood, Gaussian) and _is_optimal(likelihood)
+        likelihood = as_likelihood(self.likelihood)
+        optimal = is_optimal(likelihood)
         order = self._generator.permutation(len(X))
         reconstruction = kl = variance = 0.0
         for start in range(0, len(X), self.batch_size):
@@ -267,7 +246,9 @@ class VAE(Estimator):
                 f"training diverged in epoch {len(self.history_['elbo']) + 1} (ELBO {elbo}): "
                 "a lower learning_rate or X on a smaller scale may help"
             )
-        self.likelihood_ = Gaussian(float(np.sqrt(variance))) if optimal else likelihood
+        if optimal:
+            likelihood = Gaussian(float(np.sqrt(variance)), missing=likelihood.missing)
+        self.likelihood_ = likelihood
         for name, value in (("elbo", elbo), ("reconstruction", reconstruction), ("kl", kl)):
             self.history_[name].append(float(value))
 
@@ -466,26 +447,9 @@ class VAE(Estimator):
             If the likelihood is of a class that does not come with fastelbo.
         """
         self._check_fitted()
-        parameters = self.get_params()
-        parameters["likelihood"] = _describe_likelihood(self.likelihood)
-        if isinstance(self.free_bits, FreeBits):
-            parameters["free_bits"] = vars(self.free_bits)
-        parameters["hidden"] = self._model.hidden
-        parameters["dtype"] = self._model.dtype.name
-        if not isinstance(self.random_state, Integral):
-            parameters["random_state"] = None
-        header = {
-            "parameters": {name: _plain(value) for name, value in parameters.items()},
-            "features": self.n_features_in_,
-            "scored_by": _describe_likelihood(self.likelihood_),
-            "steps": self._model.adam.steps,
-            "history": self.history_,
-            "generator": self._generator.bit_generator.state,
-            "score_key": self._score_key,
-        }
-        from fastelbo._files import write_arrays  # imports zipfile, which takes its time
+        from fastelbo import _vae_files  # imports zipfile, which takes its time
 
-        write_arrays(path, FILE_KIND, FILE_VERSION, header, self._model.arrays())
+        _vae_files.save(self, path)
 
     @classmethod
     def load(cls, path):
@@ -506,36 +470,9 @@ class VAE(Estimator):
         ValueError
             If it is damaged, or not such a file.
         """
-        from fastelbo._files import read_arrays
+        from fastelbo import _vae_files
 
-        header, arrays = read_arrays(path, FILE_KIND, FILE_VERSION)
-        try:
-            parameters = header["parameters"]
-            parameters["likelihood"] = _likelihood_from(parameters["likelihood"])
-            if isinstance(parameters["free_bits"], dict):
-                threshold = parameters["free_bits"].pop("threshold")
-                parameters["free_bits"] = FreeBits(threshold, **parameters["free_bits"])
-            parameters["hidden"] = tuple(parameters["hidden"])
-            model = cls(**parameters)
-            model.likelihood_ = _likelihood_from(header["scored_by"])
-            shape = (
-                header["features"],
-                model.hidden,
-                model.latent_dim,
-                len(model.likelihood_.parameters),
-                model.dtype,
-                model._prior_kind(),
-                model.prior_components,
-            )
-            model._model = restored(shape, header["steps"], arrays)
-            model._generator = np.random.default_rng()
-            model._generator.bit_generator.state = header["generator"]
-            model._score_key = header["score_key"]
-            model.history_ = header["history"]
-            model.n_features_in_ = header["features"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"{path} cannot be loaded: its parts do not fit ({error})") from None
-        return model
+        return _vae_files.load(cls, path)
 
 
 class _Progress:
@@ -567,48 +504,3 @@ class _Progress:
 def _chunks(n):
     """Slices of n rows, CHUNK each."""
     return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]
-
-
-def check_domain(X, likelihood):
-    """Complain about the first value of X that the likelihood has no density for."""
-    outside = likelihood._is_outside(X)
-    if likelihood._validate and outside.any():
-        row, column = np.argwhere(outside)[0]
-        raise ValueError(
-            f"X[{row}, {column}] = {X[row, column]:g} lies outside the domain of "
-            f"{type(likelihood).__name__}, {likelihood._domain}: scale X, or choose another "
-            "likelihood"
-        )
-
-
-def _is_optimal(likelihood):
-    return isinstance(likelihood.scale, str) and likelihood.scale == "optimal"
-
-
-def _plain(value):
-    """A value that JSON can hold."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _describe_likelihood(likelihood):
-    if isinstance(likelihood, str):
-        return likelihood
-    if type(likelihood) is Gaussian:
-        scale = likelihood.scale
-        return {"Gaussian": scale if isinstance(scale, str) else np.asarray(scale).tolist()}
-    if type(likelihood) is Bernoulli:
-        return {"Bernoulli": likelihood._validate}
-    if type(likelihood) is SquaredError:
-        return {"SquaredError": None}
-    raise TypeError(f"save knows no {type(likelihood).__name__}, only fastelbo's own likelihoods")
-
-
-def _likelihood_from(description):
-    if isinstance(description, str):
-        return description
-    ((name, argument),) = description.items()
-    if name == "Gaussian":
-        return Gaussian(argument)
-    if name == "Bernoulli":
-        return Bernoulli(validate=argument)
-    return {"SquaredError": SquaredError}[name]()
