@@ -166,7 +166,8 @@ def _columns(a, width):
 class Autoencoder:
     """Encoder to (mu, logvar), decoder to the likelihood's parameters, and their optimizer.
 
-    A prior of `components` is learned with them: a mixture, or the pseudo-inputs of a VampPrior.
+    A prior of `components` is learned with them: a mixture, or the pseudo-inputs of a VampPrior. A
+    MixtureOfGaussians that is given stays as it is.
     """
 
     def __init__(
@@ -179,17 +180,18 @@ class Autoencoder:
         self.dtype = np.dtype(dtype)
         down = (features, *self.hidden, 2 * latent_dim)
         up = (latent_dim, *self.hidden[::-1], outputs * features)
-        self.prior_kind = prior
+        self.given_prior = None if isinstance(prior, str) else prior
+        self.prior_kind = prior if isinstance(prior, str) else "given"
         self.components = components
         first = Dense.size(down)
         last = first + Dense.size(up)
-        size = {"standard": 0, "mixture": 2 * latent_dim + 1, "vamp": features}[prior]
+        size = {"mixture": 2 * latent_dim + 1, "vamp": features}.get(self.prior_kind, 0)
         parameters, grads = np.zeros((2, last + size * components), self.dtype)
         self.encoder = Dense(down, parameters[:first], grads[:first])
         self.decoder = Dense(up, parameters[first:last], grads[first:last])
         self.mixture = self._mixture_views(parameters[last:])
         self.d_mixture = self._mixture_views(grads[last:])
-        shape = components if prior == "vamp" else 0, features
+        shape = components if self.prior_kind == "vamp" else 0, features
         self.pseudo_inputs, self.d_pseudo_inputs = (
             flat[last : last + shape[0] * shape[1]].reshape(shape) for flat in (parameters, grads)
         )
@@ -205,11 +207,11 @@ class Autoencoder:
 
     def prior(self, num_threads):
         """The prior as it is now, None being the standard normal."""
-        if self.prior_kind == "standard":
-            return None
         if self.prior_kind == "mixture":
             return MixtureOfGaussians(*self.mixture)
-        return VampPrior(*self.encode(self.pseudo_inputs, num_threads))
+        if self.prior_kind == "vamp":
+            return VampPrior(*self.encode(self.pseudo_inputs, num_threads))
+        return self.given_prior
 
     def __reduce__(self):
         # Views of the flat arrays would be copied one by one, and no longer be views.
@@ -219,7 +221,7 @@ class Autoencoder:
             self.latent_dim,
             self.outputs,
             self.dtype.name,
-            self.prior_kind,
+            self.prior_kind if self.given_prior is None else self.given_prior,
             self.components,
         )
         return restored, (shape, self.adam.steps, self.arrays())
@@ -273,15 +275,15 @@ class Autoencoder:
             _bias_backward(d_output, None, copy, d_bias[0], num_threads)
         self.decoder.backward(w.z, w.decoded, w.d_decoded, w.d_z, num_threads)
         floored = free_bits != 0.0
-        learned = self.prior_kind != "standard"
-        if learned:
+        estimated = self.prior_kind != "standard"
+        if estimated:
             kl = self._prior_backward(w, beta / batch, num_threads)
         reparameterize_backward(
             w.d_z,
             w.mu,
             w.logvar,
             w.z,
-            kl_weight=0.0 if floored or learned else beta / batch,
+            kl_weight=0.0 if floored or estimated else beta / batch,
             out=(w.d_mu, w.d_logvar),
             num_threads=num_threads,
         )
@@ -291,7 +293,7 @@ class Autoencoder:
             )
             w.d_mu -= beta * w.d_kl[0]
             w.d_logvar -= beta * w.d_kl[1]
-        if learned:
+        if estimated:
             w.d_logvar += 0.5 * beta / batch  # of the entropy of q
         d_biases = _columns(self.encoder.d_biases[-1][None], self.latent_dim)
         for d_head, part, d_bias in zip(w.d_latents, w.d_heads, d_biases, strict=True):
@@ -304,15 +306,15 @@ class Autoencoder:
         return value, kl
 
     def _prior_backward(self, w, weight, num_threads):
-        """The estimated KL; the gradients of -weight times it by z and the prior's parameters."""
+        """The estimated KL; the gradients of -weight times it by z and what the prior learns."""
         vamp = self.prior_kind == "vamp"
-        prior = VampPrior(*w.pseudo_heads) if vamp else MixtureOfGaussians(*self.mixture)
+        prior = VampPrior(*w.pseudo_heads) if vamp else self.prior(num_threads)
         log_p, grad = prior._run(w.z, weight, num_threads)
         log_q = _LOG_Q(w.z, w.mu, 0.5 * w.logvar, num_threads=num_threads)
         w.d_z += grad.z
         if vamp:
             w.d_latents[0, len(w.z) :], w.d_latents[1, len(w.z) :] = grad.mu, grad.logvar
-        else:
+        elif self.prior_kind == "mixture":
             for to, by in zip(self.d_mixture, grad[1:], strict=True):
                 to[...] = by
         return log_q - float(log_p.mean())

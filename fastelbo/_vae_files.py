@@ -12,6 +12,7 @@ import numpy as np
 
 from fastelbo._files import read_arrays, write_arrays
 from fastelbo._network import restored
+from fastelbo._vae_settings import as_prior
 from fastelbo.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from fastelbo.discrete import BetaBinomial, Binomial, DiscretizedLogistic, Poisson
 from fastelbo.divergences import FreeBits
@@ -23,6 +24,7 @@ from fastelbo.likelihoods import (
     SquaredError,
     StudentT,
 )
+from fastelbo.priors import MixtureOfGaussians, StandardNormal, VampPrior
 
 KIND, VERSION = "fastelbo.VAE", 2
 
@@ -38,10 +40,13 @@ _CLASSES = {
         FreeBits,
         Gaussian,
         Laplace,
+        MixtureOfGaussians,
         NegativeBinomial,
         Poisson,
         SquaredError,
+        StandardNormal,
         StudentT,
+        VampPrior,
         ZeroInflatedNegativeBinomial,
     )
 }
@@ -88,6 +93,8 @@ def save(model, path):
     if not isinstance(model.random_state, Integral):
         parameters["random_state"] = None
     del parameters["hidden"]
+    if model._model.given_prior is not None:  # the caller may have changed the one it is a copy of
+        parameters["prior"] = model._model.given_prior
     arrays = dict(model._model.arrays())
     header = {
         "parameters": {name: _described(value, name, arrays) for name, value in parameters.items()},
@@ -118,7 +125,7 @@ def load(kind, path):
             model.latent_dim,
             len(model.likelihood_.parameters),
             model.dtype,
-            model._prior_kind(),
+            as_prior(model.prior, model.latent_dim),
             model.prior_components,
         )
         model._model = restored(shape, header["steps"], arrays)

@@ -2,7 +2,9 @@
 
 import numpy as np
 
+from fastelbo._network import PRIORS
 from fastelbo.likelihoods import Bernoulli, Gaussian, Likelihood, SquaredError, is_word
+from fastelbo.priors import MixtureOfGaussians, StandardNormal
 
 #: Likelihoods that have a name.
 LIKELIHOODS = {
@@ -33,6 +35,24 @@ def as_likelihood(chosen):
 def is_optimal(likelihood):
     """Whether the scale is found anew in each minibatch."""
     return isinstance(likelihood, Gaussian) and is_word(likelihood.scale, "optimal")
+
+
+def as_prior(chosen, latent_dim):
+    """What a network takes for its prior: the name of one, or the one given."""
+    if chosen is None or isinstance(chosen, StandardNormal):
+        return "standard"
+    if isinstance(chosen, str) and chosen in PRIORS:
+        return chosen
+    if not isinstance(chosen, MixtureOfGaussians):
+        raise ValueError(
+            f"prior must be one of {PRIORS}, a StandardNormal, MixtureOfGaussians or VampPrior, or "
+            f"None, got {chosen!r}"
+        )
+    if chosen.mu.shape[1] != latent_dim:
+        raise ValueError(
+            f"prior has {chosen.mu.shape[1]} latent dimensions, but latent_dim is {latent_dim}"
+        )
+    return chosen
 
 
 def check_domain(X, likelihood):

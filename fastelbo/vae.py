@@ -1,12 +1,14 @@
 """VAE: a scikit-learn style estimator on NumPy's matrix products and these kernels."""
 
+import copy
+
 import numpy as np
 
 from fastelbo import _threads
 from fastelbo._estimator import Estimator, finite_matrix, number, seed, whole
 from fastelbo._estimator import NotFittedError as NotFittedError
-from fastelbo._network import CHUNK, PRIORS, Autoencoder, sigmoid
-from fastelbo._vae_settings import as_likelihood, check_domain, is_optimal
+from fastelbo._network import CHUNK, Autoencoder, sigmoid
+from fastelbo._vae_settings import as_likelihood, as_prior, check_domain, is_optimal
 from fastelbo.divergences import as_free_bits
 from fastelbo.importance import log_weights
 from fastelbo.likelihoods import Bernoulli, Gaussian
@@ -31,12 +33,16 @@ class VAE(Estimator):
         ``"bernoulli"``: X in [0, 1], the decoder gives logits. ``"gaussian"``: one standard
         deviation for all of X, found in training (``Gaussian("optimal")``).
         ``"squared_error"``: no density, but the plain reconstruction term.
-    prior : {"standard", "mixture", "vamp"} or None, optional
-        p(z): the standard normal (None is the same), or one that is learned with the networks, and
-        then the KL is estimated by one z: a ``"mixture"`` of Gaussians, or a VampPrior [3]_, whose
-        components are the posteriors of learned pseudo-inputs, at first rows of X.
+    prior : {"standard", "mixture", "vamp"}, prior object or None, optional
+        p(z). A name stands for the standard normal (None is the same), or for one that is learned
+        with the networks: a ``"mixture"`` of Gaussians, or a VampPrior [3]_, whose components are
+        the posteriors of learned pseudo-inputs, at first rows of X. A
+        :class:`~fastelbo.StandardNormal`, :class:`~fastelbo.MixtureOfGaussians` or
+        :class:`~fastelbo.VampPrior` of `latent_dim` dimensions is a density that is known, as in
+        :func:`~fastelbo.elbo`: ``fit`` copies it, and training leaves it as it is. The KL to
+        anything but the standard normal is estimated by one z.
     prior_components : int, optional
-        Components of a learned prior.
+        Components of a prior that is learned.
     beta : float, optional
         Weight of the KL in training.
     free_bits : float or FreeBits, optional
@@ -68,7 +74,7 @@ class VAE(Estimator):
         What data are scored by. Differs from what trained the model where the scale was
         ``"optimal"``: then it is the scale found in the last epoch.
     prior_ : StandardNormal, MixtureOfGaussians or VampPrior
-        The prior as it stands.
+        The prior as it stands: learned, or the copy of the one given.
     n_features_in_, n_iter_, n_parameters_ : int
         Features of X; epochs so far; weights and biases.
 
@@ -185,9 +191,9 @@ class VAE(Estimator):
         X = finite_matrix(X, dtype)
         check_domain(X, likelihood)
         outputs = len(likelihood.parameters)
-        kind = self._prior_kind()
+        prior = copy.deepcopy(as_prior(self.prior, latent_dim))
         components = whole(self.prior_components, "prior_components", 1)
-        model = self._network(X.shape[1], hidden, latent_dim, outputs, dtype, kind, components)
+        model = self._network(X.shape[1], hidden, latent_dim, outputs, dtype, prior, components)
         generator = np.random.default_rng(seed(self.random_state))
         model.initialise(generator, X)
         self._model, self._generator = model, generator
@@ -203,18 +209,12 @@ class VAE(Estimator):
         number(self.learning_rate, "learning_rate", positive=True)
         number(self.beta, "beta")
         as_free_bits(self.free_bits)
-        if self._prior_kind() != "standard" and self.free_bits != 0.0:
+        prior = as_prior(self.prior, self.latent_dim)
+        if prior != "standard" and self.free_bits != 0.0:
             raise ValueError(
                 "free_bits needs a KL in closed form, which only the standard prior has"
             )
         _threads.check(self.num_threads)
-
-    def _prior_kind(self):
-        if self.prior is None:
-            return "standard"
-        if not isinstance(self.prior, str) or self.prior not in PRIORS:
-            raise ValueError(f"prior must be one of {PRIORS} or None, got {self.prior!r}")
-        return self.prior
 
     def _epoch(self, X):
         self._check_settings()
@@ -382,7 +382,7 @@ class VAE(Estimator):
     def score_parts(self, X, *, rng=None):
         """The two parts of :meth:`score_samples`: E_q[log p(x|z)] and KL, each (N,).
 
-        The KL to a learned prior is estimated, by the same z.
+        The KL to a prior that is not the standard normal is estimated, by the same z.
         """
         X = self._checked_data(X)
         rng = self._score_noise(rng)
@@ -444,7 +444,7 @@ class VAE(Estimator):
         Raises
         ------
         TypeError
-            If the likelihood is of a class that does not come with fastelbo.
+            If the likelihood or the prior is of a class that does not come with fastelbo.
         """
         self._check_fitted()
         from fastelbo import _vae_files  # imports zipfile, which takes its time

@@ -1,4 +1,4 @@
-"""VAE with a prior that is learned."""
+"""VAE with a prior that is learned, or given."""
 
 import copy
 import pickle
@@ -14,6 +14,8 @@ from tests.conftest import numerical_gradient
 from tests.test_vae import bars as bars
 
 PRIORS = ("mixture", "vamp")
+LOGITS = np.array([0.5, -0.5])
+GIVEN = np.array([[-1.0, 0.5], [1.0, -0.5]]), np.array([[0.3, -0.2], [-0.4, 0.1]])
 
 
 def plain_elbo(parameters, model, x, noise, beta):
@@ -36,7 +38,9 @@ def plain_elbo(parameters, model, x, noise, beta):
     mu, logvar = encode(x)
     z = mu + np.exp(logvar / 2) * noise
     log_q = -0.5 * (noise**2 + logvar + np.log(2 * np.pi)).sum(axis=1)
-    if model.prior_kind == "vamp":
+    if model.prior_kind == "given":
+        prior = reference.MixtureOfGaussians(LOGITS, *GIVEN)
+    elif model.prior_kind == "vamp":
         prior = reference.VampPrior(*encode(rest.reshape(-1, x.shape[1])))
     else:
         logits, means = rest[: model.components], rest[model.components :]
@@ -45,7 +49,7 @@ def plain_elbo(parameters, model, x, noise, beta):
     return reference.Bernoulli().log_prob(x, dense(z, *arrays[4:])) - beta * kl
 
 
-@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("prior", [*PRIORS, fastelbo.MixtureOfGaussians(LOGITS, *GIVEN)], ids=str)
 def test_gradient_of_a_step(prior):
     rng = np.random.default_rng(0)
     x = rng.random((7, 4))
@@ -130,6 +134,100 @@ def test_more_pseudo_inputs_than_rows(bars):
     assert len(model.prior_.mu) == 9
 
 
+# Given ------------------------------------------------------------------------------------------
+
+
+def two_clusters(kind=fastelbo.MixtureOfGaussians, dtype=np.float64):
+    mu, logvar = np.array([[-6, 0], [6, 0]], dtype), np.full((2, 2), -2, dtype)
+    if kind is fastelbo.VampPrior:
+        return kind(mu, logvar)
+    return kind(np.array([0.0, np.log(3)], dtype), mu, logvar)
+
+
+GIVEN_KINDS = (fastelbo.MixtureOfGaussians, fastelbo.VampPrior)
+
+
+def test_the_standard_normal_may_be_given(bars):
+    models = [
+        VAE(hidden=(8,), epochs=2, prior=p, random_state=0, free_bits=0.1).fit(bars)
+        for p in ("standard", fastelbo.StandardNormal())
+    ]
+    assert models[0].history_ == models[1].history_
+    assert isinstance(models[1].prior_, fastelbo.StandardNormal)
+
+
+@pytest.mark.parametrize("kind", GIVEN_KINDS)
+def test_a_given_prior_shapes_the_latents(kind, bars):
+    prior = two_clusters(kind)
+    before = copy.deepcopy(prior)
+    model = fitted(bars, prior, latent_dim=2, epochs=100)
+    for name in ("logits", "mu", "logvar"):
+        np.testing.assert_equal(getattr(prior, name), getattr(before, name))
+        np.testing.assert_equal(getattr(model.prior_, name), getattr(before, name))
+    assert type(model.prior_) is kind
+    assert model.prior is prior
+    # the latents went where the prior has its mass, far from where the networks began
+    z = model.transform(bars)
+    assert (np.abs(np.abs(z[:, 0]) - 6) < 3).mean() > 0.9
+    drawn = prior.sample(7, rng=1)
+    np.testing.assert_array_equal(model.sample(7, rng=1), model.inverse_transform(drawn))
+    standard = VAE(hidden=(64,), latent_dim=2, epochs=1).fit(bars)
+    assert model.n_parameters_ == standard.n_parameters_
+
+
+def test_scores_are_by_the_given_prior(bars):
+    model = fitted(bars, two_clusters(), latent_dim=2, epochs=5)
+    mu, logvar = model._model.encode(bars, 1)
+    noise_of = np.random.default_rng
+    z = fastelbo.reparameterize(mu, logvar, rng=noise_of(3))
+    log_q = fastelbo.Gaussian("learned").log_prob(z, mu, logvar / 2, reduction="none")
+    expected = log_q - two_clusters().log_prob(z)
+    np.testing.assert_allclose(model.score_parts(bars, rng=noise_of(3))[1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kind", GIVEN_KINDS)
+def test_a_changed_original_changes_no_model(kind, dtype, bars, tmp_path):
+    prior = two_clusters(kind, dtype)
+    model = fitted(bars, prior, latent_dim=2, epochs=3, dtype=dtype)
+    expected = model.score_samples(bars)
+    prior.mu += 1
+    np.testing.assert_array_equal(model.score_samples(bars), expected)
+    model.save(tmp_path / "model.npz")
+    loaded = VAE.load(tmp_path / "model.npz")
+    others = [loaded, pickle.loads(pickle.dumps(model)), copy.deepcopy(model)]
+    for other in others:
+        assert type(other.prior_) is kind
+        assert other.prior_.mu.dtype == dtype
+        np.testing.assert_array_equal(other.score_samples(bars), expected)
+    assert repr(loaded.get_params()) == repr(model.get_params())
+    model.partial_fit(bars)
+    for other in others:
+        other.partial_fit(bars)
+        np.testing.assert_array_equal(other.score_samples(bars), model.score_samples(bars))
+
+
+def test_saves_a_given_standard_normal(bars, tmp_path):
+    model = VAE(hidden=(8,), epochs=1, prior=fastelbo.StandardNormal()).fit(bars)
+    model.save(tmp_path / "model.npz")
+    loaded = VAE.load(tmp_path / "model.npz")
+    assert isinstance(loaded.prior, fastelbo.StandardNormal)
+    np.testing.assert_array_equal(loaded.score_samples(bars), model.score_samples(bars))
+
+
+def test_scikit_learn_clones_it(bars):
+    base = pytest.importorskip("sklearn.base")
+    from sklearn.model_selection import GridSearchCV
+
+    model = VAE(hidden=(8,), latent_dim=2, epochs=1, prior=two_clusters(), random_state=0)
+    twin = base.clone(model)
+    np.testing.assert_array_equal(twin.prior.mu, model.prior.mu)
+    assert twin.fit(bars).history_ == model.fit(bars).history_
+    choices = [fastelbo.StandardNormal(), two_clusters(), "mixture"]
+    search = GridSearchCV(model, {"prior": choices}, cv=2).fit(bars)
+    assert search.best_params_["prior"] in choices
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
@@ -138,6 +236,13 @@ def test_more_pseudo_inputs_than_rows(bars):
         ({"prior": "vamp", "prior_components": 0}, ValueError, "prior_components"),
         ({"prior": "vamp", "prior_components": 1.5}, TypeError, "prior_components"),
         ({"prior": "mixture", "free_bits": 0.5}, ValueError, "free_bits"),
+        ({"prior": two_clusters(), "latent_dim": 2, "free_bits": 0.5}, ValueError, "free_bits"),
+        (
+            {"prior": two_clusters(), "latent_dim": 3},
+            ValueError,
+            "prior has 2 latent dimensions, but latent_dim is 3",
+        ),
+        ({"prior": fastelbo.VampPrior}, ValueError, "prior must be one of"),
     ],
 )
 def test_errors(options, error, match, bars):
