@@ -24,12 +24,6 @@ PRIORS = ("standard", "mixture", "vamp")
 CHUNK = 1024
 
 
-def sigmoid(x, num_threads=None):
-    """1 / (1 + e^-x), in place."""
-    _kernels.sigmoid(x, threads_for(x.size, num_threads))
-    return x
-
-
 def _bias_backward(grad, activation, copy, sums, num_threads):
     """Column sums of grad (B, H), masked by a ReLU before and copied on the way if so wished."""
     _kernels.bias_backward(grad, activation, copy, sums, threads_for(grad.size, num_threads))

@@ -8,7 +8,7 @@ import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo.discrete import is_no_count
-from fastelbo.likelihoods import Likelihood
+from fastelbo.likelihoods import Likelihood, sigmoid
 
 _evaluate = _builds.kernels("counts").evaluate
 
@@ -178,9 +178,14 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     -0.287682
     >>> gradients[2]
     array([[0.16666667]])
+    >>> likelihood.mean([[4.0]], 1.0, [[0.0]])  # half of the zeros come on top
+    array([[2.]])
     """
 
     parameters = ("mean", "theta", "zero_logits")
+
+    def _mean(self, mean, *others):
+        return mean * sigmoid(-others[-1])
 
 
 def _broadcasts(shape, wanted):

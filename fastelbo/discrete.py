@@ -7,7 +7,7 @@ of its own, ``_kernels/classes.pyx``.
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo.likelihoods import Likelihood, as_number, is_word, positive_array
+from fastelbo.likelihoods import Likelihood, as_number, is_word, positive_array, sigmoid
 
 _evaluate = _builds.kernels("discrete").evaluate
 _classes = _builds.kernels("classes")
@@ -73,6 +73,9 @@ class Poisson(Likelihood):
         if not self.log_input:
             yield "rate", parameters[0], parameters[0] < 0, "rates of at least 0"
 
+    def _mean(self, rate):
+        return np.exp(rate) if self.log_input else rate
+
     def __repr__(self):
         return f"Poisson(log_input={self.log_input})"
 
@@ -96,6 +99,8 @@ class Binomial(Likelihood):
     >>> import fastelbo
     >>> round(fastelbo.Binomial(2).log_prob([[1]], [[0.0]]), 6)
     -0.693147
+    >>> fastelbo.Binomial([2, 8]).mean([[0.0, 0.0]])
+    array([[1., 4.]])
     """
 
     parameters = ("logits",)
@@ -116,6 +121,9 @@ class Binomial(Likelihood):
     def _offences(self, x, *parameters):
         wrong = is_no_count(x) | (x > parameters[len(self.parameters)])
         yield "x", x, wrong, "counts 0, 1, ..., total_count"
+
+    def _mean(self, logits):
+        return self._own[0] * sigmoid(logits)
 
     def __repr__(self):
         return f"{type(self).__name__}(total_count={self.total_count!r})"
@@ -141,6 +149,8 @@ class BetaBinomial(Binomial):
     >>> import fastelbo
     >>> round(fastelbo.BetaBinomial(4).log_prob([[1]], [[1.0]], [[1.0]]), 6)  # uniform over five
     -1.609438
+    >>> fastelbo.BetaBinomial(4).mean([[1.0]], [[3.0]])
+    array([[1.]])
     """
 
     parameters = ("alpha", "beta")
@@ -151,6 +161,9 @@ class BetaBinomial(Binomial):
         for name, values in zip(self.parameters, parameters, strict=False):
             yield name, values, values <= 0, "positive numbers"
 
+    def _mean(self, alpha, beta):
+        return self._own[0] / (1 + beta / alpha)
+
 
 class DiscretizedLogistic(Likelihood):
     """The mass that a logistic density puts into a pixel's bin, the outer bins being open [1]_.
@@ -159,6 +172,9 @@ class DiscretizedLogistic(Likelihood):
     so the decoder's mean and scale are in units of an image on [-1, 1]. (Of a mean and scale on
     [0, 1] take 2 mean - 1 and 2 scale.) The difference of two sigmoids is computed as a product,
     and so never 0 for a finite mean and scale.
+
+    What ``mean`` gives is the location as the number of a bin, fractions included, no lower than
+    the first and no higher than the last.
 
     Parameters
     ----------
@@ -182,6 +198,8 @@ class DiscretizedLogistic(Likelihood):
     >>> import fastelbo
     >>> round(fastelbo.DiscretizedLogistic(bins=2).log_prob([[1]], [[0.0]], [[0.0]]), 6)
     -0.693147
+    >>> fastelbo.DiscretizedLogistic(0.1).mean([[-1.2, -1.0, 0.0, 1.0]])
+    array([[  0. ,   0. , 127.5, 255. ]])
     """
 
     _evaluate = staticmethod(_evaluate)
@@ -204,8 +222,21 @@ class DiscretizedLogistic(Likelihood):
     def _is_outside(self, x):
         return is_no_count(x) | (x > self.bins - 1)
 
+    def _mean(self, x_recon, *others):
+        return _bin_of(x_recon, self.bins)
+
     def __repr__(self):
         return f"DiscretizedLogistic(scale={self.scale!r}, bins={self.bins})"
+
+
+def _bin_of(location, bins):
+    """The bin, fractions included, that a location on [-1, 1] belongs to."""
+    return np.clip((location + 1) * ((bins - 1) / 2), 0, bins - 1)
+
+
+def _softmax(logits, axis):
+    weights = np.exp(logits - logits.max(axis, keepdims=True))
+    return weights / weights.sum(axis, keepdims=True)
 
 
 def _checked_bins(bins):
@@ -221,6 +252,7 @@ class DiscretizedLogisticMixture(Likelihood):
     The decoder gives ``logits`` (of the mixture's weights), ``means`` and ``log_scales``, each
     (B, M, ...) for x (B, ...): the axis of M components comes after the batch, like channels.
     Elements are independent given the parameters. One pass, with a log-sum-exp over components.
+    ``mean``, in the shape of x, is that of the components' locations as numbers of bins.
 
     Parameters
     ----------
@@ -298,6 +330,9 @@ class DiscretizedLogisticMixture(Likelihood):
     def _is_outside(self, x):
         return is_no_count(x) | (x > self.bins - 1)
 
+    def _mean(self, logits, means, log_scales):
+        return (_softmax(logits, 1) * _bin_of(means, self.bins)).sum(1)
+
     def __repr__(self):
         return f"DiscretizedLogisticMixture(bins={self.bins})"
 
@@ -315,7 +350,8 @@ class Categorical(Likelihood):
     """Categorical distribution of labels, by logits with a last axis of classes.
 
     log p(x | logits) = logits[x] - logsumexp(logits): minus the cross-entropy. x are labels
-    0, 1, ... of any integer or float dtype, (B, ...), and logits (B, ..., C).
+    0, 1, ... of any integer or float dtype, (B, ...), and logits (B, ..., C). ``mean``, of labels
+    written as one-hot vectors, gives the probabilities, (B, ..., C).
 
     Parameters
     ----------
@@ -332,6 +368,8 @@ class Categorical(Likelihood):
     -0.693147
     >>> gradient
     array([[-0.5,  0.5]])
+    >>> fastelbo.Categorical().mean([[0.0, 0.0, -1000.0]])
+    array([[0.5, 0.5, 0. ]])
     """
 
     parameters = ("logits",)
@@ -378,3 +416,6 @@ class Categorical(Likelihood):
         classes = parameters[0].shape[-1]
         wrong = is_no_count(x) | (x >= classes)
         yield "x", x, wrong, f"the classes 0, 1, ..., {classes - 1}"
+
+    def _mean(self, logits):
+        return _softmax(logits, -1)

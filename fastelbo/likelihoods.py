@@ -14,6 +14,7 @@ from fastelbo._threads import threads_for
 
 _evaluate = _builds.kernels("likelihood").evaluate
 _gamma = _builds.kernels("gamma")
+_sigmoid = _builds.kernels("network").sigmoid
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 REDUCTIONS = ("mean", "sum", "none")
@@ -211,6 +212,43 @@ class Likelihood:
         """
         return self._log_prob(x, parameters, mask, reduction, num_threads, out, True)
 
+    def mean(self, *parameters):
+        """Mean of p(x | parameters), element by element.
+
+        Of a location family it is the location, which is in the middle of Student's t even where
+        that has no mean. With an ``x_scale`` it is the mean of x times that.
+
+        Parameters
+        ----------
+        *parameters : array_like
+            The decoder outputs named in ``parameters``, as in :meth:`log_prob`.
+
+        Returns
+        -------
+        ndarray
+            A new one, in the shape and dtype of the first parameter unless the class says
+            otherwise.
+
+        Examples
+        --------
+        >>> import fastelbo
+        >>> fastelbo.Bernoulli().mean([[0.0, 1000.0]])
+        array([[0.5, 1. ]])
+        >>> fastelbo.Poisson().mean([[0.0, -1000.0]])
+        array([[1., 0.]])
+        >>> fastelbo.Gaussian("learned").mean([[2.0]], [[-1.0]])
+        array([[2.]])
+        """
+        if len(parameters) != len(self.parameters):
+            self._miscounted(parameters)
+        names = self.parameters
+        arrays = [_arrays.as_floats(p, name) for p, name in zip(parameters, names, strict=True)]
+        with np.errstate(all="ignore"):
+            return np.array(self._mean(*arrays), arrays[0].dtype)
+
+    def _mean(self, x_recon, *others):
+        return x_recon
+
     def _event(self, x, parameters, sample_axes=0):
         """x and the parameters, checked and broadcast to one shape."""
         if self._check is not None:
@@ -299,6 +337,13 @@ def positive_array(value, name, words=()):
 
 def is_word(value, word):
     return isinstance(value, str) and value == word
+
+
+def sigmoid(logits):
+    """1 / (1 + e^-logits), a new array."""
+    probabilities = np.array(logits, order="C")
+    _sigmoid(probabilities, threads_for(probabilities.size, None))
+    return probabilities
 
 
 class SquaredError(Likelihood):
@@ -527,6 +572,9 @@ class Bernoulli(Likelihood):
     def _is_outside(self, x):
         return (x < 0) | (x > 1)
 
+    def _mean(self, logits):
+        return sigmoid(logits)
+
 
 class ContinuousBernoulli(Bernoulli):
     """Continuous Bernoulli by logits, for x in [0, 1]: the Bernoulli with its normaliser [1]_.
@@ -549,6 +597,15 @@ class ContinuousBernoulli(Bernoulli):
     >>> import fastelbo
     >>> fastelbo.ContinuousBernoulli().log_prob_and_grad([[0.25]], [[0.0]])
     (0.0, (array([[-0.25]]),))
+    >>> fastelbo.ContinuousBernoulli().mean([[-10.0, 0.0, 10.0]]).round(4)
+    array([[0.1, 0.5, 0.9]])
     """
 
     _code = 4
+
+    def _mean(self, logits):
+        logits = np.asarray(logits, np.float64)
+        square = logits * logits
+        slope = 1 / 12 - square * (1 / 720 - square * (1 / 30240 - square / 1209600))
+        series = 0.5 + logits * slope
+        return np.where(square < 0.01, series, -1 / np.expm1(-logits) - 1 / logits)

@@ -7,11 +7,11 @@ import numpy as np
 from fastelbo import _threads
 from fastelbo._estimator import Estimator, finite_matrix, number, seed, whole
 from fastelbo._estimator import NotFittedError as NotFittedError
-from fastelbo._network import CHUNK, Autoencoder, sigmoid
+from fastelbo._network import CHUNK, Autoencoder
 from fastelbo._vae_settings import as_likelihood, as_prior, check_domain, is_optimal
 from fastelbo.divergences import as_free_bits
 from fastelbo.importance import log_weights
-from fastelbo.likelihoods import Bernoulli, Gaussian
+from fastelbo.likelihoods import Gaussian
 from fastelbo.posterior import reparameterize, reparameterize_kl
 from fastelbo.priors import StandardNormal
 from fastelbo.streaming import StreamingBound
@@ -272,7 +272,7 @@ class VAE(Estimator):
         return Z
 
     def inverse_transform(self, Z):
-        """Means of p(x|z): probabilities for the Bernoulli likelihood.
+        """Means of p(x|z), by the likelihood's ``mean``: probabilities, rates, locations.
 
         Parameters
         ----------
@@ -288,8 +288,10 @@ class VAE(Estimator):
             raise ValueError(f"Z has {Z.shape[1]} columns, expected {self._model.latent_dim}")
         X = np.empty((len(Z), self.n_features_in_), Z.dtype)
         for rows in _chunks(len(Z)):
-            X[rows] = self._model.decode(Z[rows], self.num_threads)[0]
-        return sigmoid(X, self.num_threads) if isinstance(self.likelihood_, Bernoulli) else X
+            outputs = self._model.decode(Z[rows], self.num_threads)
+            with _threads.num_threads(self.num_threads):
+                X[rows] = self.likelihood_.mean(*outputs)
+        return X
 
     def sample(self, n=1, *, rng=None):
         """Means of p(x|z) for n draws of z from the prior.

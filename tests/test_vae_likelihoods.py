@@ -76,3 +76,35 @@ def test_classes_and_components_are_refused(likelihood, bars):
 def test_optimal_scale_keeps_what_else_was_asked_for(bars):
     likelihood = fastelbo.Gaussian("optimal", missing="nan")
     assert VAE(**QUICK, likelihood=likelihood).fit(bars).likelihood_.missing == "nan"
+
+
+# Means ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", TRAINED, ids=repr)
+def test_means_of_p_of_x_given_z(likelihood, bars):
+    """Samples and reconstructions are what the likelihood makes of the decoder's outputs."""
+    model = VAE(**QUICK, likelihood=likelihood).fit(bars)
+    z = model.transform(bars)
+    outputs = model._model.decode(z, 1)
+    expected = model.likelihood_.mean(*outputs)
+    np.testing.assert_allclose(model.inverse_transform(z), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "top"),
+    [
+        (fastelbo.Poisson(), np.inf),
+        (fastelbo.Binomial(3), 3),
+        (fastelbo.ContinuousBernoulli(), 1),
+        (fastelbo.DiscretizedLogistic(0.3, bins=4), 3),
+    ],
+    ids=repr,
+)
+def test_means_are_in_the_domain_and_near_the_data(likelihood, top, bars):
+    X = bars if top == 1 else 3 * bars
+    options = {"hidden": (64,), "latent_dim": 4, "learning_rate": 1e-2, "random_state": 0}
+    model = VAE(**options, epochs=60, batch_size=50, likelihood=likelihood).fit(X)
+    for means in (model.sample(50, rng=1), model.inverse_transform(model.transform(X))):
+        assert ((means >= 0) & (means <= top)).all()
+    assert np.abs(means - X).mean() < 0.2 * X.max()
