@@ -133,7 +133,8 @@ class _Workspace:
     def __init__(self, model, batch):
         dtype, latent, features = model.dtype, model.latent_dim, model.features
         rows = batch + len(model.pseudo_inputs)
-        self.x = np.empty((rows, features), dtype)
+        self.inputs = np.empty((rows, features), dtype)
+        self.x = np.empty((batch, features), dtype) if model.of_counts else self.inputs[:batch]
         self.encoded = model.encoder.buffers(rows)
         self.decoded = model.decoder.buffers(batch)
         self.d_encoded = model.encoder.buffers(rows)
@@ -162,15 +163,29 @@ class Autoencoder:
 
     A prior of `components` is learned with them: a mixture, or the pseudo-inputs of a VampPrior. A
     MixtureOfGaussians that is given stays as it is.
+
+    Of the decoder's outputs, those whose numbers are in `positive` pass through the exponential
+    function. What the encoder sees of counts is log(1 + x), and so are pseudo-inputs.
     """
 
     def __init__(
-        self, features, hidden, latent_dim, outputs, dtype, prior="standard", components=0
+        self,
+        features,
+        hidden,
+        latent_dim,
+        outputs,
+        dtype,
+        prior="standard",
+        components=0,
+        positive=(),
+        of_counts=False,
     ):
         self.features = features
         self.hidden = tuple(hidden)
         self.latent_dim = latent_dim
         self.outputs = outputs
+        self.positive = tuple(positive)
+        self.of_counts = of_counts
         self.dtype = np.dtype(dtype)
         down = (features, *self.hidden, 2 * latent_dim)
         up = (latent_dim, *self.hidden[::-1], outputs * features)
@@ -204,7 +219,7 @@ class Autoencoder:
         if self.prior_kind == "mixture":
             return MixtureOfGaussians(*self.mixture)
         if self.prior_kind == "vamp":
-            return VampPrior(*self.encode(self.pseudo_inputs, num_threads))
+            return VampPrior(*self._encode(self.pseudo_inputs, num_threads))
         return self.given_prior
 
     def __reduce__(self):
@@ -217,6 +232,8 @@ class Autoencoder:
             self.dtype.name,
             self.prior_kind if self.given_prior is None else self.given_prior,
             self.components,
+            self.positive,
+            self.of_counts,
         )
         return restored, (shape, self.adam.steps, self.arrays())
 
@@ -239,7 +256,8 @@ class Autoencoder:
             self.mixture[1][...] = generator.standard_normal(self.mixture[1].shape)
         elif self.prior_kind == "vamp":
             few = len(x) < self.components
-            self.pseudo_inputs[...] = x[generator.choice(len(x), self.components, replace=few)]
+            chosen = x[generator.choice(len(x), self.components, replace=few)]
+            self.pseudo_inputs[...] = self._seen(chosen)
 
     def _workspace(self, batch):
         if batch not in self._workspaces:
@@ -252,17 +270,21 @@ class Autoencoder:
         """One step of training on x[rows]; returns the minibatch's mean log-likelihood and KL."""
         batch = len(rows)
         w = self._workspace(batch)
-        np.take(x, rows, axis=0, out=w.x[:batch], mode="clip")
-        w.x[batch:] = self.pseudo_inputs
-        self.encoder.forward(w.x, w.encoded, num_threads)
+        np.take(x, rows, axis=0, out=w.x, mode="clip")
+        if self.of_counts:
+            np.log1p(w.x, out=w.inputs[:batch])
+        w.inputs[batch:] = self.pseudo_inputs
+        self.encoder.forward(w.inputs, w.encoded, num_threads)
         _, kl = reparameterize_kl(
             w.mu, w.logvar, rng=rng, free_bits=free_bits, out=w.z, num_threads=num_threads
         )
-        self.decoder.forward(w.z, w.decoded, num_threads)
+        self._decode(w.z, w.decoded, num_threads)
         value, _ = likelihood.log_prob_and_grad(
-            w.x[:batch], *w.outputs, out=w.d_outputs, num_threads=num_threads
+            w.x, *w.outputs, out=w.d_outputs, num_threads=num_threads
         )
 
+        for i in self.positive:
+            w.d_outputs[i][...] *= w.outputs[i]
         d_biases = _columns(self.decoder.d_biases[-1][None], self.features)
         for d_output, part, d_bias in zip(w.d_outputs, w.d_parts, d_biases, strict=True):
             copy = part if self.outputs > 1 else None
@@ -292,7 +314,7 @@ class Autoencoder:
         d_biases = _columns(self.encoder.d_biases[-1][None], self.latent_dim)
         for d_head, part, d_bias in zip(w.d_latents, w.d_heads, d_biases, strict=True):
             _bias_backward(d_head, None, part, d_bias[0], num_threads)
-        self.encoder.backward(w.x, w.encoded, w.d_encoded, None, num_threads)
+        self.encoder.backward(w.inputs, w.encoded, w.d_encoded, None, num_threads)
         if self.prior_kind == "vamp":
             first = self.encoder.weights[0]
             np.matmul(w.d_encoded[0][batch:], first.T, out=self.d_pseudo_inputs)
@@ -315,15 +337,25 @@ class Autoencoder:
 
     def encode(self, x, num_threads):
         """(mu, logvar) of a chunk of rows, as views."""
-        return _columns(
-            self.encoder.forward(x, self.encoder.buffers(len(x)), num_threads), self.latent_dim
-        )
+        return self._encode(self._seen(x), num_threads)
+
+    def _seen(self, x):
+        return np.log1p(x) if self.of_counts else x
+
+    def _encode(self, inputs, num_threads):
+        buffers = self.encoder.buffers(len(inputs))
+        return _columns(self.encoder.forward(inputs, buffers, num_threads), self.latent_dim)
 
     def decode(self, z, num_threads):
         """The likelihood's parameters for a chunk of rows, as views."""
-        return _columns(
-            self.decoder.forward(z, self.decoder.buffers(len(z)), num_threads), self.features
-        )
+        return self._decode(z, self.decoder.buffers(len(z)), num_threads)
+
+    def _decode(self, z, buffers, num_threads):
+        outputs = _columns(self.decoder.forward(z, buffers, num_threads), self.features)
+        with np.errstate(over="ignore"):  # the ELBO tells
+            for i in self.positive:
+                np.exp(outputs[i], out=outputs[i])
+        return outputs
 
 
 def restored(shape, steps, arrays):

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastelbo._files import read_arrays, write_arrays
 from fastelbo._network import restored
-from fastelbo._vae_settings import as_prior
+from fastelbo._vae_settings import as_prior, positive_outputs
 from fastelbo.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from fastelbo.discrete import BetaBinomial, Binomial, DiscretizedLogistic, Poisson
 from fastelbo.divergences import FreeBits
@@ -127,6 +127,8 @@ def load(kind, path):
             model.dtype,
             as_prior(model.prior, model.latent_dim),
             model.prior_components,
+            positive_outputs(model.likelihood_),
+            model.likelihood_._of_counts,
         )
         model._model = restored(shape, header["steps"], arrays)
         model._generator = np.random.default_rng()

@@ -32,6 +32,12 @@ def as_likelihood(chosen):
     return chosen
 
 
+def positive_outputs(likelihood):
+    """The numbers of the decoder outputs that must be positive."""
+    names = enumerate(likelihood.parameters)
+    return tuple(i for i, name in names if name in likelihood._positive)
+
+
 def is_optimal(likelihood):
     """Whether the scale is found anew in each minibatch."""
     return isinstance(likelihood, Gaussian) and is_word(likelihood.scale, "optimal")
@@ -57,6 +63,8 @@ def as_prior(chosen, latent_dim):
 
 def check_domain(X, likelihood):
     """Complain about the first value of X that the likelihood has no density for."""
+    if likelihood._own:
+        likelihood._own_parameters(X.shape, 1, X.dtype)  # complains if they do not fit the features
     outside = likelihood._is_outside(X)
     if likelihood.validate and outside.any():
         row, column = np.argwhere(outside)[0]

@@ -58,7 +58,8 @@ class NegativeBinomial(Likelihood):
     array([[-0.5, -1. ]])
     """
 
-    parameters = ("mean", "theta")
+    parameters = _positive = ("mean", "theta")
+    _of_counts = True
     _fuses_latents = False
     _domain = "counts 0, 1, 2, ..."
 
@@ -147,8 +148,11 @@ class NegativeBinomial(Likelihood):
         with np.errstate(all="ignore"):
             return self._theta.astype(mean.dtype, copy=False)
 
+    def _is_outside(self, x):
+        return is_no_count(x) | np.isposinf(x)
+
     def _offences(self, x, mean, theta):
-        yield "x", x, is_no_count(x) | np.isposinf(x), self._domain
+        yield from super()._offences(x)
         yield "mean", mean, mean < 0, "means of at least 0"
         yield "theta", theta, ~(theta > 0), "positive theta"
 

@@ -56,6 +56,8 @@ class Poisson(Likelihood):
     (-3.0, (array([[-1.]]),))
     """
 
+    _positive = ("rate",)
+    _of_counts = True
     _evaluate = staticmethod(_evaluate)
     _domain = "counts 0, 1, 2, ..."
 
@@ -106,7 +108,9 @@ class Binomial(Likelihood):
     parameters = ("logits",)
     _evaluate = staticmethod(_evaluate)
     _code = 2
+    _of_counts = True
     _own_name = "total_count"
+    _domain = "counts 0, 1, ..., total_count"
 
     def __init__(self, total_count, *, validate=True, missing=None):
         super().__init__(validate=validate, missing=missing)
@@ -118,9 +122,8 @@ class Binomial(Likelihood):
             own = (n, np.log(n), rest.reshape(n.shape))
         self._own = own[: 4 - len(self.parameters)]  # what the term has room for
 
-    def _offences(self, x, *parameters):
-        wrong = is_no_count(x) | (x > parameters[len(self.parameters)])
-        yield "x", x, wrong, "counts 0, 1, ..., total_count"
+    def _is_outside(self, x):
+        return is_no_count(x) | (x > self._own[0])
 
     def _mean(self, logits):
         return self._own[0] * sigmoid(logits)
@@ -153,7 +156,7 @@ class BetaBinomial(Binomial):
     array([[1.]])
     """
 
-    parameters = ("alpha", "beta")
+    parameters = _positive = ("alpha", "beta")
     _code = 3
 
     def _offences(self, x, *parameters):

@@ -49,6 +49,10 @@ class Likelihood:
 
     #: Names of the decoder outputs, the arguments of ``log_prob`` after x.
     parameters = ("x_recon",)
+    #: Those of them that must be positive.
+    _positive = ()
+    #: Whether x are numbers of something, which may be large.
+    _of_counts = False
     _evaluate = staticmethod(_evaluate)
     _code = 0
     _factor = 1.0

@@ -8,7 +8,13 @@ from fastelbo import _threads
 from fastelbo._estimator import Estimator, finite_matrix, number, seed, whole
 from fastelbo._estimator import NotFittedError as NotFittedError
 from fastelbo._network import CHUNK, Autoencoder
-from fastelbo._vae_settings import as_likelihood, as_prior, check_domain, is_optimal
+from fastelbo._vae_settings import (
+    as_likelihood,
+    as_prior,
+    check_domain,
+    is_optimal,
+    positive_outputs,
+)
 from fastelbo.divergences import as_free_bits
 from fastelbo.importance import log_weights
 from fastelbo.likelihoods import Gaussian
@@ -32,7 +38,10 @@ class VAE(Estimator):
     likelihood : {"bernoulli", "gaussian", "squared_error"} or Likelihood, optional
         ``"bernoulli"``: X in [0, 1], the decoder gives logits. ``"gaussian"``: one standard
         deviation for all of X, found in training (``Gaussian("optimal")``).
-        ``"squared_error"``: no density, but the plain reconstruction term.
+        ``"squared_error"``: no density, but the plain reconstruction term. A Likelihood may be any
+        whose parameters have the shape of X: positive ones, such as ``mean`` and ``theta`` of
+        :class:`~fastelbo.NegativeBinomial`, are exponentials of what the decoder's last layer
+        gives. Of counts the encoder sees log(1 + X).
     prior : {"standard", "mixture", "vamp"}, prior object or None, optional
         p(z). A name stands for the standard normal (None is the same), or for one that is learned
         with the networks: a ``"mixture"`` of Gaussians, or a VampPrior [3]_, whose components are
@@ -193,7 +202,17 @@ class VAE(Estimator):
         outputs = len(likelihood.parameters)
         prior = copy.deepcopy(as_prior(self.prior, latent_dim))
         components = whole(self.prior_components, "prior_components", 1)
-        model = self._network(X.shape[1], hidden, latent_dim, outputs, dtype, prior, components)
+        model = self._network(
+            X.shape[1],
+            hidden,
+            latent_dim,
+            outputs,
+            dtype,
+            prior,
+            components,
+            positive_outputs(likelihood),
+            likelihood._of_counts,
+        )
         generator = np.random.default_rng(seed(self.random_state))
         model.initialise(generator, X)
         self._model, self._generator = model, generator
@@ -220,6 +239,8 @@ class VAE(Estimator):
         self._check_settings()
         likelihood = as_likelihood(self.likelihood)
         optimal = is_optimal(likelihood)
+        unchecked = copy.copy(likelihood)  # X has been checked: what may go wrong is the training
+        unchecked._validate = False
         order = self._generator.permutation(len(X))
         reconstruction = kl = variance = 0.0
         for start in range(0, len(X), self.batch_size):
@@ -227,7 +248,7 @@ class VAE(Estimator):
             value, divergence = self._model.step(
                 X,
                 rows,
-                likelihood,
+                unchecked,
                 float(self.beta),
                 self.free_bits,
                 self._generator,

@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 import fastelbo
 from fastelbo import VAE, Bernoulli, FreeBits, Gaussian, SquaredError, reference
 from fastelbo._network import Autoencoder
+from fastelbo._vae_settings import positive_outputs
 from fastelbo.vae import NotFittedError
 from tests.conftest import numerical_gradient
 from tests.importance import peak_of
@@ -35,6 +36,9 @@ def fitted(bars):
 # Training ---------------------------------------------------------------------------------------
 
 
+COUNTS = fastelbo.Poisson, fastelbo.Binomial, fastelbo.NegativeBinomial
+
+
 def plain_elbo(flat, model, x, noise, likelihood, beta, free_bits):
     """The objective of one step in NumPy, from a flat array of parameters."""
 
@@ -49,9 +53,13 @@ def plain_elbo(flat, model, x, noise, likelihood, beta, free_bits):
         return h
 
     start = 0
-    mu, logvar = np.split(dense(x, model.encoder.widths), 2, axis=1)
+    seen = np.log1p(x) if isinstance(likelihood, COUNTS) else x
+    mu, logvar = np.split(dense(seen, model.encoder.widths), 2, axis=1)
     outputs = dense(mu + np.exp(logvar / 2) * noise, model.decoder.widths)
     outputs = np.split(outputs, model.outputs, axis=1)
+    for i, name in enumerate(likelihood.parameters):
+        if name in ("mean", "theta", "rate", "alpha", "beta"):
+            outputs[i] = np.exp(outputs[i])
     kl = fastelbo.kl_standard_normal(mu, logvar, free_bits=free_bits)
     return likelihood.log_prob(x, *outputs) - beta * kl
 
@@ -64,15 +72,29 @@ def plain_elbo(flat, model, x, noise, likelihood, beta, free_bits):
         (Gaussian(0.3), (6, 4), 2.0, 0.0),
         (Gaussian("learned"), (5,), 1.0, 0.0),
         (Bernoulli(), (5,), 1.5, FreeBits(0.2, granularity="sample")),
+        (fastelbo.Poisson(log_input=False), (5,), 1.0, 0.0),
+        (fastelbo.BetaBinomial(20), (5,), 1.0, 0.0),
+        (fastelbo.NegativeBinomial(), (5,), 1.0, 0.0),
+        (fastelbo.ZeroInflatedNegativeBinomial(1.5), (5,), 1.0, 0.0),
+        (fastelbo.ZeroInflatedNegativeBinomial(), (5,), 1.0, 0.0),
     ],
     ids=repr,
 )
 def test_gradient_of_a_step(likelihood, hidden, beta, free_bits):
     rng = np.random.default_rng(0)
-    model = Autoencoder(4, hidden, 2, len(likelihood.parameters), np.float64)
+    of_counts = isinstance(likelihood, COUNTS)
+    model = Autoencoder(
+        4,
+        hidden,
+        2,
+        len(likelihood.parameters),
+        np.float64,
+        positive=positive_outputs(likelihood),
+        of_counts=of_counts,
+    )
     model.initialise(rng)
     flat = model.adam.parameters.copy()
-    x = rng.random((7, 4))
+    x = rng.poisson(3, (7, 4)).astype(np.float64) if of_counts else rng.random((7, 4))
     rows = np.array([5, 0, 3])
     noise = fastelbo.reparameterize(np.zeros((3, 2)), np.zeros((3, 2)), rng=9)
     value, kl = model.step(x, rows, likelihood, beta, free_bits, 9, 1e-3, 1)

@@ -1,6 +1,7 @@
-"""VAE with each likelihood of fastelbo: files, and which ones it refuses."""
+"""VAE with each likelihood of fastelbo: files, means, counts, and which ones it refuses."""
 
 import inspect
+import re
 
 import numpy as np
 import pytest
@@ -25,6 +26,12 @@ TRAINED = [
     fastelbo.ContinuousBernoulli(validate=False),
     fastelbo.Poisson(missing="nan"),
     fastelbo.Binomial(list(range(2, 18)), validate=False, missing="nan"),
+    fastelbo.Poisson(log_input=False, validate=False),
+    fastelbo.BetaBinomial(3),
+    fastelbo.NegativeBinomial(validate=False, missing="nan"),
+    fastelbo.NegativeBinomial(np.append(PER_FEATURE[1:], np.inf)),
+    fastelbo.ZeroInflatedNegativeBinomial(),
+    fastelbo.ZeroInflatedNegativeBinomial(np.inf, missing="nan"),
     fastelbo.DiscretizedLogistic(bins=2, missing="nan"),
     fastelbo.DiscretizedLogistic(PER_FEATURE, bins=3, validate=False),
 ]
@@ -36,6 +43,15 @@ def arguments(likelihood):
     return {
         name: getattr(likelihood, name) for name in inspect.signature(type(likelihood)).parameters
     }
+
+
+def test_every_public_likelihood_is_here():
+    public = {
+        thing
+        for thing in (getattr(fastelbo, name) for name in fastelbo.__all__)
+        if inspect.isclass(thing) and issubclass(thing, fastelbo.Likelihood)
+    }
+    assert {type(one) for one in TRAINED + REFUSED} == public - {fastelbo.Likelihood}
 
 
 @pytest.mark.parametrize("likelihood", TRAINED, ids=repr)
@@ -108,3 +124,100 @@ def test_means_are_in_the_domain_and_near_the_data(likelihood, top, bars):
     for means in (model.sample(50, rng=1), model.inverse_transform(model.transform(X))):
         assert ((means >= 0) & (means <= top)).all()
     assert np.abs(means - X).mean() < 0.2 * X.max()
+
+
+# Counts -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """Counts of 30 genes in 400 cells, overdispersed, from 3 factors; and their true means."""
+    rng = np.random.default_rng(0)
+    factors, loadings = rng.normal(size=(400, 3)), rng.normal(size=(3, 30))
+    means = np.exp(0.7 * factors @ loadings + rng.normal(1, 1, 30))
+    counts = rng.poisson(means * rng.gamma(2.0, 0.5, means.shape))
+    assert counts.max() > 500
+    return counts, means
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        fastelbo.NegativeBinomial(),
+        fastelbo.NegativeBinomial(theta=2.0),
+        fastelbo.ZeroInflatedNegativeBinomial(),
+        fastelbo.Poisson(log_input=False),
+    ],
+    ids=repr,
+)
+def test_counts_are_learned(likelihood, cells):
+    counts, means = cells
+    options = {"hidden": (64,), "latent_dim": 3, "learning_rate": 3e-3, "random_state": 0}
+    model = VAE(**options, epochs=60, batch_size=50, likelihood=likelihood).fit(counts)
+    found = model.inverse_transform(model.transform(counts))
+    assert np.corrcoef(np.log(found).ravel(), np.log(means).ravel())[0, 1] > 0.85
+    # better than what the data say of each gene alone, latents' cost included
+    alone = np.broadcast_to(counts.mean(axis=0), counts.shape)
+    if not isinstance(likelihood, fastelbo.Poisson):
+        likelihood = fastelbo.NegativeBinomial(theta=2.0)
+        alone = likelihood.log_prob(counts, alone)
+        assert model.score(counts) > alone + 15
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "bad", "domain"),
+    [
+        (fastelbo.Poisson(), -1, "counts 0, 1, 2"),
+        (fastelbo.NegativeBinomial(), 0.5, "counts 0, 1, 2"),
+        (fastelbo.ZeroInflatedNegativeBinomial(), -2, "counts 0, 1, 2"),
+        (fastelbo.Binomial([5] * 11 + [9] + [5] * 4), 10, "counts 0, 1, ..., total_count"),
+        (fastelbo.BetaBinomial(9), 10, "counts 0, 1, ..., total_count"),
+        (fastelbo.DiscretizedLogistic(bins=10), 10, "the bins 0, 1, ..., 9"),
+    ],
+    ids=repr,
+)
+def test_no_counts_are_found_before_training(likelihood, bad, domain, bars):
+    X = 4 * bars
+    X[17, 11] = bad
+    message = re.escape(f"X[17, 11] = {bad:g} lies outside the domain of") + f".*{domain}"
+    with pytest.raises(ValueError, match=message):
+        VAE(**QUICK, likelihood=likelihood).fit(X)
+    X[17, 11] = 4
+    model = VAE(**QUICK, likelihood=likelihood).fit(X)
+    X[17, 11] = bad
+    for method in (model.transform, model.score, model.partial_fit):
+        with pytest.raises(ValueError, match=message):
+            method(X)
+
+
+@pytest.mark.parametrize(
+    "likelihood",
+    [
+        fastelbo.Binomial([3, 4]),
+        fastelbo.Gaussian([1.0, 2.0]),
+        fastelbo.NegativeBinomial([1.0, 2.0]),
+    ],
+    ids=repr,
+)
+def test_parameters_of_other_features(likelihood, bars):
+    with pytest.raises(ValueError, match=r"has shape \(2,\), which does not broadcast to .*16"):
+        VAE(**QUICK, likelihood=likelihood).fit(bars)
+
+
+@pytest.mark.parametrize(
+    "likelihood", [fastelbo.NegativeBinomial(), fastelbo.BetaBinomial(1000)], ids=repr
+)
+def test_divergence_of_positive_outputs(likelihood, bars):
+    """Outputs that overflow, or vanish, are the training's fault, not that of the data."""
+    model = VAE(**{**QUICK, "epochs": 50}, learning_rate=1e3, likelihood=likelihood)
+    with np.errstate(all="ignore"), pytest.raises(FloatingPointError, match="diverged in epoch"):
+        model.fit(1000 * bars)
+
+
+def test_pseudo_inputs_are_what_the_encoder_sees(cells):
+    counts, _ = cells
+    options = {**QUICK, "epochs": 1, "learning_rate": 1e-12, "likelihood": fastelbo.Poisson()}
+    model = VAE(**options, prior="vamp", prior_components=40).fit(counts)
+    z = model.transform(counts)
+    for mu in model.prior_.mu:
+        assert np.abs(z - mu).sum(axis=1).min() < 1e-4
