@@ -174,7 +174,7 @@ class DiscretizedLogistic(Likelihood):
     x are the numbers of the bins, uint8 pixels as they are; bin i lies around 2 i / (bins - 1) - 1,
     so the decoder's mean and scale are in units of an image on [-1, 1]. (Of a mean and scale on
     [0, 1] take 2 mean - 1 and 2 scale.) The difference of two sigmoids is computed as a product,
-    and so never 0 for a finite mean and scale.
+    and so never 0 for a finite mean and a scale whose inverse is finite, too.
 
     What ``mean`` gives is the location as the number of a bin, fractions included, no lower than
     the first and no higher than the last.

@@ -154,8 +154,9 @@ class Likelihood:
                 continue
             at = tuple(where[0])
             named = at[batch_axes - 1 :] if name == "x" else at
+            place = f"[{', '.join(str(i) for i in named)}]" if named else ""
             raise ValueError(
-                f"{name}[{', '.join(str(i) for i in named)}] = {values[at]:g} lies outside the "
+                f"{name}{place} = {values[at]:g} lies outside the "
                 f"domain of {type(self).__name__}, {domain} (validate=False skips this check)"
             )
 

@@ -262,6 +262,13 @@ def test_domain(dtype):
     offends(likelihood, dtype, x, mu, theta, name="theta", bad=(0.0, -1.0))
 
 
+def test_the_place_of_a_bad_theta():
+    x = np.zeros((2, 3))
+    for theta, place in ((0.0, r"theta = 0"), ([1.0, 0.0, 2.0], r"theta\[1\] = 0")):
+        with pytest.raises(ValueError, match=rf"^{place} lies outside the domain"):
+            NegativeBinomial().log_prob(x, x + 1, theta)
+
+
 @pytest.mark.parametrize("theta", [0.0, -1.0, np.nan, [1.0, -1.0]])
 def test_bad_theta(theta):
     with pytest.raises(ValueError, match="theta must be positive"):
