@@ -62,15 +62,8 @@ from fastelbo.experts import (
 )
 from fastelbo.full_normal import KlFullNormalGrad, kl_full_normal, kl_full_normal_and_grad
 from fastelbo.importance import IwaeGrad, iwae, iwae_and_grad, log_weights
-from fastelbo.likelihoods import (
-    Bernoulli,
-    ContinuousBernoulli,
-    Gaussian,
-    Laplace,
-    Likelihood,
-    SquaredError,
-    StudentT,
-)
+from fastelbo.likelihoods import Bernoulli, ContinuousBernoulli, Likelihood
+from fastelbo.locations import Gaussian, Laplace, SquaredError, StudentT
 from fastelbo.mixtures import MixtureGrad, mixture_log_prob, mixture_log_prob_and_grad
 from fastelbo.posterior import reparameterize, reparameterize_backward, reparameterize_kl
 from fastelbo.priors import MixtureOfGaussians, PriorGrad, StandardNormal, VampPrior

@@ -11,7 +11,7 @@ import numpy as np
 from fastelbo import _builds
 from fastelbo._threads import threads_for
 from fastelbo.divergences import kl_standard_normal_and_grad
-from fastelbo.likelihoods import Gaussian
+from fastelbo.locations import Gaussian
 from fastelbo.posterior import reparameterize_backward, reparameterize_kl
 from fastelbo.priors import MixtureOfGaussians, VampPrior
 

@@ -16,14 +16,8 @@ from fastelbo._vae_settings import as_prior, positive_outputs
 from fastelbo.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from fastelbo.discrete import BetaBinomial, Binomial, DiscretizedLogistic, Poisson
 from fastelbo.divergences import FreeBits
-from fastelbo.likelihoods import (
-    Bernoulli,
-    ContinuousBernoulli,
-    Gaussian,
-    Laplace,
-    SquaredError,
-    StudentT,
-)
+from fastelbo.likelihoods import Bernoulli, ContinuousBernoulli
+from fastelbo.locations import Gaussian, Laplace, SquaredError, StudentT
 from fastelbo.priors import MixtureOfGaussians, StandardNormal, VampPrior
 
 KIND, VERSION = "fastelbo.VAE", 2

@@ -3,7 +3,8 @@
 import numpy as np
 
 from fastelbo._network import PRIORS
-from fastelbo.likelihoods import Bernoulli, Gaussian, Likelihood, SquaredError, is_word
+from fastelbo.likelihoods import Bernoulli, Likelihood, is_word
+from fastelbo.locations import Gaussian, SquaredError
 from fastelbo.priors import MixtureOfGaussians, StandardNormal
 
 #: Likelihoods that have a name.

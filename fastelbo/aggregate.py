@@ -9,7 +9,8 @@ import numpy as np
 from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
-from fastelbo.likelihoods import Likelihood, SquaredError, as_number, check_reduction, own_shapes
+from fastelbo.likelihoods import Likelihood, as_number, check_reduction, own_shapes
+from fastelbo.locations import SquaredError
 
 _kernels = _builds.kernels("aggregate")
 _SQUARED_ERROR = SquaredError()

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo._objective import objective
-from fastelbo.likelihoods import SquaredError
+from fastelbo.locations import SquaredError
 
 _SQUARED_ERROR = SquaredError()
 

@@ -11,7 +11,8 @@ from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
 from fastelbo.divergences import GaussianGrad
-from fastelbo.likelihoods import Gaussian, check_reduction
+from fastelbo.likelihoods import check_reduction
+from fastelbo.locations import Gaussian
 
 _kernels = _builds.kernels("experts")
 _LOG_DENSITY = Gaussian("learned")

@@ -13,13 +13,8 @@ import numpy as np
 from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
-from fastelbo.likelihoods import (
-    Likelihood,
-    SquaredError,
-    check_reduction,
-    is_word,
-    own_shapes,
-)
+from fastelbo.likelihoods import Likelihood, check_reduction, is_word, own_shapes
+from fastelbo.locations import SquaredError
 from fastelbo.priors import density
 
 _weigh = _builds.kernels("importance").weigh

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays
-from fastelbo.likelihoods import Gaussian
+from fastelbo.locations import Gaussian
 from fastelbo.mixtures import Components
 from fastelbo.posterior import noise_key, reparameterize, reparameterize_backward
 

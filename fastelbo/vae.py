@@ -17,7 +17,7 @@ from fastelbo._vae_settings import (
 )
 from fastelbo.divergences import as_free_bits
 from fastelbo.importance import log_weights
-from fastelbo.likelihoods import Gaussian
+from fastelbo.locations import Gaussian
 from fastelbo.posterior import reparameterize, reparameterize_kl
 from fastelbo.priors import StandardNormal
 from fastelbo.streaming import StreamingBound

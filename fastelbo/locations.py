@@ -1,0 +1,206 @@
+"""Likelihoods around a location: squared error, Gaussian, Laplace, Student's t."""
+
+import math
+
+import numpy as np
+
+from fastelbo import _builds
+from fastelbo.likelihoods import Likelihood, is_word, positive_array
+
+_gamma = _builds.kernels("gamma")
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class SquaredError(Likelihood):
+    """-||x - x_recon||^2 without a constant: the reconstruction term as NumPy code writes it.
+
+    Parameters
+    ----------
+    x_scale : float, optional
+        What x is multiplied by as it is read, such as 1/255 for uint8 images.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> fastelbo.SquaredError().log_prob([[1.0, 2.0]], [[1.0, 0.0]])
+    -4.0
+    >>> value, (gradient,) = fastelbo.SquaredError().log_prob_and_grad([[1.0, 2.0]], [[1.0, 0.0]])
+    >>> gradient
+    array([[0., 4.]])
+    """
+
+    def __init__(self, *, x_scale=1.0, missing=None):
+        super().__init__(x_scale=x_scale, missing=missing)
+
+
+class Gaussian(Likelihood):
+    """Normal density of x around the decoder's mean, all constants included.
+
+    Parameters
+    ----------
+    scale : float, array_like, "learned" or "optimal", optional
+        Standard deviation. A number, or an array that broadcasts to the event (one per feature).
+        ``"learned"``: the decoder gives ``log_scale`` as a second output. ``"optimal"``: sigma-VAE
+        [1]_, the maximum-likelihood scale of the minibatch, sigma^2 = mean of (x - x_recon)^2.
+    x_scale : float, optional
+        What x is multiplied by as it is read, such as 1/255 for uint8 images.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    References
+    ----------
+    .. [1] Rybkin, Daniilidis, Levine. Simple and effective VAE training with calibrated decoders.
+       ICML 2021.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> round(fastelbo.Gaussian().log_prob([[0.0]], [[0.0]]), 6)
+    -0.918939
+    >>> round(fastelbo.Gaussian("learned").log_prob([[0.0]], [[0.0]], [[1.0]]), 6)
+    -1.918939
+    """
+
+    def __init__(self, scale=1.0, *, x_scale=1.0, missing=None):
+        super().__init__(x_scale=x_scale, missing=missing)
+        self.scale = scale
+        scale = positive_array(scale, "scale", ("learned", "optimal"))
+        if is_word(scale, "learned"):
+            self.parameters = ("x_recon", "log_scale")
+            self._code = 2
+        elif not isinstance(scale, str):
+            self._set_scale(scale)
+
+    def _set_scale(self, scale):
+        if scale.ndim == 0 and 1e-8 <= scale <= 1e8:  # the squared error times a factor
+            self._factor = 0.5 / float(scale) ** 2
+            self._constant = -math.log(scale) - HALF_LOG_2PI
+            return
+        self._code = 1  # one for each feature, or one whose square is out of reach of some dtype
+        with np.errstate(all="ignore"):
+            self._own = (1 / scale, np.log(scale) + HALF_LOG_2PI)
+
+    def _pass(
+        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+    ):
+        rest = (gradients, weight, row_values, latents, batch_axes, threads, mask)
+        if not is_word(self.scale, "optimal"):
+            return super()._pass(x, parameters, *rest)
+        # The scale depends on the whole minibatch: one pass to find it, one that uses it.
+        options = {"x_scale": self._x_scale, "missing": "nan" if self._missing_nan else None}
+        total, _, size = SquaredError(**options)._pass(
+            x, parameters, None, 1.0, None, None, batch_axes, threads, mask
+        )
+        with np.errstate(all="ignore"):
+            variance = float(np.float64(-total) / size)
+        if not variance > 0 or not math.isfinite(variance):
+            raise ValueError(
+                f'scale="optimal" needs a positive, finite mean squared error, got {variance}'
+            )
+        return Gaussian(math.sqrt(variance), **options)._pass(x, parameters, *rest)
+
+    def __repr__(self):
+        return f"Gaussian(scale={self.scale!r})"
+
+
+class Laplace(Likelihood):
+    """Laplace density of x around the decoder's median: the absolute error, normalised.
+
+    log p(x | m) = -\\|x - m\\| / scale - log(2 scale). At x = m the gradient is 0.
+
+    Parameters
+    ----------
+    scale : float, array_like or "learned", optional
+        A number, or an array that broadcasts to the event (one per feature). ``"learned"``: the
+        decoder gives ``log_scale`` as a second output.
+    x_scale : float, optional
+        What x is multiplied by as it is read, such as 1/255 for uint8 images.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> fastelbo.Laplace(0.5).log_prob_and_grad([[1.0, 0.0]], [[0.0, 0.0]])
+    (-2.0, (array([[2., 0.]]),))
+    """
+
+    def __init__(self, scale=1.0, *, x_scale=1.0, missing=None):
+        super().__init__(x_scale=x_scale, missing=missing)
+        self.scale = scale
+        scale = positive_array(scale, "scale", ("learned",))
+        if isinstance(scale, str):
+            self.parameters = ("x_recon", "log_scale")
+            self._code = 6
+        else:
+            self._code = 5
+            with np.errstate(all="ignore"):
+                self._own = (1 / scale, np.log(scale) + math.log(2))
+
+    def __repr__(self):
+        return f"Laplace(scale={self.scale!r})"
+
+
+class StudentT(Likelihood):
+    """Student's t density of x around the decoder's location: a Gaussian that forgives outliers.
+
+    Its normaliser is computed as a difference that does not cancel, so large df meet the Gaussian.
+
+    Parameters
+    ----------
+    df : float, array_like or "learned"
+        Degrees of freedom: a number, or an array that broadcasts to the event. ``"learned"``: the
+        decoder gives ``log_df`` as its last output.
+    scale : float, array_like or "learned", optional
+        Likewise; ``"learned"``: the decoder gives ``log_scale`` as its second output.
+    x_scale : float, optional
+        What x is multiplied by as it is read, such as 1/255 for uint8 images.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in x marks a missing value, as a mask would.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> round(fastelbo.StudentT(1.0).log_prob([[0.0]], [[0.0]]), 6)  # Cauchy: 1 / pi
+    -1.14473
+    >>> fastelbo.StudentT("learned", "learned").parameters
+    ('x_recon', 'log_scale', 'log_df')
+    """
+
+    _own_name = "scale or df"
+
+    def __init__(self, df, scale=1.0, *, x_scale=1.0, missing=None):
+        super().__init__(x_scale=x_scale, missing=missing)
+        self.df, self.scale = df, scale
+        df = positive_array(df, "df", ("learned",))
+        scale = positive_array(scale, "scale", ("learned",))
+        names = ["x_recon"]
+        if isinstance(scale, str):
+            names.append("log_scale")
+        if isinstance(df, str):
+            names.append("log_df")
+        self.parameters = tuple(names)
+        if isinstance(scale, str):
+            self._code = 10 if isinstance(df, str) else 8
+            self._own = () if isinstance(df, str) else (_student_norm(df), df)
+            return
+        with np.errstate(all="ignore"):
+            inverse, log_scale = 1 / scale, np.log(scale)
+        self._code = 9 if isinstance(df, str) else 7
+        if isinstance(df, str):
+            self._own = (inverse, log_scale)
+        else:
+            self._own = (inverse, log_scale - _student_norm(df), df)
+
+    def __repr__(self):
+        return f"StudentT(df={self.df!r}, scale={self.scale!r})"
+
+
+def _student_norm(df):
+    """log of Student's t density at its centre, for scale 1."""
+    value, slope = np.empty(df.size), np.empty(df.size)
+    _gamma.half_rise(0.5 * df.ravel(), value, slope)
+    return value.reshape(df.shape) - HALF_LOG_2PI
