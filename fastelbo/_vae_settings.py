@@ -39,6 +39,15 @@ def positive_outputs(likelihood):
     return tuple(i for i, name in names if name in likelihood._positive)
 
 
+def check_same_outputs(likelihood, before):
+    """Complain unless a network made for the likelihood `before` serves this one."""
+    if (likelihood.parameters, likelihood._of_counts) != (before.parameters, before._of_counts):
+        raise ValueError(
+            f"likelihood {likelihood!r} takes another network than {before!r}, with which training "
+            "began: use fit"
+        )
+
+
 def is_optimal(likelihood):
     """Whether the scale is found anew in each minibatch."""
     return isinstance(likelihood, Gaussian) and is_word(likelihood.scale, "optimal")

@@ -12,6 +12,7 @@ from fastelbo._vae_settings import (
     as_likelihood,
     as_prior,
     check_domain,
+    check_same_outputs,
     is_optimal,
     positive_outputs,
 )
@@ -238,6 +239,7 @@ class VAE(Estimator):
     def _epoch(self, X):
         self._check_settings()
         likelihood = as_likelihood(self.likelihood)
+        check_same_outputs(likelihood, self.likelihood_)
         optimal = is_optimal(likelihood)
         unchecked = copy.copy(likelihood)  # X has been checked: what may go wrong is the training
         unchecked._validate = False

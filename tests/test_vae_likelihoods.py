@@ -221,3 +221,23 @@ def test_pseudo_inputs_are_what_the_encoder_sees(cells):
     z = model.transform(counts)
     for mu in model.prior_.mu:
         assert np.abs(z - mu).sum(axis=1).min() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "serves"),
+    [
+        (fastelbo.Poisson(), fastelbo.NegativeBinomial(2.0), False),
+        (fastelbo.Bernoulli(), fastelbo.Binomial(1), False),
+        (fastelbo.Gaussian(), fastelbo.Gaussian("learned"), False),
+        (fastelbo.Gaussian("optimal"), fastelbo.Laplace(), True),
+        (fastelbo.Bernoulli(), fastelbo.ContinuousBernoulli(), True),
+    ],
+    ids=repr,
+)
+def test_another_likelihood_half_way(first, then, serves, bars):
+    model = VAE(**QUICK, likelihood=first).fit(bars).set_params(likelihood=then)
+    if serves:
+        assert model.partial_fit(bars).likelihood_ is then
+    else:
+        with pytest.raises(ValueError, match="takes another network than"):
+            model.partial_fit(bars)
