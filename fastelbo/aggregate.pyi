@@ -141,7 +141,7 @@ def beta_tcvae_elbo(
     num_threads: Threads = ...,
 ) -> BetaTcvaeResult[Float64Array]: ...
 @overload
-def beta_tcvae_elbo_and_grad(  # type: ignore[overload-overlap]
+def beta_tcvae_elbo_and_grad(
     x: ArrayLike,
     z: ArrayLike,
     mu: ArrayLike,
@@ -183,7 +183,7 @@ def beta_tcvae_elbo_and_grad(
     num_threads: Threads = ...,
 ) -> tuple[BetaTcvaeResult[float], BetaTcvaeGrad[FloatArray]]: ...
 @overload
-def beta_tcvae_elbo_and_grad(  # type: ignore[overload-overlap]
+def beta_tcvae_elbo_and_grad(
     x: ArrayLike,
     z: ArrayLike,
     mu: ArrayLike,

@@ -67,7 +67,7 @@ def elbo(
     num_threads: Threads = ...,
 ) -> ElboResult[Float64Array]: ...
 @overload
-def elbo_and_grad(  # type: ignore[overload-overlap]
+def elbo_and_grad(
     x: ArrayLike,
     mu: ArrayLike,
     logvar: ArrayLike,
@@ -103,7 +103,7 @@ def elbo_and_grad(
     num_threads: Threads = ...,
 ) -> tuple[ElboResult[float], ElboGrad[FloatArray]]: ...
 @overload
-def elbo_and_grad(  # type: ignore[overload-overlap]
+def elbo_and_grad(
     x: ArrayLike,
     mu: ArrayLike,
     logvar: ArrayLike,

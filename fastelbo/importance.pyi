@@ -65,7 +65,7 @@ def iwae(
     num_threads: Threads = ...,
 ) -> Float64Array: ...
 @overload
-def iwae_and_grad(  # type: ignore[overload-overlap]
+def iwae_and_grad(
     x: ArrayLike,
     z: ArrayLike,
     mu: ArrayLike,
@@ -97,7 +97,7 @@ def iwae_and_grad(
     num_threads: Threads = ...,
 ) -> tuple[float, IwaeGrad[FloatArray]]: ...
 @overload
-def iwae_and_grad(  # type: ignore[overload-overlap]
+def iwae_and_grad(
     x: ArrayLike,
     z: ArrayLike,
     mu: ArrayLike,

@@ -1,4 +1,4 @@
-from typing import Literal, overload
+from typing import overload
 
 from numpy.typing import ArrayLike
 
@@ -8,7 +8,6 @@ from fastelbo._typing import (
     FloatArray,
     Missing,
     Number,
-    Numbers,
     Out,
     Reduced,
     Threads,
@@ -16,6 +15,12 @@ from fastelbo._typing import (
 
 class Likelihood:
     parameters: tuple[str, ...]
+    @property
+    def x_scale(self) -> float: ...
+    @property
+    def validate(self) -> bool: ...
+    @property
+    def missing(self) -> Missing: ...
     def __init__(
         self, *, x_scale: Number = ..., validate: bool = ..., missing: Missing = ...
     ) -> None: ...
@@ -57,41 +62,7 @@ class Likelihood:
         out: tuple[Out, ...] | None = ...,
         num_threads: Threads = ...,
     ) -> tuple[Float64Array, tuple[FloatArray, ...]]: ...
-
-class SquaredError(Likelihood):
-    def __init__(self, *, x_scale: Number = ..., missing: Missing = ...) -> None: ...
-
-class Gaussian(Likelihood):
-    scale: Numbers | Literal["learned", "optimal"]
-    def __init__(
-        self,
-        scale: Numbers | Literal["learned", "optimal"] = ...,
-        *,
-        x_scale: Number = ...,
-        missing: Missing = ...,
-    ) -> None: ...
-
-class Laplace(Likelihood):
-    scale: Numbers | Literal["learned"]
-    def __init__(
-        self,
-        scale: Numbers | Literal["learned"] = ...,
-        *,
-        x_scale: Number = ...,
-        missing: Missing = ...,
-    ) -> None: ...
-
-class StudentT(Likelihood):
-    df: Numbers | Literal["learned"]
-    scale: Numbers | Literal["learned"]
-    def __init__(
-        self,
-        df: Numbers | Literal["learned"],
-        scale: Numbers | Literal["learned"] = ...,
-        *,
-        x_scale: Number = ...,
-        missing: Missing = ...,
-    ) -> None: ...
+    def mean(self, *parameters: ArrayLike) -> FloatArray: ...
 
 class Bernoulli(Likelihood):
     def __init__(

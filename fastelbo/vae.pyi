@@ -17,7 +17,7 @@ class VAE(Estimator):
     hidden: tuple[int, ...] | list[int] | int
     latent_dim: int
     likelihood: _LikelihoodName | Likelihood
-    prior: Literal["standard", "mixture", "vamp"] | None
+    prior: Literal["standard", "mixture", "vamp"] | StandardNormal | MixtureOfGaussians | None
     prior_components: int
     beta: float
     free_bits: float | FreeBits
@@ -37,7 +37,10 @@ class VAE(Estimator):
         hidden: tuple[int, ...] | list[int] | int = ...,
         latent_dim: int = ...,
         likelihood: _LikelihoodName | Likelihood = ...,
-        prior: Literal["standard", "mixture", "vamp"] | None = ...,
+        prior: Literal["standard", "mixture", "vamp"]
+        | StandardNormal
+        | MixtureOfGaussians
+        | None = ...,
         prior_components: int = ...,
         beta: float = ...,
         free_bits: float | FreeBits = ...,
