@@ -16,14 +16,3 @@ class ImportanceBoundAndGrad(ImportanceBound):
 
     def call(self, log_w, num_threads):
         return fastelbo.importance_bound_and_grad(log_w, num_threads=num_threads)
-
-
-class StreamingBound(ImportanceBound):
-    """The same in four chunks."""
-
-    def call(self, log_w, num_threads):
-        stream = fastelbo.StreamingBound(num_threads=num_threads)
-        quarter = -(-len(log_w) // 4)
-        for first in range(0, len(log_w), quarter):
-            stream.update(log_w[first : first + quarter])
-        return stream.bound()

@@ -160,6 +160,9 @@ class NumPy(
     def importance_bound_and_grad(self, log_w):
         return *self.importance_bound(log_w), self.normalized_weights(log_w)[0] / log_w.shape[1]
 
+    def streaming_bound(self, log_w):
+        return self.importance_bound(log_w)
+
     def cubo(self, log_w):
         return (0.5 * self.importance_bound(2 * log_w)[0],)
 

@@ -50,6 +50,28 @@ class NumPyMixtures:
         by_logvar = 0.5 * np.sum(pull * d - share[..., None], axis=0)
         return np.mean(value), -pull.sum(axis=1), share.sum(axis=0), pull.sum(axis=0), by_logvar
 
+    def standard_normal(self, z):
+        return (-0.5 * np.sum(z**2 + _LOG_2PI, axis=1),)
+
+    def standard_normal_and_grad(self, z):
+        return *self.standard_normal(z), -z
+
+    def mixture_of_gaussians(self, z, logits, mu, logvar):
+        log_weights = logits - np.log(np.sum(np.exp(logits)))
+        return (self._joint(z, log_weights, mu, logvar)[0],)
+
+    def mixture_of_gaussians_and_grad(self, z, logits, mu, logvar):
+        log_weights = logits - np.log(np.sum(np.exp(logits)))
+        value, joint, d, precision = self._joint(z, log_weights, mu, logvar)
+        share = np.exp(joint - value[:, None])
+        return value, -np.sum(share[..., None] * d * precision, axis=1)
+
+    def vamp_prior(self, z, mu, logvar):
+        return self.mixture_of_gaussians(z, np.zeros_like(mu[:, 0]), mu, logvar)
+
+    def vamp_prior_and_grad(self, z, mu, logvar):
+        return self.mixture_of_gaussians_and_grad(z, np.zeros_like(mu[:, 0]), mu, logvar)
+
     def mmd(self, z, y):
         return self.mmd_and_grad(z, y)[:1]
 

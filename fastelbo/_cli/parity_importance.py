@@ -149,6 +149,25 @@ def _importance_bound_and_grad(size, dtype):
         yield both(ours, theirs, log_w, alpha=alpha, reduction="sum")
 
 
+def _streamed(module, log_w):
+    """Half of them and one more, merged with the other half."""
+    one, other = (module.StreamingBound().update(half) for half in np.array_split(log_w, 2))
+    return one.update(log_w[:1]).merge(other)
+
+
+@covers("StreamingBound")
+def _streaming_bound(size, dtype):
+    log_w = _log_w(size, dtype)
+    ours, theirs = (_streamed(module, log_w) for module in (fastelbo, reference))
+    torch = {"PyTorch": in_torch(_torch_bound, (theirs.log_w,))}
+    yield both(ours.bound, theirs.bound, others=torch)
+    for alpha in (0, 1, -1):
+        yield both(ours.bound, theirs.bound, alpha=alpha, reduction="none")
+    yield both(ours.effective_sample_size, theirs.effective_sample_size)
+    for reduction in ("mean", "sum", "none"):
+        yield both(ours.standard_error, theirs.standard_error, reduction=reduction)
+
+
 @covers("cubo")
 def _cubo(size, dtype):
     for n in (1, 2, 3.5):

@@ -69,6 +69,68 @@ def _mixture_log_prob_and_grad(size, dtype):
     yield both(ours, theirs, *arrays, scale=scale, reduction="sum")
 
 
+# Priors -----------------------------------------------------------------------------------------
+
+
+@covers("StandardNormal")
+def _standard_normal(size, dtype):
+    inputs = Inputs(size, dtype)
+    ours, theirs = fastelbo.StandardNormal(), reference.StandardNormal()
+    for z in (
+        inputs.normal(inputs.batch, inputs.latent),
+        inputs.normal(2, inputs.batch, inputs.latent),
+    ):
+        yield both(ours.log_prob, theirs.log_prob, z)
+        yield both(ours.log_prob_and_grad, theirs.log_prob_and_grad, z)
+
+
+def _torch_prior(torch, z, logits, mu, logvar):
+    return _torch_mixture(torch, z, torch.log_softmax(logits, 0), mu, logvar)
+
+
+def _prior(ours, theirs, z, others=None):
+    """Gradients inherit the rounding of the terms; that of the logits is a difference of shares."""
+    terms = mixture_terms(z, theirs.log_weights, theirs.mu, theirs.logvar)
+    weights = np.full(len(z), 1 / len(z))
+
+    def inherited(gradient):
+        return 2 * terms * float(np.abs(gradient).max())
+
+    by_z, _, by_mu, by_logvar = theirs.backward(z, weights)
+    of_value = terms, len(z) * inherited(by_z)
+    of_backward = inherited(by_z), 2 * terms, inherited(by_mu), inherited(by_logvar)
+    yield both(ours.log_prob, theirs.log_prob, z, scale=lambda *_: terms)
+    yield both(ours.log_prob_and_grad, theirs.log_prob_and_grad, z, scale=lambda *_: of_value)
+    yield both(
+        ours.backward, theirs.backward, z, weights, scale=lambda *_: of_backward, others=others
+    )
+
+
+@covers("MixtureOfGaussians")
+def _mixture_of_gaussians(size, dtype):
+    z, *parameters = _mixture(size, dtype)
+
+    def in_pytorch():
+        return in_torch(_torch_prior, (z, *parameters), (0, 1, 2, 3))()[1]
+
+    for logits in (parameters[0], None):
+        ours, theirs = (
+            module.MixtureOfGaussians(logits, *parameters[1:]) for module in (fastelbo, reference)
+        )
+        yield from _prior(ours, theirs, z, None if logits is None else {"PyTorch": in_pytorch})
+
+
+@covers("VampPrior")
+def _vamp_prior(size, dtype):
+    z, logits, mu, logvar = _mixture(size, dtype)
+    for options in ({}, {"logits": logits}):
+        yield from _prior(
+            fastelbo.VampPrior(mu, logvar, **options),
+            reference.VampPrior(mu, logvar, **options),
+            z,
+        )
+
+
 # Maximum mean discrepancy -----------------------------------------------------------------------
 
 
