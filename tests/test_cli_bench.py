@@ -204,6 +204,41 @@ def test_tables_and_plot(monkeypatch, capsys, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_only_some_cases(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    only_ours(monkeypatch)
+    path = tmp_path / "bench.png"
+    options = ("--quick", "--json", "--size", "3", "80", "5", "--plot", str(path))
+    assert run("--only", "mmd", "kl_standard_normal", "mmd", *options) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {row["case"] for row in report["rows"]} == {"mmd", "kl_standard_normal"}
+    assert {tuple(row["size"]) for row in report["rows"]} == {SMALL}
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["mmd"], [(cases.TWO_SETS, ["mmd"])]),
+        (["elbo"], [(cases.STANDARD, ["elbo"]), (cases.IN_RAM, ["elbo"])]),
+        (["elbo", "--quick"], [(cases.STANDARD, ["elbo"])]),
+        (["squared_error"], [(cases.STANDARD, ["squared_error"])]),  # a stage: in no table
+    ],
+)
+def test_only_takes_the_sizes_of_the_tables(options, expected):
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    tables = bench.tables_of(parser.parse_args(["--only", *options]))
+    assert [table for table in tables if table[1]] == expected
+
+
+def test_unknown_cases_are_named(capsys):
+    assert run("--only", "elbow", "mmd") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "unknown case 'elbow'" in line
+    assert all(name in line for name in cases.CASES)
+
+
 def test_builds():
     measured = bench.measure_builds([(SMALL, ("elbo",))], 1, EFFORT)
     assert [build for build, _ in measured] == list(_builds.available())

@@ -26,6 +26,7 @@ from fastelbo._cli._common import take_turns
 from fastelbo._cli.cases import (
     CASES,
     EXTRA,
+    IN_RAM,
     MAIN,
     STAGES,
     STANDARD,
@@ -263,6 +264,9 @@ def add_arguments(parser):
     parser.add_argument(
         "--size", nargs=3, type=positive, metavar=("B", "D", "L"), help="measure this size only"
     )
+    parser.add_argument(
+        "--only", nargs="+", metavar="CASE", help="of all the tables, these cases: mmd, say"
+    )
     parser.add_argument("--threads", type=positive, help="threads of everybody (default: all)")
     parser.add_argument("--stages", action="store_true", help="noise, KL, ... apart: the profile")
     parser.add_argument("--builds", action="store_true", help="every instruction set as well")
@@ -287,14 +291,14 @@ def run(args):
         if problem:
             print(f"fastelbo bench: {problem}", file=sys.stderr)
             return 2
+    unknown = [name for name in args.only or () if name not in CASES]
+    if unknown:
+        known = ", ".join(CASES)
+        print(f"fastelbo bench: unknown case {unknown[0]!r}, known are {known}", file=sys.stderr)
+        return 2
     threads = args.threads or fastelbo.get_num_threads()
     effort = {"rounds": 3, "burst": 0.003} if args.quick else {"rounds": 12, "burst": 0.008}
-    tables = MAIN + EXTRA if args.all else MAIN
-    if args.size:
-        tables = [(tuple(args.size), names) for size, names in tables if size == STANDARD]
-    elif args.quick:
-        tables = [(size, names) for size, names in tables if size == STANDARD]
-
+    tables = tables_of(args)
     rows, absent = measure_tables(tables, threads, args.quick, effort)
     stages = measure_stages(threads, effort) if args.stages or args.all else []
     builds = measure_builds(tables, threads, effort) if args.builds or args.all else []
@@ -316,7 +320,7 @@ def run(args):
     else:
         print(bench_report.text(report, rows, stages, builds))
     if args.plot:
-        bench_report.plot(rows, args.plot)
+        bench_report.plot(rows if args.only else bench_report.four_panels(rows), args.plot)
     wrong = [row for row in (*rows, *stages) if row.disagrees]
     for row in wrong:
         print(
@@ -332,6 +336,21 @@ def run(args):
     if others:
         print(f"{', '.join(others)}: trained to another ELBO than fastelbo.VAE", file=sys.stderr)
     return 1 if wrong or others or losses else 0
+
+
+def tables_of(args):
+    """[(size, cases)] that the options ask for."""
+    tables = MAIN + EXTRA if args.all or args.only else MAIN
+    if args.only:
+        shown = {name for _, names in tables for name in names}
+        tables += ((STANDARD, tuple(name for name in CASES if name not in shown)),)
+        tables = [(size, [n for n in names if n in args.only]) for size, names in tables]
+        if args.size:
+            return [(tuple(args.size), list(dict.fromkeys(args.only)))]
+        return [(size, names) for size, names in tables if not (args.quick and size == IN_RAM)]
+    if args.size:
+        return [(tuple(args.size), names) for size, names in tables if size == STANDARD]
+    return [(size, names) for size, names in tables if not args.quick or size == STANDARD]
 
 
 def plot_problem(path):
