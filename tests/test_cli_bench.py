@@ -8,7 +8,16 @@ import pytest
 
 import fastelbo
 from fastelbo import _builds, reference
-from fastelbo._cli import _common, baselines, bench, bench_report, bench_vae, cases
+from fastelbo._cli import (
+    _common,
+    baselines,
+    bench,
+    bench_report,
+    bench_vae,
+    cases,
+    contenders,
+    sizes,
+)
 
 SMALL = (3, 80, 5)
 EFFORT = {"rounds": 1, "burst": 1e-4}
@@ -77,7 +86,7 @@ def test_baselines_compute_the_same(kind, recwarn):
 def test_the_numpy_that_users_write_is_right(name, count, expected):
     arrays = np.random.default_rng(4).standard_normal((count, 4, 3))
     actual = getattr(baselines.NumPy(), name)(*arrays)
-    desired = cases._flat(expected(*arrays))
+    desired = _common.flat(expected(*arrays))
     assert len(actual) == len(desired)
     for a, d in zip(actual, desired, strict=True):
         np.testing.assert_allclose(a, d, rtol=1e-12)
@@ -89,7 +98,7 @@ def test_the_numpy_of_importance_weights_is_right(name):
     x, mu, logvar = rng.standard_normal((3, 4, 3))
     z, x_recon = rng.standard_normal((2, 5, 4, 3))
     actual = getattr(baselines.NumPy(), name)(x, z, mu, logvar, x_recon)
-    desired = cases._flat(getattr(reference, name)(x, z, mu, logvar, x_recon))
+    desired = _common.flat(getattr(reference, name)(x, z, mu, logvar, x_recon))
     for a, d in zip(actual, desired, strict=False):  # the reference gives the weights as well
         np.testing.assert_allclose(a, d, rtol=1e-12)
 
@@ -104,7 +113,7 @@ def test_the_numpy_of_pairs_is_right(name):
         ("mixture_of_experts", (z, mu.reshape(1, 6, 3), logvar.reshape(1, 6, 3))),
     ):
         actual = getattr(baselines.NumPy(), base + name)(*arrays)
-        desired = cases._flat(getattr(reference, base + name)(*arrays))
+        desired = _common.flat(getattr(reference, base + name)(*arrays))
         for a, d in zip(actual, desired, strict=True):
             np.testing.assert_allclose(a, d, rtol=1e-11, atol=1e-14)
 
@@ -219,10 +228,10 @@ def test_only_some_cases(monkeypatch, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["mmd"], [(cases.TWO_SETS, ["mmd"])]),
-        (["elbo"], [(cases.STANDARD, ["elbo"]), (cases.IN_RAM, ["elbo"])]),
-        (["elbo", "--quick"], [(cases.STANDARD, ["elbo"])]),
-        (["squared_error"], [(cases.STANDARD, ["squared_error"])]),  # a stage: in no table
+        (["mmd"], [(sizes.TWO_SETS, ["mmd"])]),
+        (["elbo"], [(sizes.STANDARD, ["elbo"]), (sizes.IN_RAM, ["elbo"])]),
+        (["elbo", "--quick"], [(sizes.STANDARD, ["elbo"])]),
+        (["squared_error"], [(sizes.STANDARD, ["squared_error"])]),  # a stage: in no table
     ],
 )
 def test_only_takes_the_sizes_of_the_tables(options, expected):
@@ -281,7 +290,7 @@ def test_absent_frameworks_are_named(monkeypatch):
         "absent": "not installed (no_such_framework)",
         "torch.compile": "left out by --quick",
     }
-    assert all(isinstance(c, cases.Fastelbo) for c in present)
+    assert all(isinstance(c, contenders.Fastelbo) for c in present)
 
 
 def test_take_turns_and_memory():
@@ -308,7 +317,7 @@ def test_traffic_kernels(build):
         for threads in (1, 2, 5):
             assert kernels.read(a, b, threads) == np.bitwise_xor.reduce(both)
             for streamed in (False, True):
-                out = cases._words(np.full(words, 7, np.uint64))
+                out = contenders._words(np.full(words, 7, np.uint64))
                 kernels.read_and_write(a, b, out, streamed, threads)
                 np.testing.assert_array_equal(out[:whole], both)
                 assert (out[whole:] == 7).all()
@@ -317,7 +326,7 @@ def test_traffic_kernels(build):
     with pytest.raises(ValueError, match="threads"):
         kernels.read(a, b, 0)
     with pytest.raises(ValueError, match="aligned"):
-        kernels.read_and_write(a, b, cases._words(np.zeros(128, np.uint64))[1:], True, 1)
+        kernels.read_and_write(a, b, contenders._words(np.zeros(128, np.uint64))[1:], True, 1)
 
 
 def test_table():

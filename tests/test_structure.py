@@ -9,7 +9,7 @@ import pytest
 
 import fastelbo
 from fastelbo import reference
-from fastelbo._cli import baselines, parity
+from fastelbo._cli import baselines, cases, parity
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
@@ -84,6 +84,15 @@ def missing(name):
 @pytest.mark.parametrize("name", public_functions())
 def test_every_public_function_is_in_every_room(name):
     assert missing(name) == []
+
+
+@pytest.mark.parametrize("name", public_functions())
+def test_every_public_function_is_in_bench(name):
+    """A case, in a table of `bench --all` by itself or with its gradient, or among the stages."""
+    tables = [names for _, names in (*cases.MAIN, *cases.EXTRA)]
+    shown = set().union(*tables, *cases.STAGES.values())
+    assert snake(name) in cases.CASES
+    assert {snake(name), f"{snake(name)}_and_grad"} & shown
 
 
 def test_a_new_function_would_be_missed():

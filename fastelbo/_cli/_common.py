@@ -23,6 +23,13 @@ def table(header, rows, left=1):
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
 
 
+def flat(tree):
+    """The leaves of nested tuples."""
+    if not isinstance(tree, tuple):
+        return (tree,)
+    return tuple(leaf for branch in tree for leaf in flat(branch))
+
+
 def progress(items, description):
     """The items, with a bar on stderr: tqdm's if it is installed and somebody watches."""
     items = list(items)

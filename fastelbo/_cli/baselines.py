@@ -13,9 +13,10 @@ from functools import partial
 
 import numpy as np
 
-from fastelbo._cli import mixture_baselines
+from fastelbo._cli import function_cases, mixture_baselines
 from fastelbo._cli.aggregate_baselines import NumPyAggregates, torch_aggregates
 from fastelbo._cli.count_baselines import NumPyCounts, torch_counts
+from fastelbo._cli.function_baselines import torch_plain_functions
 from fastelbo._cli.likelihood_baselines import NumPyLikelihoods, torch_likelihoods
 
 
@@ -250,6 +251,7 @@ def _torch_functions(torch):
         **torch_counts(torch),
         **mixture_baselines.torch_mixtures(torch),
         **torch_aggregates(torch),
+        **torch_plain_functions(torch),
         "iwae_bernoulli": iwae_bernoulli,
     }
 
@@ -277,7 +279,8 @@ class PyTorch(Baseline):
             return None
         function = self.functions[base]
         arrays = [self.array(a) for a in arrays]
-        given = 0 if base in mixture_baselines.ARRAYS else 1  # data, which has no gradient
+        names = {**function_cases.ARRAYS, **mixture_baselines.ARRAYS}.get(base, ("x",))
+        given = 1 if names[0] == "x" else 0  # data, which has no gradient
         data, parameters = arrays[:given], arrays[given:]
         if base == name:
             return partial(self._value, function, data, parameters)

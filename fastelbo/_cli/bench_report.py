@@ -5,8 +5,9 @@ from itertools import chain
 import numpy as np
 
 from fastelbo._cli._common import table
-from fastelbo._cli.cases import CASES, STAGES, STANDARD
+from fastelbo._cli.cases import CASES, STAGES
 from fastelbo._cli.count_baselines import THETAS
+from fastelbo._cli.sizes import STANDARD
 
 NOTES = """\
 us: the fastest call; median: of all calls; NumPy/: NumPy's fastest call over this one.
