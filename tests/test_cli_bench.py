@@ -20,6 +20,7 @@ from fastelbo._cli import (
 )
 
 SMALL = (3, 80, 5)
+PEERS = ("SciPy", "PyTorch")
 EFFORT = {"rounds": 1, "burst": 1e-4}
 
 
@@ -151,6 +152,18 @@ def test_ours_compute_the_same(threads, dtype):
             assert 0 < row.memory < 2e5
 
 
+def test_threads_are_those_of_the_label():
+    """But for what LAPACK and NumPy compute."""
+    ours = contenders.Fastelbo(1, "float64")
+    for case in cases.CASES.values():
+        arrays = cases.problem(SMALL, "float64", case.samples)
+        call = ours.bind(case.name, [arrays[name] for name in case.arguments])
+        if call.func.__module__.startswith("fastelbo._cli"):
+            continue  # a method, which gives its options on
+        lacks = case.name.startswith(("kl_full_normal", "standard_normal"))
+        assert call.keywords.get("num_threads") == (None if lacks else 1), case.name
+
+
 def test_traffic_is_measured_where_the_event_is_read():
     entrants = bench.alone(1, "float64")
     rows = bench.measure(cases.CASES["elbo_and_grad"], SMALL, "float64", entrants, **EFFORT)
@@ -174,7 +187,7 @@ def test_a_wrong_row_is_not_timed(monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "wrong: elbo (2, 8, 2) float64 disagrees with the reference by 0.001" in err
     lines = [line.split() for line in out.splitlines() if line.startswith("wrong")]
-    assert ["wrong", "1e-03"] in [line[1:3] for line in lines]
+    assert ["wrong", "-", "-", "-", "1.0e-03"] in [line[1:6] for line in lines]
 
 
 def test_a_wrong_gradient_is_not_timed(monkeypatch):
@@ -246,6 +259,30 @@ def test_unknown_cases_are_named(capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert "unknown case 'elbow'" in line
     assert all(name in line for name in cases.CASES)
+
+
+def test_errors_are_shown():
+    """Beside the times, since the fastest form of a peer may be the least exact."""
+    rows = [
+        bench.Row("mmd", SMALL, dtype, "NumPy", 1, minimum=1e-6, median=1e-6, error=error)
+        for dtype, error in (("float64", 1e-16), ("float32", 4.7e-6))
+    ]
+    text = bench_report.show(rows)
+    header, _, line = text.splitlines()
+    assert header.split().count("error") == 2
+    assert "traffic" not in header
+    times = ["1.0", "1.0", "-", "-"]
+    assert line.split() == ["NumPy", *times, "1.0e-16", *times, "4.7e-06"]
+
+
+@pytest.mark.parametrize(("case", "shown"), [("negative_binomial_and_grad", True), ("mmd", False)])
+def test_what_float32_makes_of_counts(case, shown, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    only_ours(monkeypatch)
+    assert run("--quick", "--only", case, "--size", "3", "80", "5") == 0
+    labels = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    for label in ("error of log p in float32", *(f"scvi-tools' formula, {x}" for x in PEERS)):
+        assert (label in labels) == shown
 
 
 def test_builds():

@@ -25,7 +25,7 @@ from fastelbo._cli import _common, baselines, bench_report, bench_vae
 from fastelbo._cli._common import take_turns
 from fastelbo._cli.cases import CASES, EXTRA, MAIN, STAGES, problem
 from fastelbo._cli.contenders import Fastelbo, FastelboOut, Machine
-from fastelbo._cli.count_baselines import errors_by_theta
+from fastelbo._cli.count_baselines import COUNT_LIKELIHOODS, errors_by_theta
 from fastelbo._cli.sizes import IN_RAM, STANDARD
 
 DTYPES = ("float64", "float32")
@@ -297,6 +297,7 @@ def run(args):
     builds = measure_builds(tables, threads, effort) if args.builds or args.all else []
     vae = bench_vae.measure(threads, args.quick) if args.vae or args.all else None
     torch = measure_torch(threads, args.quick, effort) if args.torch or args.all else None
+    of_counts = any(row.case.removesuffix("_and_grad") in COUNT_LIKELIHOODS for row in rows)
     report = {
         "environment": environment(threads),
         "absent": absent,
@@ -304,7 +305,7 @@ def run(args):
         "stages": [asdict(row) for row in stages],
         "builds": {build: [asdict(row) for row in rows] for build, rows in builds},
         "vae": vae,
-        "negative_binomial_errors": errors_by_theta() if args.all else None,
+        "negative_binomial_errors": errors_by_theta() if of_counts else None,
         "torch": torch,
         "small_call": small_call(effort["rounds"]),
     }

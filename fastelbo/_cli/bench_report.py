@@ -13,6 +13,7 @@ NOTES = """\
 us: the fastest call; median: of all calls; NumPy/: NumPy's fastest call over this one.
 memory: peak on top of the inputs, results included; exact for what NumPy allocates (NumPy, Numba,
 fastelbo); for PyTorch and JAX the growth of the resident set, good to a few hundred KiB.
+error: the largest of all results, relative to the largest entry, against the float64 reference.
 traffic: bytes a second of fastelbo over those of a kernel that only moves x, x_recon and as large a
 gradient, from where they are, on the same threads; in RAM the better of plain and streamed stores.
 Numba's noise is drawn beforehand and does not count. JAX uses all processors of the process."""
@@ -33,16 +34,20 @@ def mebibytes(count):
     return f"{count / (1 << 20):.1f} MiB"
 
 
+COLUMNS = ("us", "median", "NumPy/", "memory", "error", "traffic")
+
+
 def _cells(row):
     if row is None:
-        return ["-"] * 5
+        return ["-"] * len(COLUMNS)
     if row.disagrees:
-        return ["wrong", f"{row.error:.0e}", "-", "-", "-"]
+        return ["wrong", "-", "-", "-", f"{row.error:.1e}", "-"]
     return [
         microseconds(row.minimum),
         microseconds(row.median),
         f"{row.speedup:.1f}x" if row.speedup else "-",
         mebibytes(row.memory),
+        "" if row.is_traffic else f"{row.error:.1e}",
         f"{100 * row.of_bandwidth:.0f} %" if row.of_bandwidth else "",
     ]
 
@@ -55,11 +60,12 @@ def show(rows):
         found = {(row.label, row.dtype): row for row in mine}
         dtypes = list(dict.fromkeys(row.dtype for row in mine))
         header = [f"{CASES[key[0]].title}, {key[1]}"]
+        columns = len(COLUMNS) - (not any(row.is_traffic for row in mine))
         for dtype in dtypes:
-            header += [f"{dtype} us", "median", "NumPy/", "memory", "traffic"]
+            header += [f"{dtype} {COLUMNS[0]}", *COLUMNS[1:columns]]
         lines = []
         for label in dict.fromkeys(row.label for row in mine):
-            cells = (_cells(found.get((label, dtype))) for dtype in dtypes)
+            cells = (_cells(found.get((label, dtype)))[:columns] for dtype in dtypes)
             lines.append([label, *chain.from_iterable(cells)])
         parts.append(table(header, lines))
     return "\n\n".join(parts)

@@ -58,8 +58,7 @@ class Fastelbo(baselines.Baseline):
             arrays = [first]
         else:
             function = partial(getattr(fastelbo, name), **OPTIONS.get(name, {}))
-        taken = inspect.signature(function).parameters  # LAPACK's threads are its own
-        options = {key: value for key, value in self.options.items() if key in taken}
+        options = self.options if _takes_threads(function) else {}
         return partial(function, *arrays, **options)
 
     def reparameterize_kl(self, mu, logvar):
@@ -98,6 +97,12 @@ class Fastelbo(baselines.Baseline):
         elif isinstance(result, fastelbo.ElboResult):
             result = (result.elbo,)
         return super().numpy(flat(result))
+
+
+def _takes_threads(function):
+    """False for what LAPACK or NumPy compute."""
+    parameters = inspect.signature(function).parameters.values()
+    return any(p.name == "num_threads" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 class FastelboOut(Fastelbo):

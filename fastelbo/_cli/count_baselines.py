@@ -151,12 +151,16 @@ def errors_by_theta():
     x = rng.poisson(5.0, (64, 64)).astype(np.float32)
     mu = rng.uniform(3.0, 7.0, x.shape).astype(np.float32)
     contenders = {"fastelbo": lambda theta: fastelbo.NegativeBinomial().log_prob(x, mu, theta)}
-    contenders["SciPy"] = lambda theta: NumPyCounts().negative_binomial(x, mu, theta)[0]
+    contenders["scvi-tools' formula, SciPy"] = lambda theta: NumPyCounts().negative_binomial(
+        x, mu, theta
+    )[0]
     try:
         import torch
 
         function = torch_counts(torch)["negative_binomial"]
-        contenders["PyTorch"] = lambda theta: function(*map(torch.from_numpy, (x, mu, theta)))[0]
+        contenders["scvi-tools' formula, PyTorch"] = lambda theta: function(
+            *map(torch.from_numpy, (x, mu, theta))
+        )[0]
     except ImportError:
         pass
     found = {name: [] for name in contenders}
