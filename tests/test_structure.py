@@ -1,8 +1,11 @@
 """Every public function has a reference, tests, a parity check and a benchmark under one name."""
 
 import ast
+import importlib
 import inspect
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,6 +130,44 @@ def test_arguments_are_those_of_the_reference(name):
         for module in (fastelbo, reference)
     )
     assert ours == theirs
+
+
+def imports_of(path):
+    """The packages that a file imports, wherever it does."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module.split(".")[0]
+
+
+def test_environments_of_asv_have_what_suites_import():
+    """NumPy's side, too; suites and contenders of other frameworks do without."""
+    files = [*BENCHMARKS.glob("*.py"), *(ROOT / "fastelbo" / "_cli").glob("*baselines.py")]
+    imported = {name for path in files for name in imports_of(path)}
+    given = json.loads((BENCHMARKS.parent / "asv.conf.json").read_text())["matrix"]["req"]
+    optional = {"fastelbo", "jax", "numba", "torch"}
+    assert imported - set(sys.stdlib_module_names) - optional <= set(given)
+    assert "scipy" in imported
+
+
+@pytest.mark.parametrize(
+    ("suite", "size", "shapes"),
+    [
+        ("NegativeBinomial", "vae", [(128, 5000)]),
+        ("ZeroInflatedNegativeBinomial", "vae", [(128, 5000)]),
+        ("MixtureLogProb", "vae", [(512, 40), (500,), (500, 40)]),
+        ("VampPrior", "vae", [(512, 40), (500, 40)]),
+        ("BetaTcvaeElbo", "RAM", [(1024, 784), (1024, 32)]),
+        ("Mmd", "vae", [(512, 32), (512, 32)]),
+        ("Iwae", "vae", [(128, 784), (64, 128, 20)]),
+    ],
+)
+def test_benchmarks_have_the_sizes_that_matter(suite, size, shapes):
+    module = importlib.import_module(f"asv_bench.benchmarks.{stem(suite)}")
+    bench = getattr(module, suite)()
+    bench.setup(size, "float32", 1)
+    assert [a.shape for a in bench.arguments][: len(shapes)] == shapes
 
 
 def test_benchmark_sizes_are_what_their_names_say():

@@ -70,18 +70,16 @@ def log_weights(size, dtype):
     return (rng.normal(-90.0, 3.0, (min(event, 128), batch)).astype(dtype),)
 
 
-#: Points, and components or other points; these arrays have the latent dimensions of SIZES.
-PAIRS = {"L1": (64, 16), "L2": (256, 64), "vae": (128, 500), "RAM": (1024, 1024)}
+#: Points, components, latent dimensions; "vae" is a VampPrior's.
+PAIRS = {"L1": (64, 16, 16), "L2": (256, 64, 32), "vae": (512, 500, 40), "RAM": (1024, 1024, 64)}
 EXPERTS = 3
 
 
 def points(size, dtype):
     """(z, mu, logvar), z (N, L), mu and logvar (K, L)."""
-    n, components = PAIRS[size]
+    n, components, latent = PAIRS[size]
     rng = np.random.default_rng(4)
-    z, mu, logvar = (
-        rng.standard_normal((rows, SIZES[size][2])) for rows in (n, components, components)
-    )
+    z, mu, logvar = (rng.standard_normal((rows, latent)) for rows in (n, components, components))
     return z.astype(dtype), mu.astype(dtype), (0.5 * logvar).astype(dtype)
 
 
@@ -103,6 +101,10 @@ def ratio(theirs, ours):
             call()
             best[call] = min(best[call], time.perf_counter() - start)
     return best[theirs] / best[ours]
+
+
+#: Of counts: "vae" is the minibatch of a single-cell model.
+COUNT_SIZES = {**SIZES, "vae": (128, 5000, 20)}
 
 
 class _Suite:
@@ -151,11 +153,13 @@ class _Suite:
 class _Likelihood(_Suite):
     """A likelihood of LIKELIHOODS, on the arrays that `bench` takes; subclasses give `baseline`."""
 
+    sizes = SIZES
+
     def setup(self, size, dtype="float64", threads=THREADS[-1]):
         kind, options, names = LIKELIHOODS[self.baseline.removesuffix("_and_grad")]
         likelihood = getattr(fastelbo, kind)(*options)
         with_grad = self.baseline.endswith("_and_grad")
         self.call = likelihood.log_prob_and_grad if with_grad else likelihood.log_prob
-        drawn = arrays_of(SIZES[size], dtype)
+        drawn = arrays_of(self.sizes[size], dtype)
         self.arrays = lambda size, dtype: [drawn[name] for name in names]
         super().setup(size, dtype, threads)

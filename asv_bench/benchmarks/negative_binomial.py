@@ -3,6 +3,7 @@ from . import common
 
 class NegativeBinomial(common._Likelihood):
     baseline = "negative_binomial"
+    sizes = common.COUNT_SIZES
 
 
 class NegativeBinomialAndGrad(NegativeBinomial):

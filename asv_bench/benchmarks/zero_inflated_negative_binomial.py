@@ -3,6 +3,7 @@ from . import common
 
 class ZeroInflatedNegativeBinomial(common._Likelihood):
     baseline = "zero_inflated_negative_binomial"
+    sizes = common.COUNT_SIZES
 
 
 class ZeroInflatedNegativeBinomialAndGrad(ZeroInflatedNegativeBinomial):
