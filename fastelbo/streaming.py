@@ -20,6 +20,11 @@ from fastelbo.bounds import (
 )
 from fastelbo.likelihoods import check_reduction
 
+#: The spread below which 1 + spread, which a state gives, would leave too few of its digits.
+SMALL_SPREAD = 1e-2
+#: Rows of log weights that are looked at together where the state is not enough.
+ROWS = 256
+
 
 class StreamingBound:
     """Bounds of log p(x) from log weights that come in chunks of samples, in memory O(B).
@@ -49,6 +54,7 @@ class StreamingBound:
         self.num_threads = num_threads
         self.samples = 0
         self._state = None
+        self._spread = None
 
     def update(self, log_w):
         """Add the log weights of more samples.
@@ -71,7 +77,18 @@ class StreamingBound:
         if self._state is not None and self._state.shape[1] != log_w.shape[1]:
             wanted = f"(samples, {self._state.shape[1]}) like the chunks before"
             raise _arrays.shape_error("log_w", log_w.shape, wanted)
+        before = None if self._state is None else self._state.copy()
         self._state = add_columns(log_w, 1.0, self.num_threads, state=self._state)
+        with np.errstate(all="ignore"):
+            spread = _spread_of(self._state, self.samples + len(log_w))
+            if np.any(spread <= SMALL_SPREAD):
+                top, excess, small = _centred(log_w)
+                if before is not None:
+                    gap = top - before[SHIFT] + np.log1p(excess)
+                    gap -= np.log(sum_of(before, W) / self.samples)
+                    small = _pooled(self.samples, self._spread, len(log_w), small, gap)
+                spread = np.where(spread <= SMALL_SPREAD, small, spread)
+        self._spread = spread
         self.samples += len(log_w)
         return self
 
@@ -98,13 +115,17 @@ class StreamingBound:
             return self
         theirs = other._state.copy()
         if self._state is None:
-            self._state, self.samples = theirs, other.samples
+            self._state, self._spread, self.samples = theirs, other._spread, other.samples
             return self
         ours = self._state
         if ours.shape != theirs.shape:
             raise ValueError(f"other is of {theirs.shape[1]} columns, expected {ours.shape[1]}")
         shift = np.maximum(ours[SHIFT], theirs[SHIFT])
+        samples = self.samples + other.samples
         with np.errstate(all="ignore"):
+            gap = theirs[SHIFT] - ours[SHIFT]
+            gap += np.log(sum_of(theirs, W) / other.samples / (sum_of(ours, W) / self.samples))
+            small = _pooled(self.samples, self._spread, other.samples, other._spread, gap)
             for state in (ours, theirs):
                 factor = np.exp(state[SHIFT] - shift)
                 state[W:W2] *= factor
@@ -113,8 +134,10 @@ class StreamingBound:
             for row in (W, W2, LOG_W):
                 for part in theirs[row : row + 2]:
                     _add_to(ours[row : row + 2], part)
+            spread = _spread_of(ours, samples)
+            self._spread = np.where(spread <= SMALL_SPREAD, small, spread)
         ours[NEGATIVE:] += theirs[NEGATIVE:]
-        self.samples += other.samples
+        self.samples = samples
         return self
 
     def bound(self, *, alpha=0.0, reduction="mean"):
@@ -174,10 +197,9 @@ class StreamingBound:
             If nothing was seen.
         """
         check_reduction(reduction)
-        effective = self.effective_sample_size()
+        self._seen()
         with np.errstate(all="ignore"):
-            spread = np.maximum(self.samples / effective - 1, 0)
-            rows = np.sqrt(np.divide(spread, self.samples - 1))
+            rows = np.sqrt(np.divide(self._spread, self.samples - 1))
         if reduction == "none":
             return rows
         total = math.sqrt(float(np.sum(rows * rows)))
@@ -191,6 +213,34 @@ class StreamingBound:
     def __repr__(self):
         batch = None if self._state is None else self._state.shape[1]
         return f"StreamingBound(samples={self.samples}, batch={batch})"
+
+
+def _spread_of(state, samples):
+    """Variance of the weights over the square of their mean, by a difference: K / ESS - 1."""
+    return samples / effective_of(state) - 1
+
+
+def _centred(log_w):
+    """(top, excess, spread), without cancellation: the mean weight is e^top (1 + excess)."""
+    top = np.maximum(log_w.max(axis=0), -np.finfo(np.float64).max)
+    blocks = [log_w[i : i + ROWS] for i in range(0, len(log_w), ROWS)]
+    excess = sum(np.expm1(block - top).sum(axis=0) for block in blocks) / len(log_w)
+    squares = sum(((np.expm1(block - top) - excess) ** 2).sum(axis=0) for block in blocks)
+    return top, excess, squares / len(log_w) / (1 + excess) ** 2
+
+
+def _pooled(samples, spread, others, their_spread, gap):
+    """The spread of two sets of weights together; `gap` is the logarithm of their mean over ours.
+
+    The variance within the sets and that of their means (Chan et al. 1983), in units of the larger
+    mean. Where all weights of a set are zero, it has no spread.
+    """
+    share, their_share = samples / (samples + others), others / (samples + others)
+    mean, their_mean = np.exp(np.minimum(-gap, 0)), np.exp(np.minimum(gap, 0))
+    variance = share * their_share * np.expm1(-np.abs(gap)) ** 2
+    variance += share * np.where(mean > 0, spread * mean**2, 0)
+    variance += their_share * np.where(their_mean > 0, their_spread * their_mean**2, 0)
+    return variance / (share * mean + their_share * their_mean) ** 2
 
 
 def _add_to(pair, x):

@@ -5,6 +5,8 @@ import numpy as np
 SIZES = [(1, 1, 1), (2, 5, 3), (3, 31, 130), (4, 300, 20), (2, 3, 0)]
 #: Names of the masks that `draw` makes.
 MASKS = ("all", "some", "none")
+#: Masks, with a prior among the experts or without: where some sample has none, there must be one.
+MASKS_AND_PRIORS = [(m, prior) for m in MASKS for prior in (True, False) if prior or m != "none"]
 
 
 def draw(dtype, experts=3, batch=5, cols=4, mask="all", seed=0):

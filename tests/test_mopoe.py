@@ -5,16 +5,16 @@ import pytest
 
 from fastelbo import mopoe, product_of_experts, reference
 from tests.conftest import assert_close
-from tests.experts import MASKS, draw
+from tests.experts import MASKS_AND_PRIORS, draw
 from tests.test_threads import eight_cpus as eight_cpus
 
 
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("mask", "prior"), MASKS_AND_PRIORS)
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 5, 3), (3, 31, 130), (5, 40, 20)])
-def test_reference(size, mask, dtype):
+def test_reference(size, mask, prior, dtype):
     mu, logvar, seen = draw(dtype, *size, mask=mask)
-    got = mopoe(mu, logvar, mask=seen)
-    *expected, counts = reference.mopoe(mu, logvar, mask=seen)
+    got = mopoe(mu, logvar, mask=seen, prior=prior)
+    *expected, counts = reference.mopoe(mu, logvar, mask=seen, prior=prior)
     np.testing.assert_array_equal(got.mask, counts)
     largest = 4 * np.nan_to_num(np.abs(mu)).max(axis=0)
     assert_close(tuple(got[:2]), tuple(expected), dtype, (largest, 4.0))
@@ -37,6 +37,12 @@ def test_threads(dtype, eight_cpus):
     for threads in (2, 3, 8):
         for a, b in zip(alone, mopoe(mu, logvar, mask=seen, num_threads=threads), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_nobody_left():
+    mu, logvar, seen = draw(np.float64, mask="none")
+    with pytest.raises(ValueError, match="mask leaves no expert for sample 0"):
+        mopoe(mu, logvar, mask=seen, prior=False)
 
 
 def test_too_many_experts():

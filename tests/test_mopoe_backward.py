@@ -11,7 +11,7 @@ from fastelbo import (
     reference,
 )
 from tests.conftest import assert_close, numerical_gradient
-from tests.experts import MASKS, draw
+from tests.experts import MASKS_AND_PRIORS, draw
 from tests.test_threads import eight_cpus as eight_cpus
 
 
@@ -20,13 +20,13 @@ def upstream(dtype, experts, shape):
     return g.astype(dtype)
 
 
-@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize(("mask", "prior"), MASKS_AND_PRIORS)
 @pytest.mark.parametrize("size", [(1, 1, 1), (2, 5, 3), (3, 31, 130), (5, 40, 20)])
-def test_reference(size, mask, dtype):
+def test_reference(size, mask, prior, dtype):
     mu, logvar, seen = draw(dtype, *size, mask=mask)
     g = upstream(dtype, size[0], size[1:])
-    got = mopoe_backward(*g, mu, logvar, mask=seen)
-    expected = reference.mopoe_backward(*g, mu, logvar, mask=seen)
+    got = mopoe_backward(*g, mu, logvar, mask=seen, prior=prior)
+    expected = reference.mopoe_backward(*g, mu, logvar, mask=seen, prior=prior)
     scale = 20 * np.abs(g).sum(axis=(0, 1))
     assert_close(tuple(got), expected, dtype, (scale, scale))
 

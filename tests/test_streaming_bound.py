@@ -138,6 +138,45 @@ def test_standard_error_of_few():
     assert streamed([log_w]).standard_error() == pytest.approx(expected, rel=1e-13)
 
 
+@pytest.mark.parametrize("chunk", [1, 100, 2500])
+@pytest.mark.parametrize("spread", [1e-10, 1e-8, 1e-3, 1.0])
+def test_standard_error_of_nearly_equal_weights(spread, chunk):
+    """Whether streamed or merged; K / ESS - 1 would be rounding."""
+    log_w = np.random.default_rng(0).normal(-9, spread, (2500, 3))
+    w = np.exp(log_w.astype(np.longdouble))
+    expected = (w.std(axis=0, ddof=1) / w.mean(axis=0) / 50).astype(np.float64)
+    chunks = [log_w[i : i + chunk] for i in range(0, len(log_w), chunk)]
+    one, merged = streamed(chunks), StreamingBound()
+    for part in chunks:
+        merged.merge(streamed([part]))
+    for stream in (one, merged):
+        got = stream.standard_error(reduction="none")
+        np.testing.assert_allclose(got, expected, rtol=1e-13 + 1e-15 / spread)
+
+
+def test_standard_error_with_weights_of_zero():
+    """A few among many that are equal: beside them, before them, in chunks of their own."""
+    log_w = np.zeros((1000, 1))
+    log_w[:2] = -np.inf
+    expected = np.std(np.exp(log_w), ddof=1) / 0.998 / np.sqrt(1000)
+    for chunks in ([log_w], [log_w[:2], log_w[2:]], [log_w[2:], log_w[:2]], np.split(log_w, 4)):
+        one, merged = streamed(chunks), StreamingBound()
+        for part in chunks:
+            merged.merge(streamed([part]))
+        for stream in (one, merged):
+            assert stream.standard_error() == pytest.approx(expected, rel=1e-13)
+
+
+def test_merging_loses_nothing():
+    """Many streams of one sample: without compensated sums, 3e-15."""
+    log_w = np.random.default_rng(0).normal(0, 1, (20_000, 3))
+    whole = StreamingBound()
+    for row in log_w:
+        whole.merge(StreamingBound().update(row[None]))
+    bound, _ = exactly(log_w)
+    assert np.abs(whole.bound(reduction="none") - bound).max() < 1e-15
+
+
 def test_memory_does_not_grow():
     chunk = log_weights(1000, 50)
     stream = streamed([chunk])

@@ -40,8 +40,9 @@ class StreamingBound:
     def standard_error(self, *, reduction="mean"):
         """sd(w) / (mean(w) sqrt(K)) of each x; those of several x are independent."""
         samples = len(self.log_w)
-        w, _ = without_largest(self.log_w)
-        squares = ((w - w.mean(axis=0)) ** 2).sum(axis=0)
+        w, m = without_largest(self.log_w)
+        excess = np.expm1(self.log_w - m)  # w - 1, which keeps small differences
+        squares = ((excess - excess.mean(axis=0)) ** 2).sum(axis=0)
         rows = np.sqrt(squares / (samples - 1) / samples) / w.mean(axis=0)
         if reduction == "none":
             return rows
