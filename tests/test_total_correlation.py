@@ -7,7 +7,7 @@ import pytest
 
 import fastelbo
 from fastelbo import _threads, reference, total_correlation, total_correlation_and_grad
-from fastelbo._cli import bench, parity_aggregate
+from fastelbo._cli import parity_aggregate
 from tests.conftest import assert_close, numerical_gradient
 from tests.functions import REDUCTIONS, flatten
 
@@ -207,19 +207,6 @@ def test_nan_and_infinity_spread_as_in_numpy(dtype, which, value):
         if which == 0:
             for part in got[:3]:
                 assert np.isfinite(np.delete(part, 9)).all()
-
-
-def test_memory():
-    """Below 8 MB beside the gradients, at a batch of 2048 and 64 dimensions."""
-    try:
-        bench._status()["VmHWM"]
-    except (OSError, KeyError):
-        pytest.skip("the system does not tell")
-    arrays = draw(np.float32, 2048, 64)
-    out = tuple(np.ones_like(a) for a in arrays)
-    call = partial(total_correlation_and_grad, *arrays, dataset_size=SIZE, out=out, num_threads=2)
-    call()
-    assert bench._resident_growth(call) < 8_000_000
 
 
 def test_errors():
