@@ -335,12 +335,12 @@ def run(args):
 def tables_of(args):
     """[(size, cases)] that the options ask for."""
     tables = MAIN + EXTRA if args.all or args.only else MAIN
+    if args.only and args.size:
+        return [(tuple(args.size), list(dict.fromkeys(args.only)))]
     if args.only:
         shown = {name for _, names in tables for name in names}
-        tables += ((STANDARD, tuple(name for name in CASES if name not in shown)),)
+        tables += ((STANDARD, tuple(name for name in CASES if name not in shown)),)  # stages
         tables = [(size, [n for n in names if n in args.only]) for size, names in tables]
-        if args.size:
-            return [(tuple(args.size), list(dict.fromkeys(args.only)))]
         return [(size, names) for size, names in tables if not (args.quick and size == IN_RAM)]
     if args.size:
         return [(tuple(args.size), names) for size, names in tables if size == STANDARD]

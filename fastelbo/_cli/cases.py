@@ -124,12 +124,11 @@ def _pair_cases():
     for name, title in (("mixture_log_prob", "VampPrior"), ("mmd", "RBF MMD")):
         arrays = mixture_baselines.ARRAYS[name]
         yield Case(name, title, arrays, _flat(getattr(reference, name)), inherited=10.0)
-        with_gradient = f"{name}_and_grad"
         yield Case(
-            with_gradient,
+            f"{name}_and_grad",
             f"{title} and gradient",
             arrays,
-            _flat(getattr(reference, with_gradient)),
+            _flat(getattr(reference, f"{name}_and_grad")),
             arrays,
             inherited=100.0,  # shares are those of large exponents; means of kernels cancel
         )
