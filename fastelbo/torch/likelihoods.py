@@ -11,10 +11,9 @@ import torch
 from torch.nn import functional
 
 import fastelbo
+from fastelbo.torch import stirling
 from fastelbo.torch._bridge import Operation, kernels_of, run
 from fastelbo.torch._tensors import check_reduction, check_tensors, has_kernels, promoted, reduce
-
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class LogProb(Operation):
@@ -199,7 +198,7 @@ class Gaussian(Likelihood):
             log_scale = 0.5 * torch.log(squares.sum() / size)
         elif self.scale != "learned":
             log_scale = _like(self.scale, x_recon).log()
-        return -0.5 * (error * torch.exp(-log_scale)) ** 2 - log_scale - HALF_LOG_2PI
+        return -0.5 * (error * torch.exp(-log_scale)) ** 2 - log_scale - stirling.HALF_LOG_2PI
 
 
 class Laplace(Likelihood):
@@ -227,8 +226,7 @@ class StudentT(Likelihood):
         log_scale = learned.pop(0) if self.scale == "learned" else _like(self.scale, x_recon).log()
         df = learned.pop(0).exp() if self.df == "learned" else _like(self.df, x_recon)
         scaled = (x - x_recon) * torch.exp(-log_scale)
-        norm = torch.lgamma(0.5 * (df + 1)) - torch.lgamma(0.5 * df) - 0.5 * torch.log(math.pi * df)
-        return norm - log_scale - 0.5 * (df + 1) * torch.log1p(scaled**2 / df)
+        return stirling.student_t(scaled, df) - log_scale
 
 
 class Bernoulli(Likelihood):
@@ -266,15 +264,7 @@ class Poisson(Likelihood):
         self.log_input = log_input
 
     def elements(self, x, rate, *, observed=None):
-        if self.log_input:
-            return x * rate - torch.exp(rate) - torch.lgamma(x + 1)
-        return _x_log(x, rate) - rate - torch.lgamma(x + 1)
-
-
-def _x_log(x, y):
-    """x log y, which is 0 for x = 0, and so is its gradient."""
-    zero = x == 0
-    return torch.where(zero, 0.0, x * torch.log(torch.where(zero, 1.0, y)))
+        return (stirling.poisson if self.log_input else stirling.poisson_of_rate)(x, rate)
 
 
 class Binomial(Likelihood):
@@ -284,25 +274,15 @@ class Binomial(Likelihood):
         self._describe(total_count=total_count, validate=validate, missing=missing)
         self.total_count = self._arguments["total_count"]
 
-    def _log_choose(self, x, n):
-        return torch.lgamma(n + 1) - torch.lgamma(x + 1) - torch.lgamma(n - x + 1)
-
     def elements(self, x, logits, *, observed=None):
-        n = _like(self.total_count, logits)
-        return self._log_choose(x, n) + x * logits - n * functional.softplus(logits)
+        return stirling.binomial(x, logits, _like(self.total_count, logits))
 
 
 class BetaBinomial(Binomial):
     """Beta-binomial by alpha and beta; see :class:`fastelbo.BetaBinomial`."""
 
     def elements(self, x, alpha, beta, *, observed=None):
-        n = _like(self.total_count, alpha)
-        both = _log_beta(x + alpha, n - x + beta) - _log_beta(alpha, beta)
-        return self._log_choose(x, n) + both
-
-
-def _log_beta(a, b):
-    return torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b)
+        return stirling.beta_binomial(x, alpha, beta, _like(self.total_count, alpha))
 
 
 class DiscretizedLogistic(Likelihood):
@@ -372,17 +352,7 @@ class NegativeBinomial(Likelihood):
 
     def elements(self, x, mean, *rest, observed=None):
         theta, rest = (rest[0], rest[1:]) if self.theta is None else (_like(self.theta, mean), rest)
-        poisson = theta > 1 / torch.finfo(mean.dtype).eps
-        theta = torch.where(poisson, 1.0, theta)
-        values = torch.where(
-            poisson,
-            _x_log(x, mean) - mean,
-            torch.lgamma(x + theta)
-            - torch.lgamma(theta)
-            - theta * torch.log1p(mean / theta)
-            + _x_log(x, mean / (theta + mean)),
-        )
-        return self._inflated(x, values - torch.lgamma(x + 1), *rest)
+        return self._inflated(x, stirling.negative_binomial(x, mean, theta), *rest)
 
     def _inflated(self, x, values):
         return values
@@ -392,5 +362,9 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """With an excess of zeros; see :class:`fastelbo.ZeroInflatedNegativeBinomial`."""
 
     def _inflated(self, x, values, zero_logits):
-        some = values + functional.logsigmoid(-zero_logits)
-        return torch.where(x == 0, torch.logaddexp(functional.logsigmoid(zero_logits), some), some)
+        log_rest = functional.logsigmoid(-zero_logits)
+        some = values + log_rest
+        near = values > -1
+        likely = torch.log1p(log_rest.exp() * torch.expm1(torch.where(near, values, 0.0)))
+        unlikely = torch.logaddexp(functional.logsigmoid(zero_logits), some)
+        return torch.where(x == 0, torch.where(near, likely, unlikely), some)
