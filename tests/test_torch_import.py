@@ -55,6 +55,7 @@ def test_public_names():
     "name",
     [
         *("elbo", "reparameterize", "reparameterize_kl", "kl_standard_normal", "kl_normal", "iwae"),
+        "kl_full_normal",
         *("total_correlation", "beta_tcvae_elbo", "mixture_log_prob", "mmd"),
     ],
 )

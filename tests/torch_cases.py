@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 BATCH, EVENT, LATENT, SAMPLES = 4, 7, 3, 2
 LATENTS = {"mu", "logvar", "mu_q", "logvar_q", "mu_p", "logvar_p", "noise", "z", "y"}
+LATENTS |= {"tril_q", "tril_p"}
 
 
 def few(rng, shape):
@@ -67,18 +68,7 @@ class Case:
         rng = np.random.default_rng(seed)
         tensors = {}
         for name in self.inputs:
-            latent = name in (
-                "mu",
-                "logvar",
-                "mu_q",
-                "logvar_q",
-                "mu_p",
-                "logvar_p",
-                "noise",
-                "z",
-                "y",
-            )
-            shape = (BATCH, LATENT if latent else EVENT)
+            shape = (BATCH, LATENT if name in LATENTS else EVENT)
             shape = (SAMPLES, *shape) if name in self.samples else shape
             a = self.draws[name](rng, shape) if name in self.draws else rng.normal(size=shape)
             wanted = requires_grad and name not in self.constants
@@ -131,6 +121,15 @@ def log_weights(rng, shape):
     return np.log(rng.dirichlet(np.ones(shape[0])))
 
 
+def factors(rng, shape):
+    """Cholesky factors, and numbers above the diagonals that are not read."""
+    return rng.normal(size=(*shape, shape[-1])) + 4 * np.eye(shape[-1])
+
+
+def one_factor(rng, shape):
+    return factors(rng, shape[-1:])
+
+
 def function(name, inputs, constants=(), has_reduction=True, **fixed):
     def call(module, *tensors, **options):
         named = dict(zip(inputs, tensors, strict=True))
@@ -141,7 +140,7 @@ def function(name, inputs, constants=(), has_reduction=True, **fixed):
         label,
         call,
         inputs,
-        {"log_weights": log_weights},
+        {"log_weights": log_weights, "tril_q": factors, "tril_p": factors},
         constants,
         has_reduction=has_reduction,
         draws_noise="rng" in fixed,
@@ -149,6 +148,7 @@ def function(name, inputs, constants=(), has_reduction=True, **fixed):
 
 
 GAUSSIAN = ("mu", "logvar")
+FULL = function("kl_full_normal", ("mu_q", "tril_q", "mu_p", "tril_p"))
 CASES = [
     function("kl_standard_normal", GAUSSIAN),
     *(
@@ -156,6 +156,9 @@ CASES = [
         for by, bits in [("dimension", 0.7), ("sample", 0.5), ("total", 2.0)]
     ),
     function("kl_normal", ("mu_q", "logvar_q", "mu_p", "logvar_p")),
+    FULL,
+    replace(FULL, name="kl_full_normal[shared p]", draws={**FULL.draws, "tril_p": one_factor}),
+    replace(FULL, name="kl_full_normal[shared q]", draws={**FULL.draws, "tril_q": one_factor}),
     function("reparameterize", (*GAUSSIAN, "noise"), ("noise",), False),
     function("reparameterize_kl", (*GAUSSIAN, "noise"), ("noise",)),
     function("reparameterize", GAUSSIAN, has_reduction=False, rng=3, samples=2),

@@ -31,6 +31,23 @@ def kl_normal(mu_q, logvar_q, mu_p, logvar_p, reduction):
     return reduce(0.5 * (torch.expm1(spread) - spread + distance).sum(1), reduction)
 
 
+def kl_full_normal(mu_q, tril_q, mu_p, tril_p, reduction):
+    tril_q, tril_p = tril_q.tril(), tril_p.tril()
+    ratio = torch.linalg.solve_triangular(tril_p, tril_q, upper=False)
+    distance = torch.linalg.solve_triangular(tril_p, (mu_q - mu_p).unsqueeze(-1), upper=False)
+    diagonals = [tril.diagonal(dim1=-2, dim2=-1).log() for tril in (tril_q, tril_p)]
+    spread = 2 * (diagonals[0] - diagonals[1])
+    return reduce(
+        0.5
+        * (
+            (torch.expm1(spread) - spread).sum(-1)
+            + (ratio.tril(-1) ** 2).sum((-1, -2))
+            + (distance**2).sum((-1, -2))
+        ),
+        reduction,
+    )
+
+
 def reparameterize(mu, logvar, rng, noise, samples):
     if noise is not None:
         if rng is not None:

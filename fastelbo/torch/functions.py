@@ -63,6 +63,17 @@ class KlNormal(Operation):
         return [tensors[0].shape[:1] if self.options[0] == "none" else ()]
 
 
+class KlFullNormal(KlNormal):
+    """Of tensors (mu_q, tril_q, mu_p, tril_p)."""
+
+    def forward(self, arrays, with_gradient, threads):
+        (reduction,) = self.options
+        if not with_gradient:
+            return (fastelbo.kl_full_normal(*arrays, reduction=reduction),), ()
+        value, gradients = fastelbo.kl_full_normal_and_grad(*arrays, reduction=reduction)
+        return (value,), gradients
+
+
 def kl_standard_normal(mu, logvar, *, free_bits=0.0, reduction="mean"):
     """KL(N(mu, diag(e^logvar)) || N(0, I)); see :func:`fastelbo.kl_standard_normal`.
 
@@ -125,6 +136,55 @@ def kl_normal(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean"):
     if not has_kernels(*tensors):
         return composites.kl_normal(*tensors, reduction)
     return run(KlNormal(reduction), *tensors)[0]
+
+
+def kl_full_normal(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
+    """KL(N(mu_q, tril_q tril_q^T) || N(mu_p, tril_p tril_p^T)), covariances by Cholesky factors.
+
+    See :func:`fastelbo.kl_full_normal`.
+
+    Parameters
+    ----------
+    mu_q, mu_p : Tensor, shape (B, L)
+    tril_q, tril_p : Tensor, shape (B, L, L) or (L, L)
+        Lower-triangular Cholesky factors with a positive diagonal, of each sample or of all. What
+        lies above the diagonal is not read.
+    reduction : {"mean", "sum", "none"}
+        Over the batch.
+
+    Returns
+    -------
+    Tensor, shape (), or (B,) for ``reduction="none"``
+        In nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or, on the CPU, a diagonal is not positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastelbo.torch
+    >>> one = torch.ones(1, 1)
+    >>> tril_q = torch.ones(1, 1, 1, requires_grad=True)
+    >>> kl = fastelbo.torch.kl_full_normal(3 * one, tril_q, one, 2 * one)
+    >>> kl.backward()
+    >>> kl.detach(), tril_q.grad
+    (tensor(0.8181), tensor([[[-0.7500]]]))
+    """
+    check_reduction(reduction)
+    check_tensors(mu_q=mu_q, tril_q=tril_q, mu_p=mu_p, tril_p=tril_p)
+    mu_q, tril_q, mu_p, tril_p = promoted(mu_q, tril_q, mu_p, tril_p)
+    if not has_kernels(mu_q, tril_q, mu_p, tril_p):
+        return composites.kl_full_normal(mu_q, tril_q, mu_p, tril_p, reduction)
+    if reduction == "none":
+        # A row's gradient must be its own to be scaled: PyTorch adds up what is shared.
+        tril_q, tril_p = (
+            tril.expand(len(mu_q), *tril.shape) if tril.ndim == 2 else tril
+            for tril in (tril_q, tril_p)
+        )
+    return run(KlFullNormal(reduction), mu_q, tril_q, mu_p, tril_p)[0]
 
 
 # Samples of the posterior -----------------------------------------------------------------------
