@@ -1,132 +1,207 @@
 """The parity checks of fastelbo.torch: the kernels' values and what autograd makes of them.
 
-The reference is held against them, and the composites, which serve other devices, in float64. They
-enter the registry only where PyTorch is installed.
+Arrays, options and sizes are those of the NumPy functions' checks. The reference is held against
+the kernels, and so are the composites, which serve other devices, in float64. Checks enter the
+registry only where PyTorch is installed. A new function needs one row of `ROWS`.
 """
 
 import importlib.util
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
+import fastelbo
 from fastelbo import reference
-from fastelbo._cli.parity_checks import REGISTRY, Check, Inputs
+from fastelbo._cli.parity_checks import REGISTRY, Check
 
 
-def _check(function, arrays, by, desired, scale=float):
-    """`function` sees fastelbo.torch and the arrays as tensors; `desired` is (value, gradients)."""
-    return Check(
-        partial(_value_and_grad, function, arrays, by),
-        desired,
-        scale,
-        {"composite": partial(_of_composite, function, arrays, by)},
-    )
+@dataclass(frozen=True)
+class Row:
+    """What is called with the arguments of the NumPy function's checks that have a gradient.
+
+    ``call`` takes fastelbo.torch, what the method belongs to if it is one, and the arguments, of
+    which the first ``constants`` have no gradient. That of its values weighted by ``weights`` is
+    checked. A loss is minus the first value.
+    """
+
+    source: str
+    call: Callable
+    constants: int = 0
+    weights: tuple = (1.0,)
+    is_loss: bool = False
+    concerns: Callable = lambda desired: True
+
+    def checks(self, size, dtype):
+        for check in REGISTRY[self.source](size, dtype):
+            desired = _with_gradient(check.desired)
+            if desired is None or not self.concerns(desired):
+                continue
+            composite = {"composite": partial(self.of_composite, desired)}
+            yield Check(
+                partial(self.value_and_grad, desired),
+                lambda desired=desired: self.part(desired(), -1.0 if self.is_loss else 1.0),
+                lambda check=check: self.part(check.scale(), 1.0),
+                {} if "rng" in desired.keywords else composite,  # whose noise is another one
+            )
+
+    def part(self, result, sign):
+        """Of (value, gradients), or of their sizes: what PyTorch gives, too."""
+        if not isinstance(result, tuple):
+            return result
+        value, gradients = result
+        value = value[0] if self.is_loss and isinstance(value, tuple) else value
+        gradients = gradients[:4] if isinstance(gradients, tuple) else gradients  # no weights
+        return _mapped(lambda leaf: sign * leaf, (value, gradients))
+
+    def value_and_grad(self, desired, dtype=None):
+        """The same of fastelbo.torch, given the arguments of `desired`."""
+        import torch
+
+        import fastelbo.torch
+
+        leaves = []
+        constants = _translated(desired.args[: self.constants], dtype)
+        others = _translated(desired.args[self.constants :], dtype, leaves)
+        options = {name: _translated(value, dtype) for name, value in desired.keywords.items()}
+        weights = options.pop("weights", self.weights)
+        owner = _translated(getattr(desired.func, "__self__", None), dtype)
+        value = self.call(fastelbo.torch, owner, *constants, *others, **options)
+        values = value if isinstance(value, tuple) else (value,)
+        objective = sum(w * v.sum() for w, v in zip(weights, values, strict=False))
+        gradients = torch.autograd.grad(objective, leaves, materialize_grads=True)
+        gradients = dict(zip(map(id, leaves), gradients, strict=True))
+        return _mapped(_as_array, value), _mapped(lambda leaf: gradients[id(leaf)].numpy(), others)
+
+    def of_composite(self, desired):
+        from fastelbo.torch import _tensors
+
+        _tensors.always_composite = True
+        try:
+            return self.value_and_grad(desired, np.float64)
+        finally:
+            _tensors.always_composite = False
 
 
-def _value_and_grad(function, arrays, by, dtype=None):
+def _mapped(function, tree):
+    if isinstance(tree, tuple):
+        return tuple(_mapped(function, branch) for branch in tree)
+    return None if tree is None else function(tree)
+
+
+def _as_array(tensor):
+    return tensor.detach().numpy()
+
+
+def _translated(argument, dtype, leaves=None):
+    """An argument of the reference for fastelbo.torch; `leaves` collects what has a gradient."""
     import torch
 
-    import fastelbo.torch
-
-    tensors = [torch.tensor(np.asarray(a, dtype)) for a in arrays]
-    leaves = [tensors[i].requires_grad_() for i in by]
-    value = function(fastelbo.torch, *tensors)
-    gradients = torch.autograd.grad(value.sum(), leaves)
-    return value.detach().numpy(), tuple(g.numpy() for g in gradients)
-
-
-def _of_composite(function, arrays, by):
-    from fastelbo.torch import _tensors
-
-    _tensors.always_composite = True
-    try:
-        return _value_and_grad(function, arrays, by, np.float64)
-    finally:
-        _tensors.always_composite = False
-
-
-def _negative(function, *arrays, **options):
-    """Minus what a function f_and_grad of the reference gives."""
-    value, gradients = function(*arrays, **options)
-    return -value, tuple(-g for g in gradients)
-
-
-def _kl_standard_normal(size, dtype):
-    latents = Inputs(size, dtype).latents()
-    for options in ({}, {"free_bits": 0.4}, {"reduction": "sum"}):
-        yield _check(
-            lambda ft, *tensors, options=options: ft.kl_standard_normal(*tensors, **options),
-            latents,
-            (0, 1),
-            partial(reference.kl_standard_normal_and_grad, *latents, **options),
+    if isinstance(argument, reference.FreeBits):
+        return fastelbo.FreeBits(**argument._asdict())
+    if isinstance(argument, reference.Likelihood):
+        kind = getattr(fastelbo.torch, type(argument).__name__)
+        return kind(
+            **{name: getattr(argument, name) for name in inspect.signature(kind).parameters}
         )
+    if isinstance(argument, tuple):
+        return tuple(_translated(a, dtype, leaves) for a in argument)
+    if not isinstance(argument, np.ndarray):
+        return argument
+    tensor = torch.tensor(argument if argument.dtype == bool else np.asarray(argument, dtype))
+    if leaves is not None:
+        leaves.append(tensor.requires_grad_())
+    return tensor
 
 
-def _kl_normal(size, dtype):
-    inputs = Inputs(size, dtype)
-    arrays = (*inputs.latents(), *inputs.latents())
-    yield _check(
-        lambda ft, *tensors: ft.kl_normal(*tensors),
-        arrays,
-        range(4),
-        partial(reference.kl_normal_and_grad, *arrays),
-    )
+def _with_gradient(desired):
+    """A function of the reference, with its arguments, that gives gradients; or None."""
+    if desired.func.__name__.startswith("reparameterize"):
+        return partial(_samples_and_grad(desired.func), *desired.args, **desired.keywords)
+    return desired if desired.func.__name__.endswith("_and_grad") else None
 
 
-def _elbo(size, dtype):
-    inputs = Inputs(size, dtype)
-    (mu, logvar), (x, x_recon) = inputs.latents(), inputs.data()
-    for kind in ("SquaredError", "Bernoulli"):
-        for options in ({}, {"beta": 4.0, "reduction": "sum"}):
-            likelihood = getattr(reference, kind)()
+def _samples_and_grad(function):
+    """reparameterize or reparameterize_kl, and the gradients of the sum of all that it gives."""
 
-            def ours(ft, *tensors, kind=kind, options=options):
-                return ft.elbo(*tensors, likelihood=getattr(ft, kind)(), **options)[0]
+    def value_and_grad(mu, logvar, **options):
+        value = function(mu, logvar, **options)
+        z = value[0] if isinstance(value, tuple) else value
+        gradients = reference.reparameterize_backward(np.ones_like(z), mu, logvar, z)
+        if isinstance(value, tuple):
+            of_kl = {k: v for k, v in options.items() if k in ("free_bits", "reduction")}
+            _, by_kl = reference.kl_standard_normal_and_grad(mu, logvar, **of_kl)
+            gradients = tuple(a + b for a, b in zip(gradients, by_kl, strict=True))
+        return value, gradients
 
-            def desired(likelihood=likelihood, options=options):
-                arrays = (x, mu, logvar, x_recon)
-                value, grads = reference.elbo_and_grad(*arrays, likelihood=likelihood, **options)
-                return value[0], tuple(grads)
-
-            yield _check(ours, (x, mu, logvar, x_recon), (1, 2, 3), desired)
+    return value_and_grad
 
 
-def _vae_loss(size, dtype):
-    inputs = Inputs(size, dtype)
-    (mu, logvar), (x, logits) = inputs.latents(), inputs.data()
+# The rows ---------------------------------------------------------------------------------------
 
-    def desired():
-        value, grads = reference.elbo_and_grad(
-            x, mu, logvar, logits, likelihood=reference.Bernoulli(), reduction="sum"
+
+def _function(name):
+    return lambda ft, _, *arguments, **options: getattr(ft, name)(*arguments, **options)
+
+
+def _log_prob(ft, likelihood, *arguments, **options):
+    return likelihood.log_prob(*arguments, **options)
+
+
+def _loss(name, source):
+    def call(ft, _, *arguments, mask=None, rng=None, noise=None, **options):
+        return getattr(ft, name)(**options)(*arguments, mask=mask)
+
+    return Row(source, call, constants=1, is_loss=True)
+
+
+def _count_loss(name, likelihood):
+    def concerns(desired):
+        return desired.func.__self__.theta is None and "mask" not in desired.keywords
+
+    return Row(likelihood, _function(name), constants=1, is_loss=True, concerns=concerns)
+
+
+def _vae_loss(ft, _, x, mu, logvar, x_recon, *, likelihood, rng):
+    return ft.vae_loss(x_recon, x, mu, logvar) / len(x)
+
+
+ROWS = {
+    **{
+        kind.__name__: Row(kind.__name__, _log_prob, constants=1)
+        for kind in vars(fastelbo).values()
+        if isinstance(kind, type) and fastelbo.Likelihood in kind.__mro__[1:]
+    },
+    **{
+        name: Row(f"{name}_and_grad", _function(name))
+        for name in (
+            *("kl_full_normal", "kl_normal", "kl_standard_normal"),
+            *("mixture_log_prob", "mmd", "total_correlation"),
         )
-        return -value[0], (-grads[2], -grads[0], -grads[1])
-
-    yield _check(
-        lambda ft, *tensors: ft.vae_loss(*tensors), (logits, x, mu, logvar), (0, 2, 3), desired
-    )
-
-
-def _negative_binomial_loss(size, dtype):
-    inputs = Inputs(size, dtype)
-    x = inputs.rng.poisson(2.0, (inputs.batch, inputs.event)).astype(dtype)
-    mean, theta = np.exp(inputs.normal(*x.shape)), np.exp(inputs.normal(inputs.event))
-    likelihood = reference.NegativeBinomial()
-    yield _check(
-        lambda ft, *tensors: ft.negative_binomial_loss(*tensors),
-        (x, mean, theta),
-        (1, 2),
-        partial(_negative, likelihood.log_prob_and_grad, x, mean, theta),
-        lambda: (0.0, (1.0 / len(x), 1.0)),  # differences that may cancel
-    )
-
+    },
+    **{
+        name: Row(f"{name}_and_grad", _function(name), constants=1)
+        for name in ("beta_tcvae_elbo", "elbo", "iwae")
+    },
+    "reparameterize": Row("reparameterize", _function("reparameterize")),
+    "reparameterize_kl": Row("reparameterize_kl", _function("reparameterize_kl"), weights=(1, 1)),
+    "BetaTCVAELoss": _loss("BetaTCVAELoss", "beta_tcvae_elbo_and_grad"),
+    "ElboLoss": _loss("ElboLoss", "elbo_and_grad"),
+    "IwaeLoss": _loss("IwaeLoss", "iwae_and_grad"),
+    "negative_binomial_loss": _count_loss("negative_binomial_loss", "NegativeBinomial"),
+    "zero_inflated_negative_binomial_loss": _count_loss(
+        "zero_inflated_negative_binomial_loss", "ZeroInflatedNegativeBinomial"
+    ),
+    "vae_loss": Row(
+        "elbo_and_grad",
+        _vae_loss,
+        constants=1,
+        is_loss=True,
+        concerns=lambda desired: type(desired.keywords.get("likelihood")) is reference.Bernoulli,
+    ),
+}
 
 if importlib.util.find_spec("torch") is not None:
-    REGISTRY.update(
-        {
-            "torch.elbo": _elbo,
-            "torch.kl_normal": _kl_normal,
-            "torch.kl_standard_normal": _kl_standard_normal,
-            "torch.negative_binomial_loss": _negative_binomial_loss,
-            "torch.vae_loss": _vae_loss,
-        }
-    )
+    REGISTRY.update({f"torch.{name}": row.checks for name, row in ROWS.items()})
