@@ -373,6 +373,44 @@ def test_dreg_weighs_the_gradient_of_z(has_prior, reduction):
         np.testing.assert_allclose(one.numpy(), other, rtol=1e-9, atol=1e-12)
 
 
+@pytest.fixture
+def dreg():
+    """Samples, weights of a decoder, and a function that gives the bound of other data."""
+    x, _, mu, logvar, _ = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
+    z = ft.reparameterize(mu, logvar, rng=1, samples=5)
+    decoder = torch.randn(mu.shape[1], x.shape[1], dtype=mu.dtype, requires_grad=True)
+
+    def bound(scale=1.0):
+        options = {"likelihood": ft.Bernoulli(), "estimator": "dreg"}
+        return ft.iwae(scale * x, z, mu, logvar, z @ decoder, **options)
+
+    return bound, mu, decoder
+
+
+def test_dreg_of_a_bound_that_is_not_used_changes_nothing(dreg):
+    bound, mu, _ = dreg
+    used = bound()
+    (expected,) = torch.autograd.grad(used, mu, retain_graph=True)
+    other = bound(0.5)
+    (mine,) = torch.autograd.grad(used, mu, retain_graph=True)
+    assert torch.equal(mine, expected)
+    torch.autograd.grad(other, mu, retain_graph=True)
+    assert torch.equal(torch.autograd.grad(used, mu)[0], expected)
+
+
+def test_dreg_after_a_pass_that_does_not_reach_z(dreg):
+    bound, mu, decoder = dreg
+    (expected,) = torch.autograd.grad(bound(), mu, retain_graph=True)
+    torch.autograd.grad(bound(0.5), decoder, retain_graph=True)
+    assert torch.equal(torch.autograd.grad(bound(), mu)[0], expected)
+
+
+def test_dreg_refuses_two_bounds_in_one_pass(dreg):
+    bound, mu, _ = dreg
+    with pytest.raises(RuntimeError, match="two bounds"):
+        torch.autograd.grad(bound() + bound(0.5), mu)
+
+
 def test_dreg_of_samples_without_gradient_is_standard():
     x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
     grads = [

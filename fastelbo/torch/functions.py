@@ -1,5 +1,6 @@
 """fastelbo's functions on tensors, differentiable."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -614,9 +615,9 @@ def iwae(
     estimator : {"standard", "stl", "dreg"}
         Of the gradient; ``"stl"`` (sticking the landing) leaves out what reaches mu and logvar
         through log q(z|x) for given z. ``"dreg"`` (doubly reparameterized) does, too, and a hook
-        multiplies the whole gradient of z by the normalised weights, once for each call: z must
-        be the tensor that the decoder was given, and serve nothing else. It breaks the graph of
-        torch.compile.
+        multiplies the whole gradient of z by the normalised weights when a backward pass goes
+        through the bound: z must be the tensor that the decoder was given, and serve nothing
+        else in that pass. It breaks the graph of torch.compile.
     reduction : {"mean", "sum", "none"}
         Over the batch.
 
@@ -669,6 +670,30 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
         value = sign * composites.iwae(log_w, reduction)
         weights = [torch.softmax(log_w, 0)] if weighted else []
     if weights:
-        factor = weights[0].detach().unsqueeze(-1)
-        sampled.register_hook(lambda gradient: gradient * factor.to(gradient.dtype))
+        _weigh_gradient(sampled, value, weights[0].detach().unsqueeze(-1))
     return value
+
+
+def _weigh_gradient(z, value, factor):
+    """Multiply the gradient of z by a factor in the backward passes that go through `value`."""
+    if not hasattr(z, "_dreg_factors"):
+        z._dreg_factors = []
+        z.register_hook(partial(_weighed, z._dreg_factors))
+    factors = z._dreg_factors
+    value.register_hook(lambda _: factors.append((_pass_id(), factor)))
+
+
+def _weighed(factors, gradient):
+    """The gradient times the factor of this pass, if there is one."""
+    active = [factor for of_pass, factor in factors if of_pass == _pass_id()]
+    factors.clear()
+    if len(active) > 1:
+        raise RuntimeError(
+            'z serves two bounds with estimator="dreg" in one backward pass, which would weigh '
+            "each other's gradient: draw samples for each, or go backward one after the other"
+        )
+    return gradient * active[0].to(gradient.dtype) if active else gradient
+
+
+def _pass_id():
+    return torch._C._current_graph_task_id()
