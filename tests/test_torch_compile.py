@@ -104,6 +104,53 @@ def test_double_backward_is_an_error():
         sum(g.sum() for g in first).backward()
 
 
+#: More than torch.compile would compile again for.
+THRESHOLDS = tuple(0.1 * i for i in range(1, 12))
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["kernels", "composite"])
+@pytest.mark.parametrize(
+    "free_bits",
+    [float, lambda bits: ft.FreeBits(bits, granularity="total", below="zero")],
+    ids=["number", "FreeBits"],
+)
+def test_a_changing_floor_is_compiled_once(free_bits, forced, monkeypatch):
+    monkeypatch.setattr(ft._tensors, "always_composite", forced)
+    tensors = tuple(CASE_BY_NAME["kl_standard_normal"].draw().values())
+
+    def function(bits):
+        return ft.kl_standard_normal(*tensors, free_bits=free_bits(bits))
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    for bits in THRESHOLDS:
+        pairs = [(f(bits), torch.autograd.grad(f(bits), tensors)) for f in (function, compiled)]
+        torch.testing.assert_close(*pairs)
+
+
+def test_a_changing_floor_of_a_loss():
+    x, mu, logvar, _, logits = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    loss = ft.ElboLoss(ft.Bernoulli())
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for loss.free_bits in THRESHOLDS:
+        value = compiled(x, mu, logvar, logits)
+        torch.testing.assert_close(value, loss(x, mu, logvar, logits))
+
+
+def test_opcheck_of_the_floor():
+    mu, logvar = CASE_BY_NAME["kl_standard_normal"].draw().values()
+    threshold = torch.tensor(0.3, dtype=torch.float64)
+    for reduction in ("mean", "none"):
+        call = ft.functions.KlAboveThreshold("sample", "floor", reduction).call(True)
+        torch.library.opcheck(bridge.evaluate, ([mu, logvar, threshold], call))
+
+
+def test_a_generator_says_that_it_cannot_be_traced():
+    mu = torch.zeros(3, 4)
+    draw = torch.compile(ft.reparameterize, fullgraph=True, backend="aot_eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported, match=r"noise=torch\.randn"):
+        draw(mu, mu, rng=torch.Generator())
+
+
 def test_dreg_says_that_it_cannot_be_traced():
     x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
     loss = ft.IwaeLoss(ft.Bernoulli(), estimator="dreg")

@@ -45,6 +45,12 @@ def key_of(rng):
     if rng is None:
         return torch.randint(2**63 - 1, ())
     if isinstance(rng, torch.Generator):
+        if torch.compiler.is_compiling():
+            raise NotImplementedError(
+                "rng: torch.compile cannot trace a torch.Generator; give noise=torch.randn(..., "
+                "generator=rng) drawn outside of the compiled function, or seed PyTorch's own "
+                "generator by torch.manual_seed"
+            )
         return torch.randint(2**63 - 1, (), generator=rng)
     key = noise_key(rng)
     return torch.tensor(key - (1 << 64) if key >> 63 else key)

@@ -14,14 +14,15 @@ def kl_standard_normal(mu, logvar, free_bits, reduction):
     kl = 0.5 * (mu * mu + torch.expm1(logvar) - logvar)
     floor = as_free_bits(free_bits)
     if floor is not None:
-        below = floor.threshold if floor.below == "floor" else 0.0
+        threshold = kl.new_ones(()) * floor.threshold  # which is no constant of torch.compile
+        below = threshold if floor.below == "floor" else 0.0
         if floor.granularity == "dimension":
-            kl = torch.where(kl.mean(0) <= floor.threshold, below, kl)
+            kl = torch.where(kl.mean(0) <= threshold, below, kl)
         elif floor.granularity == "sample":
-            kl = torch.where(kl <= floor.threshold, below, kl)
+            kl = torch.where(kl <= threshold, below, kl)
         else:
             rows = kl.sum(1)
-            return reduce(torch.where(rows <= floor.threshold, below, rows), reduction)
+            return reduce(torch.where(rows <= threshold, below, rows), reduction)
     return reduce(kl.sum(1), reduction)
 
 

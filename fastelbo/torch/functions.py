@@ -50,6 +50,26 @@ class KlStandardNormal(Operation):
         return [tensors[0].shape[:1] if self.options[1] == "none" else ()]
 
 
+class KlAboveThreshold(Operation):
+    """Of tensors (mu, logvar, threshold of free bits).
+
+    For torch.compile, which would take an option for a constant and compile again for every other
+    threshold.
+    """
+
+    def forward(self, arrays, with_gradient, threads):
+        *latents, threshold = arrays
+        granularity, below, reduction = self.options
+        floor = fastelbo.FreeBits(threshold.item(), granularity=granularity, below=below)
+        return KlStandardNormal(floor, reduction).forward(latents, with_gradient, threads)
+
+    def shapes(self, tensors):
+        return [tensors[0].shape[:1] if self.options[2] == "none" else ()]
+
+    def slots(self, count):
+        return range(2)
+
+
 class KlNormal(Operation):
     """Of tensors (mu_q, logvar_q, mu_p, logvar_p)."""
 
@@ -106,6 +126,12 @@ def kl_standard_normal(mu, logvar, *, free_bits=0.0, reduction="mean"):
     mu, logvar = promoted(mu, logvar)
     if not has_kernels(mu, logvar):
         return composites.kl_standard_normal(mu, logvar, free_bits, reduction)
+    if torch.compiler.is_compiling():
+        threshold, how = free_bits, ("dimension", "floor")
+        if isinstance(free_bits, fastelbo.FreeBits):
+            threshold, how = free_bits.threshold, (free_bits.granularity, free_bits.below)
+        threshold = torch.ones((), dtype=torch.float64) * threshold  # no constant of the graph
+        return run(KlAboveThreshold(*how, reduction), mu, logvar, threshold)[0]
     return run(KlStandardNormal(free_bits, reduction), mu, logvar)[0]
 
 
@@ -239,7 +265,8 @@ def reparameterize(mu, logvar, *, rng=None, noise=None, samples=None):
     rng : torch.Generator or int, optional
         Where eps comes from: a generator, an int that is the key of one of fastelbo's, or, by
         default, PyTorch's own generator, the one of ``torch.manual_seed``. One key is drawn from a
-        generator, and eps from that key: the numbers are not those of ``torch.randn``.
+        generator, and eps from that key: the numbers are not those of ``torch.randn``. Under
+        torch.compile, which cannot trace a ``torch.Generator``, give one of the others, or `noise`.
     noise : Tensor, optional
         eps itself, in the shape of z.
     samples : int, optional
