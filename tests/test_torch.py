@@ -475,6 +475,25 @@ def test_a_prior_needs_z_and_one_density_for_each():
         ft.elbo(x, mu, logvar, logits, prior=normal, noise=noise)
 
 
+@pytest.mark.parametrize(
+    "prior",
+    [
+        fastelbo.StandardNormal(),
+        fastelbo.MixtureOfGaussians(None, Mixture.mu, Mixture.logvar),
+        "normal",
+    ],
+    ids=str,
+)
+def test_a_prior_of_arrays_is_an_error(prior):
+    x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
+    with pytest.raises(TypeError, match="prior must have"):
+        ft.elbo(x, mu, logvar, logits[0], prior=prior, rng=1)
+    with pytest.raises(TypeError, match="prior must have"):
+        ft.iwae(x, z, mu, logvar, logits, prior=prior)
+    with pytest.raises(TypeError, match="prior must have"):
+        ft.IwaeLoss(prior=prior)(x, z, mu, logvar, logits)
+
+
 def test_a_prior_of_pytorch_can_learn():
     x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
     location = torch.zeros(z.shape[-1], dtype=z.dtype, requires_grad=True)

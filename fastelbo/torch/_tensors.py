@@ -40,6 +40,16 @@ def check_tensors(**tensors):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
 
 
+def check_prior(prior):
+    """fastelbo's own are told by their gradients, which they give as arrays."""
+    if prior is None or (hasattr(prior, "log_prob") and not hasattr(prior, "log_prob_and_grad")):
+        return
+    raise TypeError(
+        "prior must have a method log_prob that PyTorch can differentiate, as a "
+        f"torch.distributions.Distribution has, got {prior!r}"
+    )
+
+
 def key_of(rng):
     """The Philox key of an int, a torch.Generator or None (PyTorch's own) as an int64 tensor."""
     if rng is None:

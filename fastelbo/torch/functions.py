@@ -13,6 +13,7 @@ from fastelbo.importance import ESTIMATORS, _bound_and_grad
 from fastelbo.torch import composites
 from fastelbo.torch._bridge import Operation, kernels_of, run, scaled
 from fastelbo.torch._tensors import (
+    check_prior,
     check_reduction,
     check_tensors,
     has_kernels,
@@ -522,6 +523,7 @@ def _bound(
     """
     if not isinstance(likelihood, Likelihood):
         raise TypeError(f"likelihood must be one of fastelbo.torch, got {likelihood!r}")
+    check_prior(prior)
     check_reduction(reduction)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
     drawn = rng is not None or noise is not None
@@ -671,6 +673,7 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
     """`sign` times the bound; its gradient is known without a further product."""
     if not isinstance(likelihood, Likelihood):
         raise TypeError(f"likelihood must be one of fastelbo.torch, got {likelihood!r}")
+    check_prior(prior)
     check_reduction(reduction)
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
