@@ -42,7 +42,7 @@ def test_one_graph(case, reduction):
         torch.testing.assert_close(flat(compiled(*tensors)), expected[0])
 
 
-@each(CASES, ("none",))
+@each(CASES, ("mean", "none"))
 def test_opcheck(case, reduction, monkeypatch):
     """PyTorch's own checks of every call of the operator that a function makes."""
     calls = []

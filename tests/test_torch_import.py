@@ -49,6 +49,8 @@ def test_public_names():
     assert sorted(ft.__all__) == ft.__all__
     for name in ft.__all__:
         assert getattr(ft, name).__doc__, f"{name} has no docstring"
+        has_example = ">>> " in getattr(ft, name).__doc__
+        assert has_example or name == "Likelihood" or hasattr(getattr(ft, name), "_fields"), name
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,16 @@ def _like(value, tensor):
 
 
 class SquaredError(Likelihood):
-    """-||x - x_recon||^2; see :class:`fastelbo.SquaredError`."""
+    """-||x - x_recon||^2; see :class:`fastelbo.SquaredError`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import SquaredError
+    >>> x, x_recon = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 0.0]])
+    >>> SquaredError().log_prob(x, x_recon)
+    tensor(-4.)
+    """
 
     def __init__(self, *, x_scale=1.0, missing=None):
         self._describe(x_scale=x_scale, missing=missing)
@@ -181,6 +190,14 @@ class Gaussian(Likelihood):
     """Normal density by its mean; see :class:`fastelbo.Gaussian`.
 
     ``scale`` is a number, one for each feature, ``"learned"`` or ``"optimal"``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import Gaussian
+    >>> zero = torch.zeros(1, 1)
+    >>> Gaussian(scale=2.0).log_prob(zero, zero)
+    tensor(-1.6121)
     """
 
     def __init__(self, scale=1.0, *, x_scale=1.0, missing=None):
@@ -202,7 +219,16 @@ class Gaussian(Likelihood):
 
 
 class Laplace(Likelihood):
-    """Laplace density by its median; see :class:`fastelbo.Laplace`."""
+    """Laplace density by its median; see :class:`fastelbo.Laplace`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import Laplace
+    >>> zero = torch.zeros(1, 1)
+    >>> Laplace(scale=0.5).log_prob(zero + 1, zero)
+    tensor(-2.)
+    """
 
     def __init__(self, scale=1.0, *, x_scale=1.0, missing=None):
         self._describe(scale=scale, x_scale=x_scale, missing=missing)
@@ -215,7 +241,16 @@ class Laplace(Likelihood):
 
 
 class StudentT(Likelihood):
-    """Student's t density by its location; see :class:`fastelbo.StudentT`."""
+    """Student's t density by its location; see :class:`fastelbo.StudentT`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import StudentT
+    >>> zero = torch.zeros(1, 1)
+    >>> StudentT(1.0).log_prob(zero, zero)
+    tensor(-1.1447)
+    """
 
     def __init__(self, df, scale=1.0, *, x_scale=1.0, missing=None):
         self._describe(df=df, scale=scale, x_scale=x_scale, missing=missing)
@@ -230,7 +265,16 @@ class StudentT(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """Bernoulli by logits, x in [0, 1]; see :class:`fastelbo.Bernoulli`."""
+    """Bernoulli by logits, x in [0, 1]; see :class:`fastelbo.Bernoulli`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import Bernoulli
+    >>> x, logits = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
+    >>> Bernoulli().log_prob(x, logits)
+    tensor(-1.3863)
+    """
 
     def __init__(self, *, x_scale=1.0, validate=True, missing=None):
         self._describe(x_scale=x_scale, validate=validate, missing=missing)
@@ -242,7 +286,16 @@ class Bernoulli(Likelihood):
 
 
 class ContinuousBernoulli(Bernoulli):
-    """Continuous Bernoulli by logits; see :class:`fastelbo.ContinuousBernoulli`."""
+    """Continuous Bernoulli by logits; see :class:`fastelbo.ContinuousBernoulli`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import ContinuousBernoulli
+    >>> x, logits = torch.tensor([[0.25]]), torch.ones(1, 1)
+    >>> ContinuousBernoulli().log_prob(x, logits)
+    tensor(-0.2913)
+    """
 
     def elements(self, x, logits, *, observed=None):
         t = logits.abs()
@@ -257,7 +310,16 @@ class ContinuousBernoulli(Bernoulli):
 
 
 class Poisson(Likelihood):
-    """Poisson by the logarithm of the rate, or the rate; see :class:`fastelbo.Poisson`."""
+    """Poisson by the logarithm of the rate, or the rate; see :class:`fastelbo.Poisson`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import Poisson
+    >>> x, log_rate = torch.tensor([[1]]), torch.zeros(1, 1)
+    >>> Poisson().log_prob(x, log_rate)
+    tensor(-1.)
+    """
 
     def __init__(self, *, log_input=True, validate=True, missing=None):
         self._describe(log_input=log_input, validate=validate, missing=missing)
@@ -268,7 +330,16 @@ class Poisson(Likelihood):
 
 
 class Binomial(Likelihood):
-    """Binomial by logits; see :class:`fastelbo.Binomial`."""
+    """Binomial by logits; see :class:`fastelbo.Binomial`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import Binomial
+    >>> x, logits = torch.tensor([[1]]), torch.zeros(1, 1)
+    >>> Binomial(2).log_prob(x, logits)
+    tensor(-0.6931)
+    """
 
     def __init__(self, total_count, *, validate=True, missing=None):
         self._describe(total_count=total_count, validate=validate, missing=missing)
@@ -279,14 +350,32 @@ class Binomial(Likelihood):
 
 
 class BetaBinomial(Binomial):
-    """Beta-binomial by alpha and beta; see :class:`fastelbo.BetaBinomial`."""
+    """Beta-binomial by alpha and beta; see :class:`fastelbo.BetaBinomial`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import BetaBinomial
+    >>> x, one = torch.tensor([[1]]), torch.ones(1, 1)
+    >>> BetaBinomial(4).log_prob(x, one, one)
+    tensor(-1.6094)
+    """
 
     def elements(self, x, alpha, beta, *, observed=None):
         return stirling.beta_binomial(x, alpha, beta, _like(self.total_count, alpha))
 
 
 class DiscretizedLogistic(Likelihood):
-    """The mass of a logistic in pixels' bins; see :class:`fastelbo.DiscretizedLogistic`."""
+    """The mass of a logistic in pixels' bins; see :class:`fastelbo.DiscretizedLogistic`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import DiscretizedLogistic
+    >>> x, zero = torch.tensor([[1]], dtype=torch.uint8), torch.zeros(1, 1)
+    >>> DiscretizedLogistic(bins=2).log_prob(x, zero, zero)
+    tensor(-0.6931)
+    """
 
     def __init__(self, scale="learned", *, bins=256, validate=True, missing=None):
         self._describe(scale=scale, bins=bins, validate=validate, missing=missing)
@@ -310,7 +399,16 @@ def _log_mass(x, mean, log_scale, top):
 
 
 class DiscretizedLogisticMixture(Likelihood):
-    """A mixture of them; see :class:`fastelbo.DiscretizedLogisticMixture`."""
+    """A mixture of them; see :class:`fastelbo.DiscretizedLogisticMixture`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import DiscretizedLogisticMixture
+    >>> x, zero = torch.tensor([[1]], dtype=torch.uint8), torch.zeros(1, 3, 1)
+    >>> DiscretizedLogisticMixture(bins=2).log_prob(x, zero, zero, zero)
+    tensor(-0.6931)
+    """
 
     ndim_more = 1
 
@@ -328,7 +426,16 @@ class DiscretizedLogisticMixture(Likelihood):
 
 
 class Categorical(Likelihood):
-    """Categorical by logits; see :class:`fastelbo.Categorical`."""
+    """Categorical by logits; see :class:`fastelbo.Categorical`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import Categorical
+    >>> x, logits = torch.tensor([[1]]), torch.zeros(1, 1, 4)
+    >>> Categorical().log_prob(x, logits)
+    tensor(-1.3863)
+    """
 
     ndim_more = 1
 
@@ -344,7 +451,16 @@ class Categorical(Likelihood):
 
 
 class NegativeBinomial(Likelihood):
-    """Negative binomial by mean and theta; see :class:`fastelbo.NegativeBinomial`."""
+    """Negative binomial by mean and theta; see :class:`fastelbo.NegativeBinomial`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import NegativeBinomial
+    >>> x, mean = torch.tensor([[2]]), torch.ones(1, 1)
+    >>> NegativeBinomial(theta=1.0).log_prob(x, mean)
+    tensor(-2.0794)
+    """
 
     def __init__(self, theta=None, *, validate=True, missing=None):
         self._describe(theta=theta, validate=validate, missing=missing)
@@ -359,7 +475,16 @@ class NegativeBinomial(Likelihood):
 
 
 class ZeroInflatedNegativeBinomial(NegativeBinomial):
-    """With an excess of zeros; see :class:`fastelbo.ZeroInflatedNegativeBinomial`."""
+    """With an excess of zeros; see :class:`fastelbo.ZeroInflatedNegativeBinomial`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import ZeroInflatedNegativeBinomial
+    >>> x, one = torch.tensor([[0]]), torch.ones(1, 1)
+    >>> ZeroInflatedNegativeBinomial().log_prob(x, one, one, one - 1)
+    tensor(-0.2877)
+    """
 
     def _inflated(self, x, values, zero_logits):
         log_rest = functional.logsigmoid(-zero_logits)
