@@ -331,6 +331,14 @@ def test_count_losses_are_those_of_scvi(reduction):
         torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-6)
 
 
+def test_an_impossible_count_is_an_infinite_loss():
+    """Where scvi-tools adds a small number to the mean."""
+    x, mean, theta = torch.tensor([[3.0]]), torch.zeros(1, 1), torch.ones(1)
+    assert ft.negative_binomial_loss(x, mean, theta).item() == np.inf
+    assert torch.isfinite(log_nb_positive(x, mean, theta)).all()
+    assert "infinite" in ft.negative_binomial_loss.__doc__
+
+
 def test_stl_leaves_out_the_score(composite):
     x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
 

@@ -213,6 +213,8 @@ def negative_binomial_loss(x, mu, theta, *, reduction="mean"):
     """Minus the negative binomial log-likelihood, summed over genes.
 
     In place of scvi-tools' ``-log_nb_positive(x, mu, theta).sum(-1)``, and its mean over cells.
+    There a small number is added to the parameters; here none is. So a mean of 0 with a positive
+    count, which it makes impossible, is an infinite loss here and a finite one there.
 
     Parameters
     ----------
