@@ -193,7 +193,8 @@ def _backward(ctx, upstream):
     operation, _ = _parsed(ctx.call)
     count, slots = ctx.counts
     saved = ctx.saved_tensors
-    of_slots = operation.backward(upstream, saved[:slots], saved[slots:], _run_in_graph)
+    of_values = upstream[: operation.values]
+    of_slots = operation.backward(of_values, saved[:slots], saved[slots:], _run_in_graph)
     flows = [None] * count
     for slot, flow in zip(operation.slots(count), of_slots, strict=True):
         flows[slot] = flow
