@@ -8,25 +8,31 @@
 #
 # A tile holds what ROWS samples have to do with all points: STEP points of the first sample, STEP of
 # the second, ..., then the next STEP points. It is computed once, and read again by the gradient.
+#
+# STEP numbers fill one vector of the widest build, so that the sums of several samples stay in
+# registers all along a RUN of points. gcc sees that only where `restrict` rules out aliases, each
+# sum is an array of its own, and nothing else is in the loop.
 
 cimport numpy as cnp
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, M_LN2, M_LOG2E
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from fastelbo._kernels.latent cimport data_of, tile_sum
-from fastelbo._kernels.operands cimport TILE, add_lanes
+from fastelbo._kernels.operands cimport TILE
 from fastelbo._kernels.terms.power cimport power_of_two
 from fastelbo._kernels.terms.vecmath cimport exp, log, log_one_plus, real
 
 cnp.import_array()
 
 cdef enum:
-    STEP = 64              # points a lane loop takes at once: LANES
+    STEP = 16              # points a lane loop takes at once
+    PADDED = 64            # points are padded to a multiple of this many
+    RUN = 512              # points whose sums are in the dtype of the pass, then float64
     ROWS = 8               # samples a tile
-    QUAD = 4               # dimensions that a lane loop of the joint density takes at once
+    QUAD = 4               # samples that a lane loop of the densities takes at once
     NEAR = 64              # dimensions that are added up before they join the others
     CHUNK = 64             # samples between two flushes of the gradients, at most
     IN_CACHE = 1 << 16     # of their weights, at most, where that leaves ROWS samples
@@ -37,12 +43,12 @@ cdef enum Weighting:       # w_ij, but for a constant
     REFERENCE = 2          # the first two points instead
 
 cdef struct Points:
-    Py_ssize_t n, padded   # to a multiple of STEP
+    Py_ssize_t n, padded
     Py_ssize_t dims, ld    # L; elements from row to row, no multiple of 4 KiB apart
     const char* mu         # (n, L), rows mu_stride bytes apart
     const char* logvar
     Py_ssize_t mu_stride, logvar_stride
-    char* mean             # (L, ld), zeros in the rows up to a multiple of QUAD
+    char* mean             # (L, ld)
     char* rate
     char* height           # less `top`
     char* joint_height     # (ld,): the sum of the rows, less the largest
@@ -67,7 +73,6 @@ cdef inline char* aligned(void* p) noexcept nogil:
 
 cdef char* bind(Points* q, cnp.ndarray mu, cnp.ndarray logvar, const real* kind) except NULL:
     """Point at checked arrays, find room for the transposed ones. Returns what to free."""
-    cdef Py_ssize_t rows
     cdef char* room
     q.n = cnp.PyArray_DIM(mu, 0)
     q.dims = cnp.PyArray_DIM(mu, 1)
@@ -75,19 +80,17 @@ cdef char* bind(Points* q, cnp.ndarray mu, cnp.ndarray logvar, const real* kind)
     q.logvar = data_of(logvar)
     q.mu_stride = cnp.PyArray_STRIDE(mu, 0)
     q.logvar_stride = cnp.PyArray_STRIDE(logvar, 0)
-    q.padded = (q.n + STEP - 1) // STEP * STEP
+    q.padded = (q.n + PADDED - 1) // PADDED * PADDED
     q.ld = q.padded + 16
-    rows = (q.dims + QUAD - 1) // QUAD * QUAD
-    room = <char*>malloc((q.ld + q.dims) * sizeof(double) + (3 * rows + 1) * q.ld * sizeof(real) + 128)
+    room = <char*>malloc((q.ld + q.dims) * sizeof(double) + (3 * q.dims + 1) * q.ld * sizeof(real) + 128)
     if room == NULL:
         raise MemoryError()
     q.joint = <double*>aligned(room)
     q.top = q.joint + q.ld
     q.mean = aligned(q.top + q.dims)
-    q.rate = q.mean + rows * q.ld * sizeof(real)
-    q.height = q.rate + rows * q.ld * sizeof(real)
-    q.joint_height = q.height + rows * q.ld * sizeof(real)
-    memset(q.mean, 0, 2 * rows * q.ld * sizeof(real))
+    q.rate = q.mean + q.dims * q.ld * sizeof(real)
+    q.height = q.rate + q.dims * q.ld * sizeof(real)
+    q.joint_height = q.height + q.dims * q.ld * sizeof(real)
     return room
 
 
@@ -156,59 +159,83 @@ cdef inline void transpose_all(Points* q, int threads, const real* kind) noexcep
 
 # Tiles ------------------------------------------------------------------------------------------
 
+cdef inline void exceptions(const Samples* s, Py_ssize_t i, Py_ssize_t points, Py_ssize_t* at,
+                            double* weight) noexcept nogil:
+    """The two exceptional points of sample i, and log2 of their weights."""
+    at[0] = i if s.weighting == PAPER else 0
+    at[1] = (at[0] + 1) % points
+    weight[0] = s.second if s.weighting == REFERENCE and i == points - 2 else s.first
+    weight[1] = s.second
+
+
+cdef inline real* at_point(real* row, Py_ssize_t j) noexcept nogil:
+    """Where a row of a tile keeps point j."""
+    return row + j // STEP * (ROWS * STEP) + j % STEP
+
+
 cdef inline void add_exceptions(const Samples* s, Py_ssize_t i, Py_ssize_t points,
-                                Py_ssize_t first, Py_ssize_t n, real* y, Py_ssize_t step) noexcept nogil:
-    """Add the exceptional weights of sample i to the exponents y of points first .. first + n.
-
-    STEP of them lie together, and the next STEP `step` further on.
-    """
-    cdef Py_ssize_t a = i if s.weighting == PAPER else 0, b = (a + 1) % points
-    cdef double own = s.second if s.weighting == REFERENCE and i == points - 2 else s.first
-    if first <= a < first + n:
-        a -= first
-        y[a // STEP * step + a % STEP] += <real>own
-    if first <= b < first + n:
-        b -= first
-        y[b // STEP * step + b % STEP] += <real>s.second
+                                real* row) noexcept nogil:
+    """To the exponents of sample i."""
+    cdef Py_ssize_t at[2]
+    cdef double weight[2]
+    if s.weighting != EQUAL:
+        exceptions(s, i, points, at, weight)
+        at_point(row, at[0])[0] += <real>weight[0]
+        at_point(row, at[1])[0] += <real>weight[1]
 
 
-cdef inline double sum_of(const real* lanes) noexcept nogil:
+cdef inline double sum_of(double* lanes) noexcept nogil:
     """Of STEP numbers."""
-    cdef double total[STEP]
     cdef int k
-    for k in range(STEP):
-        total[k] = lanes[k]
-    return add_lanes(total)
+    for k in range(8):
+        lanes[k] += lanes[k + 8]
+    for k in range(4):
+        lanes[k] += lanes[k + 4]
+    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 
 
-cdef void retake(const Points* q, real* y, double* total, double* shift,
-                 const real* kind) noexcept nogil:
-    """From exponents y of one sample to powers of two, relative to the largest, and their sum."""
-    cdef real top = <real>-INFINITY, p
-    cdef real largest[STEP]
-    cdef real sums[STEP]
-    cdef real* row
-    cdef Py_ssize_t block, k
+cdef double sum_row(const real* restrict row, Py_ssize_t steps) noexcept nogil:
+    """Of a tile."""
+    cdef double sums[STEP]
+    cdef Py_ssize_t step, k
     for k in range(STEP):
         sums[k] = 0
-        largest[k] = <real>-INFINITY
-    for k in range(q.n, q.padded):
-        y[k // STEP * ROWS * STEP + k % STEP] = <real>-INFINITY
-    for block in range(q.padded // STEP):
-        row = y + block * ROWS * STEP
+    for step in range(steps):
         for k in range(STEP):
-            p = largest[k]
-            largest[k] = row[k] if row[k] > p else p
+            sums[k] += row[step * (ROWS * STEP) + k]
+    return sum_of(sums)
+
+
+cdef real largest_of(const real* restrict row, Py_ssize_t steps) noexcept nogil:
+    """In a row of a tile, NaN aside; zero where all is -inf."""
+    cdef real top = <real>-INFINITY, p
+    cdef real largest[STEP]
+    cdef Py_ssize_t step, k
+    for k in range(STEP):
+        largest[k] = <real>-INFINITY
+    for step in range(steps):
+        for k in range(STEP):
+            p = row[step * (ROWS * STEP) + k]
+            largest[k] = p if p > largest[k] else largest[k]
     for k in range(STEP):
         top = largest[k] if largest[k] > top else top
-    top = <real>0 if top == <real>-INFINITY else top
-    for block in range(q.padded // STEP):
-        row = y + block * ROWS * STEP
+    return <real>0 if top == <real>-INFINITY else top
+
+
+cdef void retake(const Points* q, real* restrict y, double* total, double* shift,
+                 const real* kind) noexcept nogil:
+    """From exponents y of one sample to powers of two, relative to the largest, and their sum."""
+    cdef Py_ssize_t steps = q.padded // STEP, step, k
+    cdef real top
+    cdef real* row
+    for k in range(q.n, q.padded):
+        at_point(y, k)[0] = <real>-INFINITY
+    top = largest_of(y, steps)
+    for step in range(steps):
+        row = y + step * (ROWS * STEP)
         for k in range(STEP):
-            p = power_of_two(row[k] - top)
-            row[k] = p
-            sums[k] += p
-    total[0] = sum_of(sums)
+            row[k] = power_of_two(row[k] - top)
+    total[0] = sum_row(y, steps)
     shift[0] = top
 
 
@@ -218,32 +245,80 @@ cdef void exact_row(const Points* q, const Samples* s, Py_ssize_t l, Py_ssize_t 
     cdef const real* mean = <const real*>q.mean + l * q.ld
     cdef const real* rate = <const real*>q.rate + l * q.ld
     cdef const real* height = <const real*>q.height + l * q.ld
-    cdef Py_ssize_t block, first, k
+    cdef Py_ssize_t step, first, k
     cdef real d
-    for block in range(q.padded // STEP):
-        first = block * STEP
+    for step in range(q.padded // STEP):
+        first = step * STEP
         for k in range(STEP):
             d = c - mean[first + k]
             y[first * ROWS + k] = height[first + k] - (d * rate[first + k]) * d
-    if s.weighting != EQUAL:
-        add_exceptions(s, i, q.n, 0, q.n, y, ROWS * STEP)
+    add_exceptions(s, i, q.n, y)
     retake(q, y, total, shift, y)
+
+
+cdef inline real density(real c, real mean, real rate, real height) noexcept nogil:
+    cdef real d = c - mean
+    return power_of_two(height - (d * rate) * d)
+
+
+cdef void marginal_run(const real* restrict mean, const real* restrict rate,
+                       const real* restrict height, const real* restrict c, Py_ssize_t steps,
+                       real* restrict tile, double* restrict sums) noexcept nogil:
+    """What QUAD samples at c have to do with a RUN of points; adds the lanes of each to its sums."""
+    cdef real a0[STEP]
+    cdef real a1[STEP]
+    cdef real a2[STEP]
+    cdef real a3[STEP]
+    cdef real c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3], m, v, h, p
+    cdef const real* means
+    cdef const real* rates
+    cdef const real* heights
+    cdef real* to
+    cdef Py_ssize_t step, k
+    for k in range(STEP):
+        a0[k] = a1[k] = a2[k] = a3[k] = 0
+    for step in range(steps):
+        means = mean + step * STEP
+        rates = rate + step * STEP
+        heights = height + step * STEP
+        to = tile + step * (ROWS * STEP)
+        for k in range(STEP):
+            m, v, h = means[k], rates[k], heights[k]
+            p = density(c0, m, v, h)
+            to[k] = p
+            a0[k] += p
+            p = density(c1, m, v, h)
+            to[STEP + k] = p
+            a1[k] += p
+            p = density(c2, m, v, h)
+            to[2 * STEP + k] = p
+            a2[k] += p
+            p = density(c3, m, v, h)
+            to[3 * STEP + k] = p
+            a3[k] += p
+    for k in range(STEP):
+        sums[k] += a0[k]
+    for k in range(STEP):
+        sums[STEP + k] += a1[k]
+    for k in range(STEP):
+        sums[2 * STEP + k] += a2[k]
+    for k in range(STEP):
+        sums[3 * STEP + k] += a3[k]
 
 
 cdef void marginal_tile(const Points* q, const Samples* s, Py_ssize_t l, Py_ssize_t i, Py_ssize_t n,
                         const real* c, real* tile, double* total, double* shift) noexcept nogil:
-    """Powers of two, and their sums, of samples i .. i + n at c in dimension l; zeros in other rows.
+    """Powers of two, and their sums, of samples i .. i + n at c (ROWS numbers) in dimension l.
 
     The sum of a row is total 2^(shift + top).
     """
-    cdef real mean[STEP]
-    cdef real rate[STEP]
-    cdef real height[STEP]
-    cdef real sums[ROWS * STEP]
-    cdef real d, p, at
-    cdef real* row
-    cdef Py_ssize_t block, first, r, k
-    cdef const real* heights = <const real*>q.height + l * q.ld
+    cdef double sums[ROWS * STEP]
+    cdef double weight[2]
+    cdef Py_ssize_t at[2]
+    cdef const real* mean = <const real*>q.mean + l * q.ld
+    cdef const real* rate = <const real*>q.rate + l * q.ld
+    cdef const real* height = <const real*>q.height + l * q.ld
+    cdef Py_ssize_t run, first, quad, r, k
     cdef double least
     if real is float:
         least = 9.094947017729282e-13                # 2^-40: what power_of_two drops is far below
@@ -251,80 +326,96 @@ cdef void marginal_tile(const Points* q, const Samples* s, Py_ssize_t l, Py_ssiz
         least = 7.52316384526264e-37                 # 2^-120
     for k in range(ROWS * STEP):
         sums[k] = 0
-    for block in range(q.padded // STEP):
-        first = block * STEP
-        memcpy(mean, <const real*>q.mean + l * q.ld + first, STEP * sizeof(real))
-        memcpy(rate, <const real*>q.rate + l * q.ld + first, STEP * sizeof(real))
-        memcpy(height, heights + first, STEP * sizeof(real))
-        for r in range(n):
-            if s.weighting != EQUAL:
-                add_exceptions(s, i + r, q.n, first, STEP, height, 0)
-            at = c[r]
-            row = tile + first * ROWS + r * STEP
-            for k in range(STEP):
-                d = at - mean[k]
-                p = power_of_two(height[k] - (d * rate[k]) * d)
-                row[k] = p
-                sums[r * STEP + k] += p
-            if s.weighting != EQUAL:
-                memcpy(height, heights + first, STEP * sizeof(real))
-        if n < ROWS:
-            memset(tile + first * ROWS + n * STEP, 0, (ROWS - n) * STEP * sizeof(real))
+    for run in range((q.padded + RUN - 1) // RUN):
+        first = run * RUN
+        for quad in range(ROWS // QUAD):
+            r = quad * QUAD
+            marginal_run(mean + first, rate + first, height + first, c + r,
+                         min(<Py_ssize_t>RUN, q.padded - first) // STEP,
+                         tile + first * ROWS + r * STEP, sums + r * STEP)
     for r in range(n):
-        total[r] = sum_of(&sums[r * STEP])
+        total[r] = sum_of(sums + r * STEP)
         shift[r] = 0
+        if s.weighting != EQUAL:
+            exceptions(s, i + r, q.n, at, weight)
+            for k in range(2):
+                at_point(tile + r * STEP, at[k])[0] *= <real>power_of_two(weight[k])
+            total[r] = sum_row(tile + r * STEP, q.padded // STEP)
         if not total[r] >= least:
             exact_row(q, s, l, i + r, c[r], tile + r * STEP, &total[r], &shift[r])
 
 
-cdef inline void add_squares(real a, const real* mean_a, const real* rate_a,
-                             real b, const real* mean_b, const real* rate_b, real* to) noexcept nogil:
-    """Add the distances of STEP points from a sample in two dimensions."""
-    cdef real d, e
-    cdef Py_ssize_t k
-    for k in range(STEP):
-        d = a - mean_a[k]
-        e = b - mean_b[k]
-        to[k] += (d * rate_a[k]) * d + (e * rate_b[k]) * e
+cdef inline void add_square(real c, real mean, real rate, real* to) noexcept nogil:
+    cdef real d = c - mean
+    to[0] += (d * rate) * d
+
+
+cdef void joint_run(const Points* q, Py_ssize_t first, Py_ssize_t start, Py_ssize_t stop,
+                    const real* restrict z0, const real* restrict z1, const real* restrict z2,
+                    const real* restrict z3, real* restrict tile) noexcept nogil:
+    """Take the distances of 2 STEP points from QUAD samples in dimensions start .. stop off a tile."""
+    cdef real a0[2 * STEP]
+    cdef real a1[2 * STEP]
+    cdef real a2[2 * STEP]
+    cdef real a3[2 * STEP]
+    cdef const real* restrict mean = <const real*>q.mean + first
+    cdef const real* restrict rate = <const real*>q.rate + first
+    cdef const real* means
+    cdef const real* rates
+    cdef real c0, c1, c2, c3, m, v
+    cdef Py_ssize_t ld = q.ld, l, k
+    for k in range(2 * STEP):
+        a0[k] = a1[k] = a2[k] = a3[k] = 0
+    for l in range(start, stop):
+        means = mean + l * ld
+        rates = rate + l * ld
+        c0, c1, c2, c3 = z0[l], z1[l], z2[l], z3[l]
+        for k in range(2 * STEP):
+            m, v = means[k], rates[k]
+            add_square(c0, m, v, &a0[k])
+            add_square(c1, m, v, &a1[k])
+            add_square(c2, m, v, &a2[k])
+            add_square(c3, m, v, &a3[k])
+    for l in range(2):
+        for k in range(STEP):
+            tile[k] -= a0[l * STEP + k]
+        for k in range(STEP):
+            tile[STEP + k] -= a1[l * STEP + k]
+        for k in range(STEP):
+            tile[2 * STEP + k] -= a2[l * STEP + k]
+        for k in range(STEP):
+            tile[3 * STEP + k] -= a3[l * STEP + k]
+        tile += ROWS * STEP
 
 
 cdef void joint_tile(const Points* q, const Samples* s, Py_ssize_t i, Py_ssize_t n, real* tile,
                      double* total, double* shift) noexcept nogil:
-    """The same over all dimensions; the sum of a row is total 2^(shift + joint_top)."""
-    cdef const real* mean
-    cdef const real* rate
-    cdef const real* z
-    cdef real near[STEP]
-    cdef real far[STEP]
-    cdef real c[QUAD]
-    cdef Py_ssize_t block, first, r, k, l, start, quad
-    for block in range(q.padded // STEP):
-        first = block * STEP
-        for r in range(n):
-            z = <const real*>(s.z + (i + r) * s.z_stride)
-            memcpy(far, <const real*>q.joint_height + first, STEP * sizeof(real))
-            for start in range((q.dims + NEAR - 1) // NEAR):
-                for k in range(STEP):
-                    near[k] = 0
-                for quad in range(min(<Py_ssize_t>NEAR, q.dims - start * NEAR + QUAD - 1) // QUAD):
-                    l = start * NEAR + quad * QUAD
-                    for k in range(QUAD):
-                        c[k] = z[l + k] if l + k < q.dims else <real>0
-                    mean = <const real*>q.mean + l * q.ld + first
-                    rate = <const real*>q.rate + l * q.ld + first
-                    add_squares(c[0], mean, rate, c[1], mean + q.ld, rate + q.ld, near)
-                    mean = mean + 2 * q.ld
-                    rate = rate + 2 * q.ld
-                    add_squares(c[2], mean, rate, c[3], mean + q.ld, rate + q.ld, near)
-                for k in range(STEP):
-                    far[k] -= near[k]
-            memcpy(tile + first * ROWS + r * STEP, far, STEP * sizeof(real))
-        if n < ROWS:
-            memset(tile + first * ROWS + n * STEP, 0, (ROWS - n) * STEP * sizeof(real))
+    """The same over all dimensions; the sum of a row is total 2^(shift + joint_top).
+
+    Zeros in the rows of no sample.
+    """
+    cdef const real* height = <const real*>q.joint_height
+    cdef const real* z[ROWS]
+    cdef Py_ssize_t pair, step, first, near, start, stop, quad, r, k
+    for r in range(ROWS):                            # the last sample pads a tile
+        z[r] = <const real*>(s.z + (i + min(r, n - 1)) * s.z_stride)
+    for pair in range(q.padded // (2 * STEP)):
+        first = pair * 2 * STEP
+        for r in range(2 * ROWS):
+            for k in range(STEP):
+                tile[(first * ROWS + r * STEP) + k] = height[first + r // ROWS * STEP + k]
+        for near in range((q.dims + NEAR - 1) // NEAR):
+            start = near * NEAR
+            stop = min(start + NEAR, q.dims)
+            for quad in range(ROWS // QUAD):
+                r = quad * QUAD
+                joint_run(q, first, start, stop, z[r], z[r + 1], z[r + 2], z[r + 3],
+                          tile + first * ROWS + r * STEP)
     for r in range(n):
-        if s.weighting != EQUAL:
-            add_exceptions(s, i + r, q.n, 0, q.n, tile + r * STEP, ROWS * STEP)
+        add_exceptions(s, i + r, q.n, tile + r * STEP)
         retake(q, tile + r * STEP, &total[r], &shift[r], tile)
+    for step in range(q.padded // STEP if n < ROWS else 0):
+        memset(tile + (step * ROWS + n) * STEP, 0, (ROWS - n) * STEP * sizeof(real))
 
 
 # Gradients --------------------------------------------------------------------------------------
@@ -355,45 +446,85 @@ cdef inline real pull(real c, real ratio, real mean, real rate, real share, real
     return h
 
 
-cdef void pull_tile(const Points* q, Py_ssize_t l, const real* c, const real* ratio, const real* tile,
-                    const real* share, real* by_mu, real* by_logvar, double* by_z) noexcept nogil:
-    """The gradients of ROWS samples by their c, and by all points, in dimension l."""
-    cdef real mean[STEP]
-    cdef real rate[STEP]
-    cdef real a[STEP]
-    cdef real b[STEP]
-    cdef real sums[ROWS * STEP]
-    cdef real c0, c1, c2, c3, r0, r1, r2, r3, m, v, x, y, t
+cdef void pull_run(const real* restrict mean, const real* restrict rate, const real* restrict c,
+                   const real* restrict ratio, Py_ssize_t steps, const real* restrict tile,
+                   const real* restrict share, real* restrict by_mu, real* restrict by_logvar,
+                   double* restrict by_z) noexcept nogil:
+    """The gradients of ROWS samples by a RUN of points; adds the lanes of those by -c to by_z."""
+    cdef real a0[STEP]
+    cdef real a1[STEP]
+    cdef real a2[STEP]
+    cdef real a3[STEP]
+    cdef real a4[STEP]
+    cdef real a5[STEP]
+    cdef real a6[STEP]
+    cdef real a7[STEP]
+    cdef real c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3], c4 = c[4], c5 = c[5], c6 = c[6], c7 = c[7]
+    cdef real r0 = ratio[0], r1 = ratio[1], r2 = ratio[2], r3 = ratio[3]
+    cdef real r4 = ratio[4], r5 = ratio[5], r6 = ratio[6], r7 = ratio[7]
+    cdef real m, v, x, y, t
+    cdef const real* means
+    cdef const real* rates
     cdef const real* p
     cdef const real* w
-    cdef real* to
-    cdef Py_ssize_t block, first, half, k
+    cdef real* a
+    cdef real* b
+    cdef Py_ssize_t step, k
+    for k in range(STEP):
+        a0[k] = a1[k] = a2[k] = a3[k] = a4[k] = a5[k] = a6[k] = a7[k] = 0
+    for step in range(steps):
+        means = mean + step * STEP
+        rates = rate + step * STEP
+        p = tile + step * (ROWS * STEP)
+        w = share + step * (ROWS * STEP)
+        a = by_mu + step * STEP
+        b = by_logvar + step * STEP
+        for k in range(STEP):
+            m, v, x, y, t = means[k], rates[k], a[k], b[k], <real>0
+            a0[k] += pull(c0, r0, m, v, w[k], p[k], &x, &y, &t)
+            a1[k] += pull(c1, r1, m, v, w[STEP + k], p[STEP + k], &x, &y, &t)
+            a2[k] += pull(c2, r2, m, v, w[2 * STEP + k], p[2 * STEP + k], &x, &y, &t)
+            a3[k] += pull(c3, r3, m, v, w[3 * STEP + k], p[3 * STEP + k], &x, &y, &t)
+            a4[k] += pull(c4, r4, m, v, w[4 * STEP + k], p[4 * STEP + k], &x, &y, &t)
+            a5[k] += pull(c5, r5, m, v, w[5 * STEP + k], p[5 * STEP + k], &x, &y, &t)
+            a6[k] += pull(c6, r6, m, v, w[6 * STEP + k], p[6 * STEP + k], &x, &y, &t)
+            a7[k] += pull(c7, r7, m, v, w[7 * STEP + k], p[7 * STEP + k], &x, &y, &t)
+            a[k] = x
+            b[k] = y - <real>(0.5 * M_LOG2E) * t
+    for k in range(STEP):
+        by_z[k] += a0[k]
+    for k in range(STEP):
+        by_z[STEP + k] += a1[k]
+    for k in range(STEP):
+        by_z[2 * STEP + k] += a2[k]
+    for k in range(STEP):
+        by_z[3 * STEP + k] += a3[k]
+    for k in range(STEP):
+        by_z[4 * STEP + k] += a4[k]
+    for k in range(STEP):
+        by_z[5 * STEP + k] += a5[k]
+    for k in range(STEP):
+        by_z[6 * STEP + k] += a6[k]
+    for k in range(STEP):
+        by_z[7 * STEP + k] += a7[k]
+
+
+cdef void pull_tile(const Points* q, Py_ssize_t l, const real* c, const real* ratio, const real* tile,
+                    const real* share, real* by_mu, real* by_logvar, double* by_z) noexcept nogil:
+    """The gradients of ROWS samples by their -c, and by all points, in dimension l."""
+    cdef double sums[ROWS * STEP]
+    cdef const real* mean = <const real*>q.mean + l * q.ld
+    cdef const real* rate = <const real*>q.rate + l * q.ld
+    cdef Py_ssize_t run, first, k
     for k in range(ROWS * STEP):
         sums[k] = 0
-    for block in range(q.padded // STEP):
-        first = block * STEP
-        memcpy(mean, <const real*>q.mean + l * q.ld + first, STEP * sizeof(real))
-        memcpy(rate, <const real*>q.rate + l * q.ld + first, STEP * sizeof(real))
-        memcpy(a, by_mu + first, STEP * sizeof(real))
-        memcpy(b, by_logvar + first, STEP * sizeof(real))
-        for half in range(0, ROWS, 4):               # few enough addresses for the registers
-            c0, c1, c2, c3 = c[half], c[half + 1], c[half + 2], c[half + 3]
-            r0, r1, r2, r3 = ratio[half], ratio[half + 1], ratio[half + 2], ratio[half + 3]
-            p = tile + first * ROWS + half * STEP
-            w = share + first * ROWS + half * STEP
-            to = sums + half * STEP
-            for k in range(STEP):
-                m, v, x, y, t = mean[k], rate[k], a[k], b[k], <real>0
-                to[k] += pull(c0, r0, m, v, w[k], p[k], &x, &y, &t)
-                to[STEP + k] += pull(c1, r1, m, v, w[STEP + k], p[STEP + k], &x, &y, &t)
-                to[2 * STEP + k] += pull(c2, r2, m, v, w[2 * STEP + k], p[2 * STEP + k], &x, &y, &t)
-                to[3 * STEP + k] += pull(c3, r3, m, v, w[3 * STEP + k], p[3 * STEP + k], &x, &y, &t)
-                a[k] = x
-                b[k] = y - <real>(0.5 * M_LOG2E) * t
-        memcpy(by_mu + first, a, STEP * sizeof(real))
-        memcpy(by_logvar + first, b, STEP * sizeof(real))
+    for run in range((q.padded + RUN - 1) // RUN):
+        first = run * RUN
+        pull_run(mean + first, rate + first, c, ratio,
+                 min(<Py_ssize_t>RUN, q.padded - first) // STEP, tile + first * ROWS,
+                 share + first * ROWS, by_mu + first, by_logvar + first, sums)
     for k in range(ROWS):
-        by_z[k] = sum_of(&sums[k * STEP])
+        by_z[k] = sum_of(sums + k * STEP)
 
 
 # The pass over a minibatch ----------------------------------------------------------------------
@@ -634,8 +765,8 @@ cdef void density_unit(const Points* q, const Samples* s, Py_ssize_t unit, doubl
             joint[i + r] = log_add(joint[i + r], log(total[r]) + M_LN2 * (shift[r] + q.joint_top)
                                    - q.dims * 0.9189385332046727)
         return
-    for r in range(n):
-        c[r] = (<const real*>(s.z + (i + r) * s.z_stride))[l]
+    for r in range(ROWS):
+        c[r] = (<const real*>(s.z + (i + min(r, n - 1)) * s.z_stride))[l]
     marginal_tile(q, s, l, i, n, c, <real*>scratch, total, shift)
     for r in range(n):
         to = marginals + (i + r) * q.dims + l
