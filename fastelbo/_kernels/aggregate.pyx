@@ -30,7 +30,7 @@ cnp.import_array()
 cdef enum:
     STEP = 16              # points a lane loop takes at once
     PADDED = 64            # points are padded to a multiple of this many
-    RUN = 512              # points whose sums are in the dtype of the pass, then float64
+    RUN = 1024             # points whose sums are in the dtype of the pass, then float64
     ROWS = 8               # samples a tile
     QUAD = 4               # samples that a lane loop of the densities takes at once
     NEAR = 64              # dimensions that are added up before they join the others
@@ -103,20 +103,20 @@ cdef void transpose(const Points* q, Py_ssize_t l, const real* kind) noexcept no
     cdef Py_ssize_t j
     for j in range(q.n):
         mean[j] = (<const real*>(q.mu + j * q.mu_stride))[l]
-        h = <real>(-0.5 * M_LOG2E) * (<const real*>(q.logvar + j * q.logvar_stride))[l]
+        rate[j] = -(<const real*>(q.logvar + j * q.logvar_stride))[l]
+        h = <real>(0.5 * M_LOG2E) * rate[j]
         height[j] = h
         top = h if h > top else top
     top = <real>0 if top == <real>-INFINITY else top
     q.top[l] = top
     for j in range(q.n):
-        rate[j] = -(<const real*>(q.logvar + j * q.logvar_stride))[l]
         height[j] = height[j] - top
-    for j in range(q.padded):
-        rate[j] = exp(rate[j]) * <real>(0.5 * M_LOG2E)
     for j in range(q.n, q.padded):
         mean[j] = 0
-        rate[j] = 0
+        rate[j] = <real>-INFINITY
         height[j] = <real>-INFINITY
+    for j in range(q.padded):
+        rate[j] = exp(rate[j]) * <real>(0.5 * M_LOG2E)
 
 
 cdef void transpose_share(const Points* q, Py_ssize_t share, Py_ssize_t shares,
@@ -222,20 +222,37 @@ cdef real largest_of(const real* restrict row, Py_ssize_t steps) noexcept nogil:
     return <real>0 if top == <real>-INFINITY else top
 
 
-cdef void retake(const Points* q, real* restrict y, double* total, double* shift,
+cdef void power_run(real* restrict row, real top, Py_ssize_t steps, double* restrict sums) noexcept nogil:
+    """From exponents to powers of two in a RUN of a row of a tile; adds its lanes to the sums."""
+    cdef real a[STEP]
+    cdef real p
+    cdef Py_ssize_t step, k
+    for k in range(STEP):
+        a[k] = 0
+    for step in range(steps):
+        for k in range(STEP):
+            p = power_of_two(row[step * (ROWS * STEP) + k] - top)
+            row[step * (ROWS * STEP) + k] = p
+            a[k] += p
+    for k in range(STEP):
+        sums[k] += a[k]
+
+
+cdef void retake(const Points* q, real* y, double* total, double* shift,
                  const real* kind) noexcept nogil:
     """From exponents y of one sample to powers of two, relative to the largest, and their sum."""
-    cdef Py_ssize_t steps = q.padded // STEP, step, k
+    cdef Py_ssize_t run, first, k
+    cdef double sums[STEP]
     cdef real top
-    cdef real* row
     for k in range(q.n, q.padded):
         at_point(y, k)[0] = <real>-INFINITY
-    top = largest_of(y, steps)
-    for step in range(steps):
-        row = y + step * (ROWS * STEP)
-        for k in range(STEP):
-            row[k] = power_of_two(row[k] - top)
-    total[0] = sum_row(y, steps)
+    top = largest_of(y, q.padded // STEP)
+    for k in range(STEP):
+        sums[k] = 0
+    for run in range((q.padded + RUN - 1) // RUN):
+        first = run * RUN
+        power_run(y + first * ROWS, top, min(<Py_ssize_t>RUN, q.padded - first) // STEP, sums)
+    total[0] = sum_of(sums)
     shift[0] = top
 
 
@@ -584,6 +601,8 @@ cdef void marginal_rows(const Job* job, Py_ssize_t l, Py_ssize_t start, Py_ssize
     """Dimension l of samples start .. stop."""
     cdef Py_ssize_t padded = job.q.padded, size = ROWS * padded, g, i, n, r, k, rows
     cdef Py_ssize_t dims = job.q.dims
+    cdef const real* mean = <const real*>job.q.mean + l * job.q.ld
+    cdef const real* rate = <const real*>job.q.rate + l * job.q.ld
     cdef real* tile = <real*>scratch
     cdef real* by_mu = tile + size
     cdef real* by_logvar = by_mu + padded
@@ -609,8 +628,8 @@ cdef void marginal_rows(const Job* job, Py_ssize_t l, Py_ssize_t start, Py_ssize
             ratio[r] = <real>(job.weights[2] / total[k + r]) if r < n else <real>0
         pull_tile(&job.q, l, c, ratio, tile, <real*>job.shares + k * padded, by_mu, by_logvar, by_z)
         for r in range(n):
-            d = c[r] - (<const real*>(job.q.mu + (i + r) * job.q.mu_stride))[l]
-            d = d * (<const real*>job.q.rate)[l * job.q.ld + i + r]
+            d = c[r] - mean[i + r]
+            d = d * rate[i + r]
             (<real*>job.dz)[(i + r) * dims + l] = <real>(
                 -2 * M_LN2 * (by_z[r] + job.weights[0] * d) - job.weights[3] * c[r])
     to = job.marginals + l * CHUNK
@@ -633,20 +652,30 @@ cdef void marginal_share(const Job* job, Py_ssize_t start, Py_ssize_t stop, Py_s
         marginal_rows(job, l, start, stop, scratch, kind)
 
 
-cdef void finish(const Job* job, const real* kind) noexcept nogil:
-    """The gradients by mu and logvar, which log q(z_i|x_i) has a part in."""
-    cdef Py_ssize_t padded = job.q.padded, dims = job.q.dims, l, j
+cdef void finish_share(const Job* job, Py_ssize_t share, Py_ssize_t shares,
+                       const real* kind) noexcept nogil:
+    """The gradients by mu and logvar, which log q(z_i|x_i) has a part in.
+
+    STEP rows at once, so that their cache lines are filled before they are left.
+    """
+    cdef Py_ssize_t padded = job.q.padded, dims = job.q.dims, l, j, step, first
+    cdef Py_ssize_t steps = (job.s.rows + STEP - 1) // STEP
+    cdef const real* mean
+    cdef const real* rate
     cdef const double* sums
     cdef double d, t
-    for j in range(job.s.rows):
+    for step in range(steps * share // shares, steps * (share + 1) // shares):
+        first = step * STEP
         for l in range(dims):
-            sums = job.sums + 2 * l * padded + j
-            d = (<const real*>(job.s.z + j * job.s.z_stride))[l]
-            d -= (<const real*>(job.q.mu + j * job.q.mu_stride))[l]
-            t = d * (<const real*>job.q.rate)[l * job.q.ld + j]
-            (<real*>job.dmu)[j * dims + l] = <real>(2 * M_LN2 * (sums[0] + job.weights[0] * t))
-            (<real*>job.dlogvar)[j * dims + l] = <real>(
-                M_LN2 * (sums[padded] + job.weights[0] * (d * t - 0.5 * M_LOG2E)))
+            mean = <const real*>job.q.mean + l * job.q.ld
+            rate = <const real*>job.q.rate + l * job.q.ld
+            sums = job.sums + 2 * l * padded
+            for j in range(first, min(first + STEP, job.s.rows)):
+                d = <double>(<const real*>(job.s.z + j * job.s.z_stride))[l] - <double>mean[j]
+                t = d * rate[j]
+                (<real*>job.dmu)[j * dims + l] = <real>(2 * M_LN2 * (sums[j] + job.weights[0] * t))
+                (<real*>job.dlogvar)[j * dims + l] = <real>(
+                    M_LN2 * (sums[padded + j] + job.weights[0] * (d * t - 0.5 * M_LOG2E)))
 
 
 cdef inline void fold(const Job* job, Py_ssize_t start, Py_ssize_t stop) noexcept nogil:
@@ -676,8 +705,13 @@ cdef inline void minibatch(Job* job, int threads, const real* kind) noexcept nog
             for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
                 marginal_share(job, start, stop, t, threads, kind)
         fold(job, start, stop)
-    if job.dz != NULL:
-        finish(job, kind)
+    if job.dz == NULL:
+        return
+    if threads == 1:
+        finish_share(job, 0, 1, kind)
+    else:
+        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+            finish_share(job, t, threads, kind)
 
 
 def decompose(tuple latent, int weighting, double first, double second, cnp.ndarray parts,
