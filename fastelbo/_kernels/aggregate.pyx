@@ -194,15 +194,28 @@ cdef inline double sum_of(double* lanes) noexcept nogil:
     return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 
 
-cdef double sum_row(const real* restrict row, Py_ssize_t steps) noexcept nogil:
-    """Of a tile."""
-    cdef double sums[STEP]
+cdef void add_run(const real* restrict row, Py_ssize_t steps, double* restrict sums) noexcept nogil:
+    """Add the lanes of a RUN of a row of a tile to the sums."""
+    cdef real a[STEP]
     cdef Py_ssize_t step, k
     for k in range(STEP):
-        sums[k] = 0
+        a[k] = 0
     for step in range(steps):
         for k in range(STEP):
-            sums[k] += row[step * (ROWS * STEP) + k]
+            a[k] += row[step * (ROWS * STEP) + k]
+    for k in range(STEP):
+        sums[k] += a[k]
+
+
+cdef double sum_row(const real* row, Py_ssize_t points) noexcept nogil:
+    """Of a tile."""
+    cdef double sums[STEP]
+    cdef Py_ssize_t run, first, k
+    for k in range(STEP):
+        sums[k] = 0
+    for run in range((points + RUN - 1) // RUN):
+        first = run * RUN
+        add_run(row + first * ROWS, min(<Py_ssize_t>RUN, points - first) // STEP, sums)
     return sum_of(sums)
 
 
@@ -357,7 +370,7 @@ cdef void marginal_tile(const Points* q, const Samples* s, Py_ssize_t l, Py_ssiz
             exceptions(s, i + r, q.n, at, weight)
             for k in range(2):
                 at_point(tile + r * STEP, at[k])[0] *= <real>power_of_two(weight[k])
-            total[r] = sum_row(tile + r * STEP, q.padded // STEP)
+            total[r] = sum_row(tile + r * STEP, q.padded)
         if not total[r] >= least:
             exact_row(q, s, l, i + r, c[r], tile + r * STEP, &total[r], &shift[r])
 
