@@ -132,9 +132,9 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
     elif term is BernoulliTerm:
         # x a - softplus(a), with the large parts of both removed: x = 1, a = 20 keeps its digits
         factor[0] = logistic_odds(a, &p)
-        up = <real>1.0 if a > <real>0.0 else <real>0.0
-        da[0] = (x - up) + (p if a > <real>0.0 else -p)
-        return (x - up) * a
+        z = x - (<real>1.0 if a > <real>0.0 else <real>0.0)
+        da[0] = z + p if a > <real>0.0 else z - p
+        return z * a
     elif term is ContinuousBernoulliTerm:
         # x a - log((e^a - 1) / a), in the same manner
         log_expc(a if a > <real>0.0 else -a, &s, &p)

@@ -10,7 +10,7 @@
 # Worst errors in ulp, float32 over all 2**32 inputs, float64 over dense samples: see
 # tests/test_vecmath.py, which measures them on every build.
 
-from libc.math cimport INFINITY, NAN
+from libc.math cimport INFINITY, NAN, fabs, fabsf
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 ctypedef fused real:
@@ -119,6 +119,26 @@ cdef inline real small_power(real u) noexcept nogil:
         return float_of(<int32_t>((<uint32_t>bits32(u) + 127) << 23))
     else:
         return double_of(<int64_t>((<uint64_t>bits64(u) + 1023) << 52))
+
+
+cdef inline real decay_exponent(real x) noexcept nogil:
+    """-|x|, within the range beyond which e^-|x| is 0 anyway; NaN stays NaN."""
+    if real is float:
+        x = -fabsf(x)
+        return <float>-104.0 if x < <float>-104.0 else x
+    else:
+        x = -fabs(x)
+        return -746.0 if x < -746.0 else x
+
+
+cdef inline real scale_down(real p, real u) noexcept nogil:
+    """p 2^k for the k <= 0 in u: first by an exact 2^(k + 64), so that denormals round once."""
+    if real is float:
+        p = p * float_of(<int32_t>((<uint32_t>bits32(u) + 127 + 64) << 23))
+        return p * <float>5.421010862427522e-20                  # 2^-64
+    else:
+        p = p * double_of(<int64_t>((<uint64_t>bits64(u) + 1023 + 64) << 52))
+        return p * 5.421010862427522e-20
 
 
 cdef inline real exp_to_add(real x) noexcept nogil:
@@ -259,18 +279,18 @@ cdef inline void logistic(real x, real* softplus, real* sigmoid) noexcept nogil:
 
 
 cdef inline real logistic_odds(real x, real* sigmoid) noexcept nogil:
-    """e = e^-|x|, and sigmoid(-|x|) = e / (1 + e), refined once.
+    """e = e^-|x|, and q = sigmoid(-|x|) = e / (1 + e), refined once.
 
-    What `logistic` gives without the logarithm: many factors 1 + e may share one.
+    What `logistic` gives without the logarithm: many factors 1 + e may share one. The refinement
+    takes in what rounding p and 1 + e lost, and with 1 - q for 1 / (1 + e) costs no second division.
     """
-    cdef real r, t, u, s, p, e, inv, q
-    exp_reduce(clamp_exponent(x if x < <real>0.0 else -x), &r, &t, &u)
+    cdef real r, t, u, s, p, e, q
+    exp_reduce(decay_exponent(x), &r, &t, &u)
     s = r + t
     p = s + <real>1.0
-    e = scale_by_power(p, u)
-    inv = <real>1.0 / (<real>1.0 + e)
-    q = e * inv
-    sigmoid[0] = q + (((e - q) - q * e) + (s - (p - <real>1.0)) * e) * inv
+    e = scale_down(p, u)
+    q = e / (<real>1.0 + e)
+    sigmoid[0] = q + ((e - q) - q * (e - (s - (p - <real>1.0)))) * (<real>1.0 - q)
     return e
 
 
