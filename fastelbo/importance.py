@@ -17,7 +17,7 @@ from fastelbo.likelihoods import Likelihood, check_reduction, is_word, own_shape
 from fastelbo.locations import SquaredError
 from fastelbo.priors import density
 
-_weigh = _builds.kernels("importance").weigh
+_Weigher = _builds.kernels("importance").Weigher
 
 _SQUARED_ERROR = SquaredError()
 ESTIMATORS = ("standard", "stl", "dreg")
@@ -29,6 +29,8 @@ CACHE = 32 << 20
 ROOM = 1 << 20
 #: Log weights whose likelihood is kept.
 VALUES_AT_ONCE = 1 << 16
+#: Rows a worker takes whole, all their samples: fewer would leave workers without.
+ROWS_A_THREAD = 4
 
 
 class IwaeGrad(NamedTuple):
@@ -79,27 +81,28 @@ class _Problem:
 
     def run(self, log_w=None, bound=None):
         """The passes, by groups of rows, which write what is given."""
-        latents, prior = (self.z, self.mu, self.logvar), self._of_prior(False)
+        prior = self._of_prior(False)
         for rows in self._groups(VALUES_AT_ONCE // self.shape[0]):
-            log_p = self._log_prob(rows, self.outputs)
-            _weigh(log_p, rows.start, latents, prior, self.threads, log_w, bound)
+            self._weigh(rows, self.outputs, None, True, prior, log_w, bound)
 
     def run_with_gradients(self, estimator, weight, bound, weights, by_latents, by_outputs):
         """The same with gradients: by z, mu and logvar, and by the decoder's outputs.
 
-        Groups are small enough for the derivatives of log p(x|z) to be in the cache when the
-        weights are known. Those by a parameter that is broadcast are then weighed and added up.
+        The derivatives of log p(x|z) shall be in the cache when the weights are known: a worker
+        takes all samples of a row, or else groups are small. Those by a parameter that is broadcast
+        are then weighed and added up.
         """
-        latents, prior = (self.z, self.mu, self.logvar), self._of_prior(True)
         full = self.outputs[0].shape
         parameters = tuple([np.broadcast_to(a, full) for a in self.outputs])
         is_full = [a.shape == full for a in by_outputs]
         sums = [
             np.zeros((1,) * (len(full) - a.ndim) + a.shape) for a in by_outputs if a.shape != full
         ]
-        groups = self._groups(self._at_once(all(is_full), len(by_outputs)))
+        by_row = all(is_full)
+        groups = self._groups(self._at_once(by_row, len(by_outputs)))
         room_shape = (full[0], groups[0].stop, *full[2:])
         rooms = [None if f else np.empty(math.prod(room_shape), self.mu.dtype) for f in is_full]
+        prior = self._of_prior(True)
         for rows in groups:
             shape = (full[0], rows.stop - rows.start, *full[2:])
             derivatives = tuple(
@@ -107,19 +110,8 @@ class _Problem:
                 for a, room in zip(by_outputs, rooms, strict=True)
             )
             gradients = (weights, *by_latents, tuple(compress(by_outputs, is_full)))
-            log_p = self._log_prob(rows, parameters, derivatives)
-            _weigh(
-                log_p,
-                rows.start,
-                latents,
-                prior,
-                self.threads,
-                None,
-                bound,
-                gradients,
-                ESTIMATORS.index(estimator),
-                weight,
-            )
+            how = (gradients, ESTIMATORS.index(estimator), weight)
+            self._weigh(rows, parameters, derivatives, by_row, prior, None, bound, *how)
             for total, part in zip(sums, compress(derivatives, map(not_, is_full)), strict=True):
                 _add_sums(total, part, weights, rows)
         for a, total in zip(compress(by_outputs, map(not_, is_full)), sums, strict=True):
@@ -130,25 +122,40 @@ class _Problem:
         batch, step = self.shape[1], max(at_once, 1)
         return [slice(first, min(first + step, batch)) for first in range(0, batch, step)]
 
-    def _at_once(self, all_full, outputs):
-        """Rows whose derivatives the caches hold, or, to be added up, a spare room."""
+    def _at_once(self, by_row, outputs):
+        """Rows a group: whose derivatives the caches hold, unless each row is weighed at once."""
+        values = VALUES_AT_ONCE // self.shape[0]
+        if by_row and self._goes_by_row(min(values, self.shape[1])):
+            return values
         row_bytes = max(1, outputs * self.outputs[0].nbytes // self.shape[1])
-        return min(VALUES_AT_ONCE // self.shape[0], (CACHE if all_full else ROOM) // row_bytes)
+        return min(values, (CACHE if by_row else ROOM) // row_bytes)
 
-    def _log_prob(self, rows, parameters, derivatives=None):
+    def _goes_by_row(self, rows):
+        """Whether a group of rows is divided by rows, all samples of each."""
+        return self.likelihood._fuses_latents and rows >= ROWS_A_THREAD * self.threads
+
+    def _weigh(self, rows, parameters, derivatives, by_row, prior, *outputs):
+        """The passes over some rows; `outputs`: what a Weigher takes from log_w on."""
+        log_p = np.empty((self.shape[0], rows.stop - rows.start))
+        latents = (self.z, self.mu, self.logvar)
+        weigher = _Weigher(log_p, rows.start, latents, prior, *outputs)
+        by_row = by_row and self._goes_by_row(log_p.shape[1])
+        self._log_prob(rows, parameters, derivatives, log_p, weigher.follower() if by_row else None)
+        if not by_row:
+            weigher.run(self.threads)
+
+    def _log_prob(self, rows, parameters, derivatives, values, follower):
         """log p(x|z) of some rows, (K, rows), and its derivatives where they are wanted."""
         axes = parameters[0].ndim
         x, mask = (_rows_of(a, self.data.ndim, rows) for a in (self.data, self.mask))
         some = tuple([_rows_of(a, axes, rows) for a in parameters])
-        values = np.empty(x.shape[:2])
         run = self.likelihood._pass
         try:
-            run(x, some, derivatives, 1.0, values, None, 2, self.threads, mask)
+            run(x, some, derivatives, 1.0, values, follower, 2, self.threads, mask)
         except ValueError:  # once more, to name the offender in the caller's numbering
             everything = np.empty(self.shape)
             run(self.data, self.outputs, None, 1.0, everything, None, 2, self.threads, self.mask)
             raise
-        return values
 
     def _of_prior(self, with_gradient):
         """(log p(z), its gradient or None) of a prior that is no standard normal."""

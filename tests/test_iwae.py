@@ -115,13 +115,28 @@ def test_does_not_depend_on_threads_or_groups(name, batch, dtype, monkeypatch):
     arrays = draw(dtype, 17, batch, (300,), 20, LIKELIHOODS[name][2])
     likelihood, _ = likelihoods(name)
     value, expected = iwae_and_grad(*arrays, likelihood=likelihood, num_threads=1)
-    for cache in (1 << 30, 60_000, 100):  # all at once, some rows, one by one
+    # All samples of a row by one worker; all samples of all rows, of some, of one.
+    for rows, cache in ((0, 1), (1 << 30, 1 << 30), (1 << 30, 60_000), (1 << 30, 100)):
+        monkeypatch.setattr(importance, "ROWS_A_THREAD", rows)
         monkeypatch.setattr(importance, "CACHE", cache)
         for threads in (1, 2, 3, 8):
             again, grad = iwae_and_grad(*arrays, likelihood=likelihood, num_threads=threads)
             assert again == value
             for mine, first in zip(flat(grad), flat(expected), strict=True):
                 np.testing.assert_array_equal(mine, first)
+
+
+@pytest.mark.parametrize("rows", [0, 1 << 30])
+@pytest.mark.parametrize("name", ["Bernoulli", "Gaussian-learned"])
+def test_long_rows_and_views(name, rows, dtype, monkeypatch):
+    """Rows of several units, and of several runs."""
+    monkeypatch.setattr(importance, "ROWS_A_THREAD", rows)
+    arrays = draw(dtype, 3, 5, (2, 4500), 4, LIKELIHOODS[name][2])
+    outputs = arrays[4] if isinstance(arrays[4], tuple) else (arrays[4],)
+    views = tuple(np.repeat(a, 2, axis=2)[:, :, ::2] for a in outputs)
+    assert not views[0].flags.c_contiguous
+    check(name, arrays, dtype)
+    check(name, (*arrays[:4], views if len(views) > 1 else views[0]), dtype)
 
 
 def test_memory_besides_the_gradients():

@@ -13,16 +13,18 @@
 
 cimport numpy as cnp
 from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from fastelbo._kernels.follower cimport FOLLOWER, Follower
 from fastelbo._kernels.latent cimport (
     Latents, ROWS, TOTAL, bind_latents, data_of, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
-    LANES, TILE, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, in_place, round_up, run_at,
-    stage, stream, stream_fence,
+    LANES, TILE, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, fetch_lanes, in_place, round_up,
+    run_at, stage, stream, stream_fence,
 )
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
 from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
@@ -56,12 +58,17 @@ cdef struct Job:
     bint by_row
     double x_scale         # what x is multiplied by
     double weight          # what the gradients are multiplied by
+    double factor          # what the sums are multiplied by
+    double constant        # what each element adds
+    double* row_values     # (rows,), or NULL
+    const Follower* follower       # NULL: nobody takes over
     Py_ssize_t chunk       # elements of a run that a unit takes
     Py_ssize_t chunks      # units a run
     Py_ssize_t blocks      # into which the outer positions are divided, in whole slices
     Py_ssize_t slices      # a row each, or a position of the first outer axis
     Py_ssize_t slice       # outer positions a slice
     Py_ssize_t units       # blocks * chunks
+    Py_ssize_t group       # units that one worker takes: 1, or all samples of a follower's row
     Py_ssize_t partials    # one a unit, or (rows, chunks)
     double* partial        # sums of log p, then the numbers of elements that were not missing
     double* own[MAX_GRADIENTS]     # of a gradient that is a sum over rows: (copies, size), else NULL
@@ -69,6 +76,10 @@ cdef struct Job:
     Py_ssize_t own_block[MAX_GRADIENTS]    # copies from a block to the next; 0: blocks are apart
     Py_ssize_t own_chunk[MAX_GRADIENTS]    # copies from a chunk to the next; 0: chunks are apart
     bint* found_outside
+
+cdef struct Ahead:         # from what a unit reads and writes to what the next one will, in bytes
+    Py_ssize_t parameter[MAX_GRADIENTS]
+    Py_ssize_t gradient[MAX_GRADIENTS]
 
 
 # Plain functions around the inline ones: one copy each, where inlining would make dozens.
@@ -94,6 +105,8 @@ cdef double keep_tile(const Job* job, const char* run, const real* x, Py_ssize_t
     cdef int l
     for i in range(padded):
         keep[i] = <real>1 if (i >= done) & (i < n) else <real>0
+    if not job.masked and not job.nan_missing:
+        return n - done
     if job.masked:
         given = staged(&job.keep, run, first, n, padded, keep)
         for i in range(padded):
@@ -135,10 +148,11 @@ cdef inline void run_tile(const term* tag, const wanted* want, const real* restr
                           const real* restrict a, const real* restrict b, const real* restrict c,
                           const real* restrict d, real* restrict ga, real* restrict gb,
                           real* restrict gc, Py_ssize_t n, const real* restrict keep, bint some,
-                          int lane, real x_scale, real weight, double* restrict total,
-                          real* restrict odds, real* restrict bad) noexcept nogil:
+                          int lane, const Ahead* ahead, real x_scale, real weight,
+                          double* restrict total, real* restrict odds,
+                          real* restrict bad) noexcept nogil:
     """n elements, a multiple of LANES; `some` (a constant): only those that `keep` marks, and of
-    each LANES only those from number `lane` on.
+    each LANES only those from number `lane` on. What lies `ahead` (or NULL) is fetched meanwhile.
 
     The logarithm of a term's factor is not taken here: lane by lane the product of the factors is
     kept, less one, so that factors near one keep their digits.
@@ -154,6 +168,18 @@ cdef inline void run_tile(const term* tag, const wanted* want, const real* restr
             acc[l] = 0
         while i < flush:
             j = i * LANES
+            if ahead != NULL:
+                fetch_lanes(a + j, ahead.parameter[0])
+                if gradients_of(tag) > 1:
+                    fetch_lanes(b + j, ahead.parameter[1])
+                if gradients_of(tag) > 2:
+                    fetch_lanes(c + j, ahead.parameter[2])
+                if wanted is ValueAndGradient:
+                    fetch_lanes(ga + j, ahead.gradient[0])
+                    if gradients_of(tag) > 1:
+                        fetch_lanes(gb + j, ahead.gradient[1])
+                    if gradients_of(tag) > 2:
+                        fetch_lanes(gc + j, ahead.gradient[2])
             for l in range(lane if some else 0, LANES):
                 xs = x[j + l] * x_scale
                 pb = b[j + l] if parameters_of(tag) > 1 else <real>0
@@ -206,7 +232,8 @@ cdef inline void take_logs(double* restrict total, real* restrict odds,
 
 
 cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssize_t index,
-                     Py_ssize_t block, Py_ssize_t chunk, double* count, real* bad) noexcept nogil:
+                     Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
+                     real* bad) noexcept nogil:
     """A chunk of run number `index`: its sum, and in `count` how many elements were not missing."""
     cdef real x_s[TILE]
     cdef real keep[TILE]
@@ -268,11 +295,11 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
         if n == padded and done == 0 and not missing:
             count[0] += n
             run_tile(tag, want, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], n, NULL, False,
-                     0, x_scale, weight, total, odds, bad)
+                     0, ahead, x_scale, weight, total, odds, bad)
         else:
             count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
             run_tile(tag, want, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], padded, keep, True,
-                     <int>(done // STEP * STEP), x_scale, weight, total, odds, bad)
+                     <int>(done // STEP * STEP), NULL, x_scale, weight, total, odds, bad)
         n -= done
         if wanted is ValueAndGradient:
             for i in range(gradients_of(tag)):
@@ -293,23 +320,72 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
     return add_lanes(total)
 
 
+cdef Py_ssize_t unit_of(const Job* job, Py_ssize_t turn) noexcept nogil:
+    """The unit whose turn it is, where all samples of a row go before the next row."""
+    cdef Py_ssize_t row = turn // job.group, of_row = turn % job.group
+    cdef Py_ssize_t sample = of_row // job.chunks, chunk = of_row % job.chunks
+    return (sample * job.follower.rows + row) * job.chunks + chunk
+
+
+cdef Py_ssize_t distance(const Job* job, const Operand* op, Py_ssize_t unit,
+                         Py_ssize_t other) noexcept nogil:
+    """From where a unit finds an operand to where another does, in bytes; rows are single runs."""
+    cdef Py_ssize_t row = unit // job.chunks, other_row = other // job.chunks
+    cdef Py_ssize_t chunks = (other - other_row * job.chunks) - (unit - row * job.chunks)
+    return (run_at(op, &job.shape, other_row) - run_at(op, &job.shape, row)
+            + chunks * job.chunk * op.itemsize)
+
+
+cdef void look_ahead(const Job* job, Py_ssize_t unit, Py_ssize_t other, Ahead* ahead) noexcept nogil:
+    """Rows of one sample after the other are short runs, far apart: no processor foresees them."""
+    cdef int i
+    for i in range(MAX_GRADIENTS):
+        if i < job.parameters:
+            ahead.parameter[i] = distance(job, &job.parameter[i], unit, other)
+        if i < job.gradients:
+            ahead.gradient[i] = distance(job, &job.gradient[i], unit, other)
+
+
+cdef void write_row_value(const Job* job, Py_ssize_t row) noexcept nogil:
+    cdef const double* sums = job.partial + row * job.chunks
+    job.row_values[row] = job.factor * add_up(sums, job.chunks)
+    job.row_values[row] += job.constant * add_up(sums + job.partials, job.chunks)
+
+
+cdef void hand_over(const Job* job, Py_ssize_t row) noexcept nogil:
+    """All samples of a row are through: the follower takes over."""
+    cdef Py_ssize_t sample
+    for sample in range(job.group // job.chunks):
+        write_row_value(job, sample * job.follower.rows + row)
+    job.follower.take(job.follower.job, row)
+
+
 cdef inline void run_share(const term* tag, const wanted* want, const Job* job, Py_ssize_t share,
                            Py_ssize_t shares, const real* kind) noexcept nogil:
     """The units of one of `shares` workers."""
     cdef real bad[LANES]
-    cdef Py_ssize_t unit, block, chunk, index, at
+    cdef Py_ssize_t groups = job.units // job.group, turn, unit, block, chunk, index, at
+    cdef Ahead ahead
+    cdef bint fetches = job.follower != NULL and not job.staged and job.shape.segments == 1
     cdef double count
     cdef int l
     for l in range(LANES):
         bad[l] = 0
-    for unit in range(job.units * share // shares, job.units * (share + 1) // shares):
+    for turn in range(groups * share // shares * job.group,
+                      groups * (share + 1) // shares * job.group):
+        unit = turn if job.follower == NULL else unit_of(job, turn)
         block = unit // job.chunks
         chunk = unit - block * job.chunks
+        if fetches:
+            look_ahead(job, unit, unit_of(job, min(turn + 1, job.units - 1)), &ahead)
         for index in range(job.slices * block // job.blocks * job.slice,
                            job.slices * (block + 1) // job.blocks * job.slice):
             at = index // job.shape.segments * job.chunks + chunk if job.by_row else unit
-            job.partial[at] += run_unit(tag, want, job, index, block, chunk, &count, bad)
+            job.partial[at] += run_unit(tag, want, job, index, block, chunk,
+                                        &ahead if fetches else NULL, &count, bad)
             job.partial[job.partials + at] += count
+        if job.follower != NULL and (turn + 1) % job.group == 0:
+            hand_over(job, turn // job.group)
     for l in range(LANES):
         if bad[l] != 0:
             job.found_outside[0] = True

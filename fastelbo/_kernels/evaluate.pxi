@@ -103,14 +103,15 @@ cdef inline void finish_own(const Job* job, int i, const real* kind) noexcept:
 
 def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple parameters,
              tuple gradients, double x_scale, double weight, double factor, double constant,
-             int batch_axes, cnp.ndarray row_values, tuple latent, int threads):
+             int batch_axes, cnp.ndarray row_values, latent, int threads):
     """factor * (sum of the term) + constant * (number of elements), the KL of the latents, their z.
 
     Arrays come checked: x, mask (bytes, 0 where x is missing; or None) and parameters broadcast to
     one shape, batch first, parameters in the dtype of the pass; gradients (None: none wanted) are
     C-contiguous arrays, broadcast to that shape where they are to be summed. `latent` is None or
     (mu, logvar, noise, key, z, dmu, dlogvar, weight of the KL's gradient, row_kl). With row_values
-    (and row_kl) a value per row is written there, else the totals are summed.
+    (and row_kl) a value per row is written there, else the totals are summed. In the place of
+    `latent` may come the capsule of a Follower, to take over row_values (K, B) row by row.
 
     Returns (log_prob, kl, whether something was outside the domain, elements that were not missing).
     """
@@ -125,7 +126,6 @@ def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
     cdef int i, n = 0
     cdef Py_ssize_t k
     cdef double value = 0, kl = 0, kept = 0
-    cdef double* out
     ops[n] = &job.x
     arrays[n] = <PyObject*>x
     bind(ops[n], x, single)
@@ -153,8 +153,16 @@ def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
     job.nan_missing = nan_missing
     job.x_scale = x_scale
     job.weight = weight
+    job.factor = factor
+    job.constant = constant
     job.by_row = by_row
-    job.streamed = job.gradients > 0 and cnp.PyArray_NBYTES(<cnp.ndarray>gradients[0]) >= STREAM_FROM
+    job.row_values = <double*>data_of(row_values)
+    job.follower = NULL
+    if PyCapsule_IsValid(latent, FOLLOWER):
+        job.follower = <const Follower*>PyCapsule_GetPointer(latent, FOLLOWER)
+        latent = None
+    job.streamed = (job.gradients > 0 and job.follower == NULL
+                    and cnp.PyArray_NBYTES(<cnp.ndarray>gradients[0]) >= STREAM_FROM)
     job.staged = job.masked or nan_missing or not in_place(&job.x)
     for i in range(job.parameters):
         job.staged = job.staged or not in_place(&job.parameter[i])
@@ -173,6 +181,7 @@ def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
         plan_latents(&latents)
     failed = plan_own(&job, gradients)
     job.units = job.blocks * job.chunks
+    job.group = 1 if job.follower == NULL else max(<Py_ssize_t>1, job.units // job.follower.rows)
     job.partials = job.shape.rows * job.chunks if by_row else job.units
     job.partial = zeros(2 * job.partials, few)
     if not by_row:
@@ -196,10 +205,8 @@ def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
                 finish_own(&job, i, <const double*>NULL)
         kept = add_up(job.partial + job.partials, job.partials)
         if by_row:
-            out = <double*>cnp.PyArray_DATA(row_values)
-            for k in range(job.shape.rows):
-                out[k] = factor * add_up(job.partial + k * job.chunks, job.chunks)
-                out[k] += constant * add_up(job.partial + job.partials + k * job.chunks, job.chunks)
+            for k in range(job.shape.rows if job.follower == NULL else 0):
+                write_row_value(&job, k)
         else:
             value = factor * add_up(job.partial, job.partials) + constant * kept
             if latent is not None:

@@ -2,13 +2,15 @@
 # and the gradients; and passes over log weights alone.
 
 cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.math cimport INFINITY, log
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from fastelbo._kernels.latent cimport data_of, tile_sum
-from fastelbo._kernels.operands cimport TILE, add_up, round_up
+from fastelbo._kernels.follower cimport FOLLOWER, Follower
+from fastelbo._kernels.latent cimport data_of
+from fastelbo._kernels.operands cimport TILE, add_up
 from fastelbo._kernels.terms.vecmath cimport exp, log_one_plus, real
 
 cnp.import_array()
@@ -27,7 +29,8 @@ cdef inline double finite(double x) noexcept nogil:
 #
 # The likelihood has been through some rows of the batch, all K samples of each, and has left
 # log p(x|z) and its derivatives by the decoder's outputs. `settle` turns what it left into weights,
-# `rescale_row` multiplies the derivatives by them.
+# `rescale` multiplies the derivatives by them: row by row as the likelihood's pass leaves them, or,
+# where rows are too few for the workers, after it.
 
 cdef enum:
     MAX_OUTPUTS = 4
@@ -77,6 +80,33 @@ cdef inline const real* row_tile(const char* row, Py_ssize_t first, Py_ssize_t n
     return buffer
 
 
+cdef inline double add_vectors(const real* el, Py_ssize_t n) noexcept nogil:
+    """Sum of n elements, in whole vectors."""
+    cdef double total[16]
+    cdef Py_ssize_t i
+    cdef int l
+    for l in range(16):
+        total[l] = el[l]
+    for i in range(16, n, 16):
+        for l in range(16):
+            total[l] += el[i + l]
+    for l in range(8):
+        total[l] += total[l + 8]
+    for l in range(4):
+        total[l] += total[l + 4]
+    return (total[0] + total[2]) + (total[1] + total[3])
+
+
+cdef inline void log_ratios(const real* restrict z, const real* restrict mu, const real* restrict lv,
+                            const real* restrict precision, real* restrict el, Py_ssize_t n,
+                            real pull) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef real d
+    for i in range(n):
+        d = z[i] - mu[i]
+        el[i] = <real>0.5 * (d * (d * precision[i]) + (lv[i] - pull * (z[i] * z[i])))
+
+
 cdef void add_latents(const Weighing* job, Py_ssize_t b, double* log_w,
                       const real* kind) noexcept nogil:
     """Add log p(z) - log q(z|x) to the log weights (K,) of sample b.
@@ -84,32 +114,27 @@ cdef void add_latents(const Weighing* job, Py_ssize_t b, double* log_w,
     For the standard normal that is sum((z - mu)^2 e^-logvar + logvar - z^2) / 2; any other prior
     leaves the constant log(2 pi) of q, and its own value.
     """
-    cdef real mu_s[TILE]
     cdef real lv_s[TILE]
-    cdef real z_s[TILE]
     cdef real precision[TILE]
     cdef real el[TILE]
-    cdef const real* mu
     cdef const real* lv
+    cdef const real* mu
     cdef const real* z
-    cdef real d, pull = <real>(1 if job.prior == NULL else 0)
+    cdef real pull = <real>(1 if job.prior == NULL else 0)
     cdef Py_ssize_t tile, first, n, padded, k, i
     for tile in range((job.cols + TILE - 1) // TILE):
         first = tile * TILE
         n = min(<Py_ssize_t>TILE, job.cols - first)
         padded = whole_vectors(n)
-        for i in range(padded, round_up(n)):
-            el[i] = 0
-        mu = row_tile(job.mu + b * job.mu_stride, first, n, padded, mu_s)
+        mu = <const real*>(job.mu + b * job.mu_stride) + first
         lv = row_tile(job.logvar + b * job.logvar_stride, first, n, padded, lv_s)
         for i in range(padded):
             precision[i] = exp(-lv[i])
+            el[i] = 0
         for k in range(job.samples):
-            z = row_tile(job.z + k * job.z_stride[0] + b * job.z_stride[1], first, n, padded, z_s)
-            for i in range(padded):
-                d = z[i] - mu[i]
-                el[i] = <real>0.5 * (d * (d * precision[i]) + (lv[i] - pull * (z[i] * z[i])))
-            log_w[k] += tile_sum(el, round_up(n))
+            z = <const real*>(job.z + k * job.z_stride[0] + b * job.z_stride[1]) + first
+            log_ratios(z, mu, lv, precision, el, n, pull)
+            log_w[k] += add_vectors(el, padded)
     if job.prior != NULL:
         for k in range(job.samples):
             log_w[k] += job.cols * 0.9189385332046727 + job.prior[k * job.rows + b]
@@ -130,29 +155,42 @@ cdef void normalise(double* log_w, Py_ssize_t n, double* bound) noexcept nogil:
         log_w[k] = log_w[k] / total
 
 
+cdef inline void sample_gradients(const real* restrict z, const real* restrict mu,
+                                  const real* restrict precision, const real* restrict prior,
+                                  real* restrict g, double* restrict by_mu,
+                                  double* restrict by_logvar, Py_ssize_t n, real w, real of_q,
+                                  bint standard) noexcept nogil:
+    """By z, and what one sample adds to those by mu and logvar; `standard` (a constant): no prior."""
+    cdef Py_ssize_t i
+    cdef real d, t
+    for i in range(n):
+        d = z[i] - mu[i]
+        t = d * precision[i]
+        g[i] = w * (t - z[i] if standard else t + prior[i])
+        by_mu[i] -= of_q * t
+        by_logvar[i] += of_q * (<real>0.5 * (<real>1.0 - d * t))
+
+
 cdef void latent_gradients(const Weighing* job, Py_ssize_t b, const double* weights,
                            const real* kind) noexcept nogil:
     """Of the bound of sample b, by z, mu and logvar: three separate arguments of log w."""
-    cdef real mu_s[TILE]
     cdef real lv_s[TILE]
-    cdef real z_s[TILE]
-    cdef real prior_s[TILE]
     cdef real precision[TILE]
-    cdef real g[TILE]
     cdef double by_mu[TILE]
     cdef double by_logvar[TILE]
     cdef const real* mu
     cdef const real* lv
     cdef const real* z
     cdef const real* prior
-    cdef real d, t, w, of_q
+    cdef real* g
+    cdef real w, of_q
     cdef Py_ssize_t tile, first, n, padded, k, i, row
     cdef Py_ssize_t row_bytes = job.cols * <Py_ssize_t>sizeof(real)
     for tile in range((job.cols + TILE - 1) // TILE):
         first = tile * TILE
         n = min(<Py_ssize_t>TILE, job.cols - first)
         padded = whole_vectors(n)
-        mu = row_tile(job.mu + b * job.mu_stride, first, n, padded, mu_s)
+        mu = <const real*>(job.mu + b * job.mu_stride) + first
         lv = row_tile(job.logvar + b * job.logvar_stride, first, n, padded, lv_s)
         for i in range(padded):
             precision[i] = exp(-lv[i])
@@ -163,19 +201,13 @@ cdef void latent_gradients(const Weighing* job, Py_ssize_t b, const double* weig
             w = <real>(weights[k] * job.weight)
             of_q = w if job.estimator == STANDARD else <real>0
             w = <real>(w * weights[k]) if job.estimator == DREG else w
-            z = row_tile(job.z + k * job.z_stride[0] + b * job.z_stride[1], first, n, padded, z_s)
-            prior = z
-            if job.prior != NULL:
-                prior = row_tile(job.prior_gradient + row * row_bytes, first, n, padded, prior_s)
-                for i in range(padded):
-                    prior_s[i] = -prior_s[i]
-            for i in range(padded):
-                d = z[i] - mu[i]
-                t = d * precision[i]
-                g[i] = w * (t - prior[i])
-                by_mu[i] -= of_q * t
-                by_logvar[i] += of_q * (<real>0.5 * (<real>1.0 - d * t))
-            memcpy(<real*>(job.dz + row * row_bytes) + first, g, n * sizeof(real))
+            z = <const real*>(job.z + k * job.z_stride[0] + b * job.z_stride[1]) + first
+            g = <real*>(job.dz + row * row_bytes) + first
+            if job.prior == NULL:
+                sample_gradients(z, mu, precision, NULL, g, by_mu, by_logvar, n, w, of_q, True)
+            else:
+                prior = <const real*>(job.prior_gradient + row * row_bytes) + first
+                sample_gradients(z, mu, precision, prior, g, by_mu, by_logvar, n, w, of_q, False)
         if job.estimator != STANDARD:                # not 0 times infinity: there is no such term
             for i in range(n):
                 by_mu[i] = 0
@@ -205,6 +237,18 @@ cdef void settle(const Weighing* job, Py_ssize_t b, const real* kind) noexcept n
     latent_gradients(job, b, log_w, kind)
 
 
+cdef void rescale(const Weighing* job, Py_ssize_t k, Py_ssize_t b, const real* kind) noexcept nogil:
+    """Multiply the gradients by the decoder's outputs, of sample k of row b, by the weight."""
+    cdef real w = <real>(job.log_w[(b - job.first) * job.samples + k] * job.weight)
+    cdef real* g
+    cdef Py_ssize_t i
+    cdef int output
+    for output in range(job.outputs):
+        g = <real*>job.doutput[output] + (k * job.rows + b) * job.event
+        for i in range(job.event):
+            g[i] = g[i] * w
+
+
 cdef void settle_share(const Weighing* job, Py_ssize_t share, Py_ssize_t shares,
                        const real* kind) noexcept nogil:
     cdef Py_ssize_t n = job.last - job.first, b
@@ -212,29 +256,16 @@ cdef void settle_share(const Weighing* job, Py_ssize_t share, Py_ssize_t shares,
         settle(job, job.first + b, kind)
 
 
-cdef void rescale_row(real* g, Py_ssize_t n, real w) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        g[i] = g[i] * w
-
-
 cdef void rescale_share(const Weighing* job, Py_ssize_t share, Py_ssize_t shares,
                         const real* kind) noexcept nogil:
-    """Multiply the gradients by the decoder's outputs by the weights."""
-    cdef Py_ssize_t k, b, n = job.last - job.first
-    cdef int output
-    cdef real w
-    if job.weights_out == NULL:
-        return
+    cdef Py_ssize_t k, b
     for k in range(job.samples * share // shares, job.samples * (share + 1) // shares):
-        for b in range(n):
-            w = <real>(job.log_w[b * job.samples + k] * job.weight)
-            for output in range(job.outputs):
-                rescale_row(<real*>job.doutput[output] + (k * job.rows + job.first + b) * job.event,
-                            job.event, w)
+        for b in range(job.first, job.last):
+            rescale(job, k, b, kind)
 
 
 cdef inline void weigh_region(const Weighing* job, int threads, const real* kind) noexcept nogil:
+    """The rows one pass after the other: few rows of many samples, which the workers divide."""
     cdef int t
     if threads == 1:
         settle_share(job, 0, 1, kind)
@@ -246,60 +277,98 @@ cdef inline void weigh_region(const Weighing* job, int threads, const real* kind
         rescale_share(job, t, threads, kind)
 
 
-def weigh(cnp.ndarray log_prob, Py_ssize_t first, tuple latent, tuple prior, int threads,
-          cnp.ndarray log_w, cnp.ndarray bound, tuple gradients=None,
-          int estimator=STANDARD, double weight=1.0):
+cdef inline void take_row(const Weighing* job, Py_ssize_t b, const real* kind) noexcept nogil:
+    cdef Py_ssize_t k
+    settle(job, b, kind)
+    for k in range(job.samples if job.outputs > 0 else 0):
+        rescale(job, k, b, kind)
+
+
+cdef void take_float(const void* job, Py_ssize_t row) noexcept nogil:
+    take_row(<const Weighing*>job, (<const Weighing*>job).first + row, <const float*>NULL)
+
+
+cdef void take_double(const void* job, Py_ssize_t row) noexcept nogil:
+    take_row(<const Weighing*>job, (<const Weighing*>job).first + row, <const double*>NULL)
+
+
+cdef class Weigher:
     """Log weights log p(x|z) + log p(z) - log q(z|x), and what follows, of some rows from `first`.
 
-    log_prob (K, rows), float64, is log p(x|z). `latent` is (z, mu, logvar), z (K, B, L) with a
+    log_prob (K, rows), float64, will be log p(x|z). `latent` is (z, mu, logvar), z (K, B, L) with a
     contiguous last axis; `prior` None or (log p(z) (K, B) float64, its gradient (K, B, L) or None).
     Written where they are not None: log_w (K, B), bound (B,), both float64, and `gradients`
     (weights (K, B), dz, dmu, dlogvar, tuple of those by the decoder's outputs), the last of which
     come as the derivatives of log_prob. All but z, mu and logvar are contiguous.
+
+    Either the pass over the likelihood hands its rows over to `follower()`, or `run` is called
+    after it.
     """
+
     cdef Weighing job
-    cdef cnp.ndarray z = latent[0], mu = latent[1], logvar = latent[2]
-    cdef tuple outputs
-    cdef int i
-    job.samples = cnp.PyArray_DIM(z, 0)
-    job.rows = cnp.PyArray_DIM(mu, 0)
-    job.cols = cnp.PyArray_DIM(mu, 1)
-    job.first = first
-    job.last = first + cnp.PyArray_DIM(log_prob, 1)
-    job.log_prob = <double*>data_of(log_prob)
-    job.z = data_of(z)
-    job.z_stride = [cnp.PyArray_STRIDE(z, 0), cnp.PyArray_STRIDE(z, 1)]
-    job.mu = data_of(mu)
-    job.mu_stride = cnp.PyArray_STRIDE(mu, 0)
-    job.logvar = data_of(logvar)
-    job.logvar_stride = cnp.PyArray_STRIDE(logvar, 0)
-    job.prior = NULL if prior is None else <double*>data_of(prior[0])
-    job.prior_gradient = NULL if prior is None else data_of(prior[1])
-    job.log_w_out = <double*>data_of(log_w)
-    job.bound = <double*>data_of(bound)
-    job.estimator = <Estimator>estimator
-    job.weight = weight
-    job.weights_out = NULL
-    job.outputs = 0
-    if gradients is not None:
-        job.weights_out = data_of(gradients[0])
-        job.dz = data_of(gradients[1])
-        job.dmu = data_of(gradients[2])
-        job.dlogvar = data_of(gradients[3])
-        outputs = gradients[4]
-        job.outputs = <int>len(outputs)
-        for i in range(job.outputs):
-            job.doutput[i] = data_of(outputs[i])
-            job.event = cnp.PyArray_SIZE(<cnp.ndarray>outputs[i]) // (job.samples * job.rows)
-    job.log_w = <double*>malloc(job.samples * (job.last - job.first) * sizeof(double))
-    if job.log_w == NULL:
-        raise MemoryError()
-    with nogil:
-        if cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT:
-            weigh_region(&job, threads, <const float*>NULL)
-        else:
-            weigh_region(&job, threads, <const double*>NULL)
-    free(job.log_w)
+    cdef Follower following
+    cdef tuple arrays      # kept alive
+    cdef bint single
+
+    def __cinit__(self, cnp.ndarray log_prob, Py_ssize_t first, tuple latent, tuple prior,
+                  cnp.ndarray log_w, cnp.ndarray bound, tuple gradients=None,
+                  int estimator=STANDARD, double weight=1.0):
+        cdef Weighing* job = &self.job
+        cdef cnp.ndarray z = latent[0], mu = latent[1], logvar = latent[2]
+        cdef tuple outputs
+        cdef int i
+        self.arrays = (log_prob, latent, prior, log_w, bound, gradients)
+        self.single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
+        job.samples = cnp.PyArray_DIM(z, 0)
+        job.rows = cnp.PyArray_DIM(mu, 0)
+        job.cols = cnp.PyArray_DIM(mu, 1)
+        job.first = first
+        job.last = first + cnp.PyArray_DIM(log_prob, 1)
+        job.log_prob = <double*>data_of(log_prob)
+        job.z = data_of(z)
+        job.z_stride = [cnp.PyArray_STRIDE(z, 0), cnp.PyArray_STRIDE(z, 1)]
+        job.mu = data_of(mu)
+        job.mu_stride = cnp.PyArray_STRIDE(mu, 0)
+        job.logvar = data_of(logvar)
+        job.logvar_stride = cnp.PyArray_STRIDE(logvar, 0)
+        job.prior = NULL if prior is None else <double*>data_of(prior[0])
+        job.prior_gradient = NULL if prior is None else data_of(prior[1])
+        job.log_w_out = <double*>data_of(log_w)
+        job.bound = <double*>data_of(bound)
+        job.estimator = <Estimator>estimator
+        job.weight = weight
+        job.weights_out = NULL
+        job.outputs = 0
+        if gradients is not None:
+            job.weights_out = data_of(gradients[0])
+            job.dz = data_of(gradients[1])
+            job.dmu = data_of(gradients[2])
+            job.dlogvar = data_of(gradients[3])
+            outputs = gradients[4]
+            job.outputs = <int>len(outputs)
+            for i in range(job.outputs):
+                job.doutput[i] = data_of(outputs[i])
+                job.event = cnp.PyArray_SIZE(<cnp.ndarray>outputs[i]) // (job.samples * job.rows)
+        job.log_w = <double*>malloc(job.samples * (job.last - job.first) * sizeof(double))
+        if job.log_w == NULL:
+            raise MemoryError()
+
+    def __dealloc__(self):
+        free(self.job.log_w)
+
+    def follower(self):
+        """A capsule for `evaluate`, valid as long as this object."""
+        self.following.take = take_float if self.single else take_double
+        self.following.job = &self.job
+        self.following.rows = self.job.last - self.job.first
+        return PyCapsule_New(&self.following, FOLLOWER, NULL)
+
+    def run(self, int threads):
+        with nogil:
+            if self.single:
+                weigh_region(&self.job, threads, <const float*>NULL)
+            else:
+                weigh_region(&self.job, threads, <const double*>NULL)
 
 
 # Log weights alone, (K, B) ----------------------------------------------------------------------

@@ -285,3 +285,22 @@ cdef inline void stream(char* to, const char* source, Py_ssize_t n) noexcept nog
     memcpy(to, source, head)
     stream_lines(to + head, source + head, lines)
     memcpy(to + head + lines, source + head + lines, n - head - lines)
+
+
+# Prefetching: a hint, and no access.
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define fe_fetch(p) __builtin_prefetch(p)
+    #else
+    #define fe_fetch(p) ((void)(p))
+    #endif
+    """
+    void fetch_line "fe_fetch"(const void* p) noexcept nogil
+
+
+cdef inline void fetch_lanes(const real* p, Py_ssize_t ahead) noexcept nogil:
+    """Have LANES elements brought into the cache, from so many bytes after p."""
+    cdef int line
+    for line in range(<int>(LANES * sizeof(real)) // 64):
+        fetch_line(<const char*>p + ahead + 64 * line)
