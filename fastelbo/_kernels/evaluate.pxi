@@ -42,6 +42,8 @@ cdef inline bint plan_own(Job* job, tuple gradients) noexcept:
         view = <cnp.ndarray>gradients[i]
         is_own[i] = False
         job.own_size[i] = 1
+        if cnp.PyArray_SIZE(view) == 0:              # its strides may be zero as well
+            continue
         for d in range(cnp.PyArray_NDIM(view)):
             if cnp.PyArray_DIM(view, d) > 1 and cnp.PyArray_STRIDE(view, d) == 0:
                 is_own[i] = True
