@@ -6,7 +6,8 @@ cdef inline void region(const Job* job, const Latents* latents, int threads,
     """One parallel region over both passes; a worker takes its share of each.
 
     Shares of the latents go in reverse, since the last ones are the larger where units do not divide
-    evenly. A lone worker does without the region: opening one costs more than a small problem.
+    evenly; and every second worker takes them last, since they compute while the others read memory.
+    A lone worker does without the region: opening one costs more than a small problem.
     """
     cdef int t
     if threads == 1:
@@ -14,8 +15,11 @@ cdef inline void region(const Job* job, const Latents* latents, int threads,
         likelihood_share(job, 0, 1, kind)
         return
     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-        latents_share(latents, threads - 1 - t, threads, kind)
+        if t % 2 == 0:
+            latents_share(latents, threads - 1 - t, threads, kind)
         likelihood_share(job, t, threads, kind)
+        if t % 2 == 1:
+            latents_share(latents, threads - 1 - t, threads, kind)
 
 
 cdef inline double* zeros(Py_ssize_t n, double* few) noexcept:
