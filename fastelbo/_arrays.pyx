@@ -270,7 +270,9 @@ def checked_out(out, shape, bint single, inputs, str name):
     if not (out.flags.c_contiguous and out.flags.aligned):
         raise ValueError(f"{name} must be C-contiguous and aligned")
     for other in inputs:                   # as the caller gave them: a copy of one overlaps nothing
-        if other is not None and _overlap(out, np.asarray(other)):
+        if other is None:
+            continue
+        if _overlap(out, other if cnp.PyArray_Check(other) else np.asarray(other)):
             raise ValueError(f"{name} overlaps an input or another output")
     return np.asarray(out)
 

@@ -44,7 +44,10 @@ def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, n
     if rng is not None or noise is not None:
         drawn, noise_key = noise_source(rng, noise, m.shape, single)
         z = empty_like(m, single)
-    if with_gradient:
+    if with_gradient and out is None and len(given) == 1:
+        d_mu, d_logvar = empty_like(m, single), empty_like(m, single)
+        d_outputs = (empty_like(outputs[0], single),)
+    elif with_gradient:
         d_mu, d_logvar, d_outputs = gradient_arrays(
             out, parameters, own_shapes(given, outputs), m, single,
             (x, mu, logvar, noise, *given))
