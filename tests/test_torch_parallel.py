@@ -31,6 +31,7 @@ def test_data_loader_with_forked_workers():
     here = torch.stack([Losses()[i] for i in range(4)])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        warnings.filterwarnings("ignore", ".* JAX is multithreaded", RuntimeWarning)  # if imported
         loader = torch.utils.data.DataLoader(
             Losses(), batch_size=None, num_workers=2, multiprocessing_context="fork"
         )
