@@ -164,8 +164,9 @@ def test_environments_of_asv_have_what_suites_import():
         ("Iwae", "vae", [(128, 784), (64, 128, 20)]),
     ],
 )
-def test_benchmarks_have_the_sizes_that_matter(suite, size, shapes):
-    module = importlib.import_module(f"asv_bench.benchmarks.{stem(suite)}")
+def test_benchmarks_have_the_sizes_that_matter(suite, size, shapes, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS.parent)
+    module = importlib.import_module(f"benchmarks.{stem(suite)}")
     bench = getattr(module, suite)()
     bench.setup(size, "float32", 1)
     assert [a.shape for a in bench.arguments][: len(shapes)] == shapes
