@@ -1,7 +1,9 @@
 """fastelbo.torch in forked workers and in two processes that train together."""
 
 import os
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -74,7 +76,9 @@ def one_of_two(rank, folder):
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_have_the_gradients_of_one(tmp_path):
+def test_two_processes_have_the_gradients_of_one(tmp_path, monkeypatch):
+    root = str(Path(__file__).parents[1])
+    monkeypatch.setattr(sys, "path", [*sys.path, root])  # where the processes find this module
     torch.multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
     step = Step()
     step(*minibatch()).backward()
