@@ -7,7 +7,6 @@ own, since the build is chosen on import.
 """
 
 import json
-import math
 import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -39,8 +38,8 @@ SIZES = (
     (257, 1031, 64),
 )
 QUICK_SIZES = ((1, 1, 1), (3, 33, 31), (5, 1031, 33))
-#: x of up to so many elements for fastelbo.torch.
-TORCH_ELEMENTS = 1 << 15
+#: Elements of x where more would take minutes.
+FEW = 1 << 14
 KEY = 0x0123456789ABCDEF
 
 
@@ -346,14 +345,13 @@ def compare(name, dtype, sizes=SIZES):
 
 
 def sizes_of(name, sizes):
-    """The sizes at which a function is compared.
+    """The sizes at which a function is compared: fewer rows where that takes minutes.
 
-    fastelbo.torch hands arrays of any size to the same kernels: there, small ones are enough.
+    The reference of the negative binomials is slow; fastelbo.torch calls the same kernels.
     """
-    sizes = [tuple(size) for size in sizes]
-    if name.startswith("torch."):
-        return [size for size in sizes if math.prod(size[:2]) <= TORCH_ELEMENTS]
-    return sizes
+    if not (name.startswith("torch.") or name.endswith("NegativeBinomial")):
+        return [tuple(size) for size in sizes]
+    return [(min(rows, max(1, FEW // event)), event, latent) for rows, event, latent in sizes]
 
 
 def compare_build(names, sizes):
