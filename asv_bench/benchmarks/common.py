@@ -23,12 +23,12 @@ SIZES = {
     "vae": (128, 784, 20),
     "RAM": (4096, 784, 64),
 }
-#: Those that are run: FASTELBO_ASV_SIZES=L1 is enough to see that everything works.
+#: Those that are run: FASTELBO_ASV_SIZES=L1 FASTELBO_ASV_THREADS=2 shows that everything works.
 RUN = os.environ.get("FASTELBO_ASV_SIZES", ",".join(SIZES)).split(",")
 #: Samples z of each x, where there are several.
 SAMPLES = {"L1": 8, "L2": 8, "vae": 64, "RAM": 4}
 DTYPES = ["float64", "float32"]
-THREADS = [1, 2]
+THREADS = [int(n) for n in os.environ.get("FASTELBO_ASV_THREADS", "1,2").split(",")]
 
 
 def latents(size, dtype):
