@@ -160,3 +160,11 @@ def test_children_run_in_their_build():
         assert _common.in_build(build, "fastelbo", "build_info")["build"] == build
     with pytest.raises(RuntimeError, match="no-such-build"):
         _common.in_build("no-such-build", "fastelbo", "build_info")
+
+
+def test_slow_comparisons_have_fewer_rows():
+    assert parity.sizes_of("elbo", parity.SIZES) == list(parity.SIZES)
+    for name in ("torch.elbo", "NegativeBinomial", "ZeroInflatedNegativeBinomial"):
+        sizes = parity.sizes_of(name, parity.SIZES)
+        assert [size[1:] for size in sizes] == [size[1:] for size in parity.SIZES]
+        assert all(rows >= 1 and rows * event <= parity.FEW for rows, event, _ in sizes)
