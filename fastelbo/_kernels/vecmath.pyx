@@ -85,6 +85,6 @@ def normals(uint64_t key, uint64_t first_block, real[::1] out):
 
 def philox(uint64_t counter, uint64_t key):
     """The 4 x 16 words of counters counter .. counter + 15."""
-    cdef uint32_t words[4 * noise.GROUP]
+    cdef uint64_t words[4 * noise.GROUP]
     noise.philox(counter, key, words)
-    return [[words[w * noise.GROUP + l] for w in range(4)] for l in range(noise.GROUP)]
+    return [[<uint32_t>words[w * noise.GROUP + l] for w in range(4)] for l in range(noise.GROUP)]

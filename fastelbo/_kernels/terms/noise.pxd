@@ -12,14 +12,11 @@
 
 from libc.math cimport sqrt, sqrtf
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 
 from fastelbo._kernels.terms.vecmath cimport (
     bits32, bits64, double_of, float_of, horner, hornerf, log_reduce, real, sincos_eighth,
 )
-
-ctypedef fused word:
-    uint32_t
-    uint64_t
 
 cdef enum:
     BLOCK = 64
@@ -27,35 +24,52 @@ cdef enum:
 
 cdef extern from *:
     """
-    #ifdef __AVX512DQ__   /* a 64-bit vector product exists */
-    #define FE_WIDE_PRODUCT 1
+    /* The 64-bit lanes of a vector. The product of their low halves is one instruction, which gcc
+       does not find by itself: it takes three, or for 32-bit lanes two and six shuffles. */
+    #if defined(__GNUC__) && defined(__SSE2__)
+        #include <immintrin.h>
+        #if defined(__AVX512F__)
+            #define FE_VECTOR(name) _mm512_##name
+            typedef __m512i fe_vector;
+        #elif defined(__AVX2__)
+            #define FE_VECTOR(name) _mm256_##name
+            typedef __m256i fe_vector;
+        #else
+            #define FE_VECTOR(name) _mm_##name
+            typedef __m128i fe_vector;
+        #endif
+        typedef uint64_t fe_lanes __attribute__((vector_size(sizeof(fe_vector))));
+        static CYTHON_INLINE fe_lanes fe_low_product(fe_lanes a, fe_lanes b) {
+            return (fe_lanes)FE_VECTOR(mul_epu32)((fe_vector)a, (fe_vector)b);
+        }
+        static CYTHON_INLINE fe_lanes fe_all(uint64_t a) { return a - (fe_lanes){0}; }
     #else
-    #define FE_WIDE_PRODUCT 0
+        typedef uint64_t fe_lanes;
+        static CYTHON_INLINE fe_lanes fe_low_product(fe_lanes a, fe_lanes b) {
+            return (uint64_t)(uint32_t)a * (uint32_t)b;
+        }
+        static CYTHON_INLINE fe_lanes fe_all(uint64_t a) { return a; }
     #endif
     """
-    const bint WIDE_PRODUCT "FE_WIDE_PRODUCT"
+    ctypedef uint64_t lanes "fe_lanes"       # to Cython a number, whose operators they share
+    lanes low_product "fe_low_product" (lanes, lanes) noexcept nogil
+    lanes in_all_lanes "fe_all" (uint64_t) noexcept nogil
 
 
-cdef inline void philox_round(word* a, word* b, word* c, word* d,
+cdef inline void philox_round(lanes* a, lanes* b, lanes* c, lanes* d,
                               uint32_t* k0, uint32_t* k1) noexcept nogil:
-    cdef uint64_t p0, p1
-    if word is uint64_t:
-        # 64-bit lanes: the low half of a product needs no work, since whatever sits above bit 31
-        # is masked when it is next multiplied.
-        p0 = <uint64_t>0xD2511F53U * (a[0] & 0xffffffffU)
-        p1 = <uint64_t>0xCD9E8D57U * (c[0] & 0xffffffffU)
-    else:
-        p0 = <uint64_t>0xD2511F53U * a[0]
-        p1 = <uint64_t>0xCD9E8D57U * c[0]
-    a[0] = <word>(p1 >> 32) ^ b[0] ^ k0[0]
-    c[0] = <word>(p0 >> 32) ^ d[0] ^ k1[0]
-    b[0] = <word>p1
-    d[0] = <word>p0
+    """Of words in the low halves of lanes; what the high ones hold is never read."""
+    cdef lanes p0 = low_product(a[0], in_all_lanes(0xD2511F53U))
+    cdef lanes p1 = low_product(c[0], in_all_lanes(0xCD9E8D57U))
+    a[0] = (p1 >> 32) ^ b[0] ^ in_all_lanes(k0[0])
+    c[0] = (p0 >> 32) ^ d[0] ^ in_all_lanes(k1[0])
+    b[0] = p1
+    d[0] = p0
     k0[0] = k0[0] + 0x9E3779B9U
     k1[0] = k1[0] + 0xBB67AE85U
 
 
-cdef inline void ten_rounds(word* a, word* b, word* c, word* d, uint64_t key) noexcept nogil:
+cdef inline void ten_rounds(lanes* a, lanes* b, lanes* c, lanes* d, uint64_t key) noexcept nogil:
     """Written out: a loop would stay one, and wait for each product."""
     cdef uint32_t k0 = <uint32_t>key, k1 = <uint32_t>(key >> 32)
     philox_round(a, b, c, d, &k0, &k1)
@@ -70,36 +84,27 @@ cdef inline void ten_rounds(word* a, word* b, word* c, word* d, uint64_t key) no
     philox_round(a, b, c, d, &k0, &k1)
 
 
-cdef inline void philox(uint64_t counter, uint64_t key, word* words) noexcept nogil:
+cdef inline void philox(uint64_t counter, uint64_t key, uint64_t* words) noexcept nogil:
     """Philox4x32-10 of counters counter .. counter + 15 (high half of the counter zero).
 
-    words is (4, GROUP): word w of counter l at words[w * GROUP + l].
+    words is (4, GROUP): word w of counter l is the low half of words[w * GROUP + l].
     """
-    cdef uint64_t n, a, b, c, d
-    cdef uint32_t a32, b32, c32, d32
-    cdef int l
+    cdef uint64_t counters[GROUP]
+    cdef lanes a, b, c, d
+    cdef int l, v, in_one = sizeof(lanes) // sizeof(uint64_t)
     for l in range(GROUP):
-        n = counter + <uint64_t>l
-        if WIDE_PRODUCT:
-            a = n & 0xffffffffU
-            b = n >> 32
-            c = 0
-            d = 0
-            ten_rounds(&a, &b, &c, &d, key)
-            words[l] = <word>(a & 0xffffffffU)
-            words[GROUP + l] = <word>(b & 0xffffffffU)
-            words[2 * GROUP + l] = <word>(c & 0xffffffffU)
-            words[3 * GROUP + l] = <word>(d & 0xffffffffU)
-        else:
-            a32 = <uint32_t>n
-            b32 = <uint32_t>(n >> 32)
-            c32 = 0
-            d32 = 0
-            ten_rounds(&a32, &b32, &c32, &d32, key)
-            words[l] = a32
-            words[GROUP + l] = b32
-            words[2 * GROUP + l] = c32
-            words[3 * GROUP + l] = d32
+        counters[l] = counter + <uint64_t>l
+    for v in range(GROUP // in_one):
+        l = v * in_one
+        memcpy(&a, &counters[l], sizeof(lanes))
+        b = a >> 32
+        c = in_all_lanes(0)
+        d = c
+        ten_rounds(&a, &b, &c, &d, key)
+        memcpy(&words[l], &a, sizeof(lanes))
+        memcpy(&words[GROUP + l], &b, sizeof(lanes))
+        memcpy(&words[2 * GROUP + l], &c, sizeof(lanes))
+        memcpy(&words[3 * GROUP + l], &d, sizeof(lanes))
 
 
 cdef inline void box_muller_float(uint32_t v, uint32_t w, float* z0, float* z1) noexcept nogil:
@@ -155,21 +160,20 @@ cdef inline void box_muller_double(uint64_t v, uint64_t w,
 
 cdef inline void normal_block(uint64_t key, uint64_t block, real* z) noexcept nogil:
     """Normals 64 block .. 64 block + 63 of the key."""
-    cdef uint32_t words[4 * GROUP]
-    cdef uint64_t wide[4 * GROUP]
+    cdef uint64_t words[4 * GROUP]
     cdef int l, h
     if real is float:
         philox(block * GROUP, key, words)
         for l in range(GROUP):
-            box_muller_float(words[l], words[GROUP + l], &z[l], &z[GROUP + l])
+            box_muller_float(<uint32_t>words[l], <uint32_t>words[GROUP + l], &z[l], &z[GROUP + l])
         for l in range(GROUP):
-            box_muller_float(words[2 * GROUP + l], words[3 * GROUP + l],
+            box_muller_float(<uint32_t>words[2 * GROUP + l], <uint32_t>words[3 * GROUP + l],
                              &z[2 * GROUP + l], &z[3 * GROUP + l])
     else:
         for h in range(2):
-            philox((2 * block + h) * GROUP, key, wide)
+            philox((2 * block + h) * GROUP, key, words)
             for l in range(GROUP):
                 box_muller_double(
-                    (wide[l] << 32) | wide[GROUP + l],
-                    (wide[2 * GROUP + l] << 32) | wide[3 * GROUP + l],
+                    (words[l] << 32) | <uint32_t>words[GROUP + l],
+                    (words[2 * GROUP + l] << 32) | <uint32_t>words[3 * GROUP + l],
                     &z[32 * h + l], &z[32 * h + GROUP + l])
