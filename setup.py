@@ -48,7 +48,7 @@ ALWAYS = {
 OPTIONAL = ["--param=max-completely-peel-times=8", "-fno-thread-jumps"]
 
 # Modules beside the passes that are compiled, too, once.
-COMPILED = ("_arrays", "_objective", "_runtime")
+COMPILED = ("_arrays", "_objective", "_processor", "_runtime")
 
 INLINE = {
     "unix": "inline __attribute__((always_inline))",

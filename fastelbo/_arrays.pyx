@@ -254,27 +254,29 @@ cpdef cnp.ndarray empty_like(cnp.ndarray a, bint single):
                              cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE, 0)
 
 
-def checked_out(out, shape, bint single, inputs, str name):
+cpdef cnp.ndarray checked_out(object out, object shape, bint single, object inputs, str name):
     """`out` if a pass may write to it, else an error; a new array if it is None."""
-    dtype = FLOAT32 if single else FLOAT64
+    cdef cnp.ndarray a
     if out is None:
-        return np.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
+        return np.empty(shape, FLOAT32 if single else FLOAT64)
+    if not cnp.PyArray_Check(out):
         raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
-    if out.dtype != dtype:
-        raise TypeError(f"{name} has dtype {out.dtype}, expected {dtype}")
-    if out.shape != tuple(shape):
-        raise shape_error(name, out.shape, str(tuple(shape)))
-    if not out.flags.writeable:
+    a = <cnp.ndarray>out
+    if (cnp.PyArray_TYPE(a) != (cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE)
+            or not cnp.PyArray_ISNOTSWAPPED(a)):
+        raise TypeError(f"{name} has dtype {a.dtype}, expected {FLOAT32 if single else FLOAT64}")
+    if shape_of(a) != (shape if type(shape) is tuple else tuple(shape)):
+        raise shape_error(name, shape_of(a), str(tuple(shape)))
+    if not cnp.PyArray_ISWRITEABLE(a):
         raise ValueError(f"{name} is read-only")
-    if not (out.flags.c_contiguous and out.flags.aligned):
+    if not cnp.PyArray_ISCARRAY(a):
         raise ValueError(f"{name} must be C-contiguous and aligned")
     for other in inputs:                   # as the caller gave them: a copy of one overlaps nothing
         if other is None:
             continue
-        if _overlap(out, other if cnp.PyArray_Check(other) else np.asarray(other)):
+        if _overlap(a, other if cnp.PyArray_Check(other) else np.asarray(other)):
             raise ValueError(f"{name} overlaps an input or another output")
-    return np.asarray(out)
+    return a if type(a) is cnp.ndarray else np.asarray(a)
 
 
 def checked_outs(out, shapes, bint single, inputs, names):
@@ -284,9 +286,11 @@ def checked_outs(out, shapes, bint single, inputs, names):
         return tuple([np.empty(shape, dtype) for shape in shapes])
     if not isinstance(out, tuple) or len(out) != len(names):
         raise TypeError(f"out must be a tuple of {len(names)} arrays ({', '.join(names)}) or None")
-    done = []
-    for array, shape, name in zip(out, shapes, names):
-        done.append(checked_out(array, shape, single, [*inputs, *done], f"out.{name}"))
+    cdef list taken = list(inputs), done = []
+    for array, shape, name in zip(<tuple>out, shapes, names):
+        array = checked_out(array, shape, single, taken, f"out.{name}")
+        taken.append(array)
+        done.append(array)
     return tuple(done)
 
 

@@ -4,11 +4,11 @@ The widest instruction set that was compiled and that the processor and the oper
 ``FASTELBO_BUILD`` overrides it.
 """
 
-import importlib
 import importlib.util
 import os
 
-from fastelbo._openmp import runtime
+from fastelbo import _processor as processor
+from fastelbo._openmp import Lazy
 
 #: Every build there can be, narrowest first.
 NAMES = ("baseline", "avx2", "avx512")
@@ -17,7 +17,7 @@ NAMES = ("baseline", "avx2", "avx512")
 def available():
     """Builds that were compiled into this installation and that this machine can run."""
     compiled = [name for name in NAMES if _is_compiled(name)]
-    return tuple(name for name in compiled if runtime.processor_runs(name))
+    return tuple(name for name in compiled if processor.processor_runs(name))
 
 
 def _is_compiled(name):
@@ -47,5 +47,5 @@ BUILD = _choose()
 
 
 def kernels(family):
-    """The module of a family of passes, in the build in use."""
-    return importlib.import_module(f"fastelbo._kernels.{BUILD}.{family}")
+    """The module of a family of passes, in the build in use; imported when first used."""
+    return Lazy(f"fastelbo._kernels.{BUILD}.{family}")

@@ -13,8 +13,6 @@ from operator import index
 
 from fastelbo._openmp import runtime
 
-usable_cpus, usable_threads = runtime.usable_cpus, runtime.usable_threads
-
 #: Element updates that pay for waking one more thread (fork and join cost about 0.4 us).
 ELEMENTS_PER_THREAD = 8192
 WORTH_TWO = 2 * ELEMENTS_PER_THREAD
@@ -53,7 +51,7 @@ def threads_for(work, num_threads=None):
     if work < WORTH_TWO or _forked:
         return 1
     wanted = num_threads or _override.get() or _default
-    wanted = usable_threads() if wanted is None else min(wanted, usable_cpus())
+    wanted = runtime.usable_threads() if wanted is None else min(wanted, runtime.usable_cpus())
     return max(1, min(wanted, work // ELEMENTS_PER_THREAD))
 
 

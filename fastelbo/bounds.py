@@ -13,7 +13,7 @@ from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
 from fastelbo.likelihoods import as_number, check_reduction
 
-_columns = _builds.kernels("importance").columns
+_kernels = _builds.kernels("importance")
 
 #: Rows of a state, as in ``_kernels/importance.pyx``; a sum is two rows, what it lost being one.
 SHIFT, W, W2, LOG_W, NEGATIVE, POSITIVE, STATE = 0, 1, 3, 5, 7, 8, 9
@@ -65,7 +65,8 @@ def add_columns(log_w, power, num_threads, what="", out=None, weight=1.0, state=
     """The state with these log weights, raised to a power, added; `what` is written to `out`."""
     if state is None:
         state = _fresh_state(log_w.shape[1], power)
-    _columns(log_w, power, state, what, out, weight, threads_for(COST * log_w.size, num_threads))
+    threads = threads_for(COST * log_w.size, num_threads)
+    _kernels.columns(log_w, power, state, what, out, weight, threads)
     return state
 
 

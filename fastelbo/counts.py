@@ -10,7 +10,7 @@ from fastelbo import _arrays, _builds
 from fastelbo.discrete import is_no_count
 from fastelbo.likelihoods import Likelihood, sigmoid
 
-_evaluate = _builds.kernels("counts").evaluate
+_kernels = _builds.kernels("counts")
 
 
 class NegativeBinomial(Likelihood):
@@ -104,7 +104,7 @@ class NegativeBinomial(Likelihood):
             logit_sums = None if of_columns is None else np.empty(of_columns.size)
         every_theta = _room(d_theta, mean) if theta_sums is None else None
         every_logit = _room(d_logits, mean) if logit_sums is None else None
-        value, outside = _evaluate(
+        value, outside = _kernels.evaluate(
             x,
             mask,
             self._missing_nan,

@@ -7,7 +7,7 @@ import numpy as np
 from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
 
-_mmd = _builds.kernels("mmd").mmd
+_kernels = _builds.kernels("mmd")
 
 KERNELS = ("rbf", "imq")
 ESTIMATORS = ("unbiased", "biased")
@@ -57,7 +57,9 @@ class _Problem:
         self.threads = threads_for(pairs * max(z.shape[1], 1), num_threads)
 
     def run(self, gradients):
-        return _mmd(self.z, self.y, self.kernel, self.c, self.unbiased, gradients, self.threads)
+        return _kernels.mmd(
+            self.z, self.y, self.kernel, self.c, self.unbiased, gradients, self.threads
+        )
 
 
 def mmd(z, y, *, kernel="rbf", bandwidth=None, estimator="unbiased", num_threads=None):

@@ -9,7 +9,7 @@ import numpy as np
 from fastelbo import _arrays, _builds
 from fastelbo.likelihoods import Likelihood, as_number, is_word, positive_array, sigmoid
 
-_evaluate = _builds.kernels("discrete").evaluate
+_kernels = _builds.kernels("discrete")
 _classes = _builds.kernels("classes")
 _gamma = _builds.kernels("gamma")
 
@@ -58,7 +58,7 @@ class Poisson(Likelihood):
 
     _positive = ("rate",)
     _of_counts = True
-    _evaluate = staticmethod(_evaluate)
+    _kernels = _kernels
     _domain = "counts 0, 1, 2, ..."
 
     def __init__(self, *, log_input=True, validate=True, missing=None):
@@ -106,7 +106,7 @@ class Binomial(Likelihood):
     """
 
     parameters = ("logits",)
-    _evaluate = staticmethod(_evaluate)
+    _kernels = _kernels
     _code = 2
     _of_counts = True
     _own_name = "total_count"
@@ -205,7 +205,7 @@ class DiscretizedLogistic(Likelihood):
     array([[  0. ,   0. , 127.5, 255. ]])
     """
 
-    _evaluate = staticmethod(_evaluate)
+    _kernels = _kernels
 
     def __init__(self, scale="learned", *, bins=256, validate=True, missing=None):
         super().__init__(validate=validate, missing=missing)

@@ -17,7 +17,7 @@ from fastelbo.likelihoods import Likelihood, check_reduction, is_word, own_shape
 from fastelbo.locations import SquaredError
 from fastelbo.priors import density
 
-_Weigher = _builds.kernels("importance").Weigher
+_kernels = _builds.kernels("importance")
 
 _SQUARED_ERROR = SquaredError()
 ESTIMATORS = ("standard", "stl", "dreg")
@@ -138,7 +138,7 @@ class _Problem:
         """The passes over some rows; `outputs`: what a Weigher takes from log_w on."""
         log_p = np.empty((self.shape[0], rows.stop - rows.start))
         latents = (self.z, self.mu, self.logvar)
-        weigher = _Weigher(log_p, rows.start, latents, prior, *outputs)
+        weigher = _kernels.Weigher(log_p, rows.start, latents, prior, *outputs)
         by_row = by_row and self._goes_by_row(log_p.shape[1])
         self._log_prob(rows, parameters, derivatives, log_p, weigher.follower() if by_row else None)
         if not by_row:

@@ -12,8 +12,7 @@ import numpy as np
 from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
 
-_evaluate = _builds.kernels("likelihood").evaluate
-_sigmoid = _builds.kernels("network").sigmoid
+_network = _builds.kernels("network")
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -51,7 +50,8 @@ class Likelihood:
     _positive = ()
     #: Whether x are numbers of something, which may be large.
     _of_counts = False
-    _evaluate = staticmethod(_evaluate)
+    #: The family whose `evaluate` has the term.
+    _kernels = _builds.kernels("likelihood")
     _code = 0
     _factor = 1.0
     _constant = 0.0
@@ -99,7 +99,7 @@ class Likelihood:
         if gradients is not None and len(gradients) > 1:
             shape = parameters[0].shape
             gradients = tuple(_broadcast(g, shape) for g in gradients)
-        value, kl, outside, count = self._evaluate(
+        value, kl, outside, count = self._kernels.evaluate(
             self._code,
             x,
             mask,
@@ -345,7 +345,7 @@ def is_word(value, word):
 def sigmoid(logits):
     """1 / (1 + e^-logits), a new array."""
     probabilities = np.array(logits, order="C")
-    _sigmoid(probabilities, threads_for(probabilities.size, None))
+    _network.sigmoid(probabilities, threads_for(probabilities.size, None))
     return probabilities
 
 

@@ -10,7 +10,7 @@ from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
 from fastelbo.likelihoods import check_reduction
 
-_mixture = _builds.kernels("mixtures").mixture
+_kernels = _builds.kernels("mixtures")
 
 
 class MixtureGrad(NamedTuple):
@@ -60,7 +60,9 @@ class Components:
         log_weights = np.ascontiguousarray(_arrays.in_dtype(self.log_weights, single))
         values = np.empty(len(points))
         threads = threads_for(len(points) * mu.size, num_threads)
-        _mixture(points, log_weights, mu, logvar, point_weights, weight, values, gradients, threads)
+        _kernels.mixture(
+            points, log_weights, mu, logvar, point_weights, weight, values, gradients, threads
+        )
         return values.reshape(z.shape[:-1])
 
 

@@ -69,7 +69,7 @@ def test_one_point_is_its_own_density():
 
 
 def test_bits_do_not_depend_on_threads(dtype, monkeypatch):
-    monkeypatch.setattr(_threads, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 8)
     arrays = draw(dtype, 37, 200, 11)
     one = aggregate_posterior_log_density(*arrays, num_threads=1)
     for threads in range(2, 9):

@@ -1,5 +1,6 @@
 """Builds: which one is chosen, how to override that, and that all give the same numbers."""
 
+import gc
 import importlib
 import json
 import os
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastelbo
-from fastelbo import _builds
+from fastelbo import _builds, _openmp
 from tests.conftest import assert_close
 from tests.functions import FUNCTIONS, flatten
 
@@ -69,7 +70,7 @@ def test_unknown_build(build):
 
 
 def test_processor_that_cannot(monkeypatch):
-    monkeypatch.setattr(_builds.runtime, "processor_runs", lambda build: build == "baseline")
+    monkeypatch.setattr(_builds.processor, "processor_runs", lambda build: build == "baseline")
     monkeypatch.setenv("FASTELBO_BUILD", "avx2")
     assert _builds.available() == ("baseline",)
     with pytest.raises(ImportError, match=r"avx2.*(processor cannot|not compiled).*baseline"):
@@ -80,7 +81,7 @@ def test_processor_that_cannot(monkeypatch):
 
 def test_build_that_was_not_compiled(monkeypatch):
     monkeypatch.setattr(_builds, "_is_compiled", lambda build: build != "avx512")
-    monkeypatch.setattr(_builds.runtime, "processor_runs", lambda build: True)
+    monkeypatch.setattr(_builds.processor, "processor_runs", lambda build: True)
     assert "avx512" not in _builds.available()
     monkeypatch.setenv("FASTELBO_BUILD", "avx512")
     with pytest.raises(ImportError, match=r"avx512.*not compiled"):
@@ -95,13 +96,13 @@ def test_nothing_compiled(monkeypatch):
 
 
 def test_processor_is_asked():
-    assert _builds.runtime.processor_runs("baseline")
-    assert not _builds.runtime.processor_runs("sse9")
+    assert _builds.processor.processor_runs("baseline")
+    assert not _builds.processor.processor_runs("sse9")
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as f:
             flags = next((line.split() for line in f if line.startswith("flags")), [])
-        assert _builds.runtime.processor_runs("avx2") == ({"avx2", "fma", "bmi2"} <= set(flags))
-        assert _builds.runtime.processor_runs("avx512") == (
+        assert _builds.processor.processor_runs("avx2") == ({"avx2", "fma", "bmi2"} <= set(flags))
+        assert _builds.processor.processor_runs("avx512") == (
             {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2"} <= set(flags)
         )
 
@@ -109,14 +110,11 @@ def test_processor_is_asked():
 @pytest.mark.parametrize("build", RUNNABLE)
 def test_every_build_agrees(build, dtype, monkeypatch):
     """Every function in every build that runs here, against the reference, in one process."""
-    for module, family, attribute in [
-        ("divergences", "latent", "_kernels"),
-        ("posterior", "latent", "_kernels"),
-    ]:
-        kernels = importlib.import_module(f"fastelbo._kernels.{build}.{family}")
-        monkeypatch.setattr(importlib.import_module(f"fastelbo.{module}"), attribute, kernels)
-    likelihood = importlib.import_module(f"fastelbo._kernels.{build}.likelihood")
-    monkeypatch.setattr("fastelbo.likelihoods._evaluate", likelihood.evaluate)
+    for lazy in [o for o in gc.get_objects() if type(o) is _openmp.Lazy]:
+        module, _, family = lazy._name.rpartition(".")
+        if module.startswith("fastelbo._kernels."):
+            kernels = importlib.import_module(f"fastelbo._kernels.{build}.{family}")
+            monkeypatch.setattr(lazy, "__dict__", {**vars(kernels), "_name": lazy._name})
     for function in FUNCTIONS:
         arrays = function.draw(np.random.default_rng(1), dtype, 33, (7,), 20).values()
         got = flatten(function.public(*arrays))

@@ -23,8 +23,8 @@ HAS_OPENMP = fastelbo.build_info()["openmp"] > 0
 @pytest.fixture
 def eight_cpus(monkeypatch):
     """As if this process might use eight: more threads than there may be CPUs really run."""
-    monkeypatch.setattr(_threads, "usable_cpus", lambda: 8)
-    monkeypatch.setattr(_threads, "usable_threads", lambda: 8)
+    monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(_threads.runtime, "usable_threads", lambda: 8)
 
 
 @pytest.fixture(autouse=True)
@@ -111,8 +111,8 @@ def test_threads_really_run(eight_cpus):
 
 
 def test_rule(monkeypatch):
-    monkeypatch.setattr(_threads, "usable_cpus", lambda: 4)
-    monkeypatch.setattr(_threads, "usable_threads", lambda: 3)
+    monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 4)
+    monkeypatch.setattr(_threads.runtime, "usable_threads", lambda: 3)
     much, count = 1 << 40, _threads.threads_for
     assert count(much) == fastelbo.get_num_threads() == 3
     assert count(much, 2) == 2
@@ -131,8 +131,8 @@ def test_rule(monkeypatch):
 
 
 def test_context_manager(monkeypatch):
-    monkeypatch.setattr(_threads, "usable_cpus", lambda: 8)
-    monkeypatch.setattr(_threads, "usable_threads", lambda: 8)
+    monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(_threads.runtime, "usable_threads", lambda: 8)
     fastelbo.set_num_threads(6)
     with fastelbo.num_threads(5):
         assert fastelbo.get_num_threads() == 5
@@ -151,8 +151,8 @@ def test_context_manager(monkeypatch):
 
 
 def test_context_is_of_one_python_thread(monkeypatch):
-    monkeypatch.setattr(_threads, "usable_cpus", lambda: 8)
-    monkeypatch.setattr(_threads, "usable_threads", lambda: 8)
+    monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(_threads.runtime, "usable_threads", lambda: 8)
     seen = {}
     barrier = threading.Barrier(3, timeout=30)
 
@@ -296,8 +296,8 @@ def test_fork_after_threads():
         import fastelbo
         from fastelbo import _threads
         warnings.simplefilter("ignore")
-        _threads.usable_cpus = lambda: 4
-        _threads.usable_threads = lambda: 4
+        _threads.runtime.usable_cpus = lambda: 4
+        _threads.runtime.usable_threads = lambda: 4
         mu = np.random.default_rng(0).normal(size=(1000, 100))
         def work():
             z, kl = fastelbo.reparameterize_kl(mu, mu, rng=1, num_threads=4)

@@ -181,7 +181,7 @@ def test_equal_weights_need_no_aggregate():
 
 @pytest.mark.parametrize("options", VARIANTS)
 def test_bits_do_not_depend_on_threads(dtype, options, monkeypatch):
-    monkeypatch.setattr(_threads, "usable_cpus", lambda: 8)
+    monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 8)
     arrays = draw(dtype, 150, 11)
     call = partial(total_correlation_and_grad, *arrays, dataset_size=SIZE, **options)
     one = flatten(call(num_threads=1))

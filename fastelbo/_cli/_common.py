@@ -52,8 +52,8 @@ def _count(items, description):
 def take_turns(calls, rounds, burst):
     """{label: seconds of every call}, `rounds` bursts of `burst` seconds and three calls or more.
 
-    The start of a burst does not count: caches fill again, and worker threads of the previous
-    contender, which wait for more by spinning, go to sleep.
+    What comes before a burst does not count: caches fill again, and worker threads of the previous
+    contender, which wait for more by spinning, go to sleep (libgomp's after 6 to 17 ms).
     """
     seconds = {label: [] for label in calls}
     clock = time.perf_counter
@@ -64,7 +64,7 @@ def take_turns(calls, rounds, burst):
             for label, call in calls.items():
                 start = clock()
                 call()
-                while clock() - start < 0.25 * burst:
+                while clock() - start < 2.5 * burst:
                     call()
                 start = before = clock()
                 wanted = len(seconds[label]) + 3

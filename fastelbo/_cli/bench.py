@@ -7,6 +7,7 @@ them alike; minima and medians are over all calls of all rounds.
 
 import argparse
 import ctypes
+import importlib
 import importlib.util
 import json
 import os
@@ -292,6 +293,8 @@ def run(args):
         return 2
     # One process compiles: a pool of them would still be starting while others are timed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    if importlib.util.find_spec("torch") is not None:
+        importlib.import_module("torch")  # before kernels run: PyTorch's threads spin as it expects
     threads = args.threads or fastelbo.get_num_threads()
     effort = {"rounds": 3, "burst": 0.003} if args.quick else {"rounds": 12, "burst": 0.008}
     tables = tables_of(args)

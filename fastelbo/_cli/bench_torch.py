@@ -1,7 +1,8 @@
 """fastelbo.torch beside plain PyTorch: the loss alone, forward and backward, and whole steps.
 
 Everything in float32 and in this process, the contenders in turns. The share of the loss in a step
-is what it takes alone over what the step takes.
+is what it takes alone over what the step takes. One more table tells the least that PyTorch itself
+takes for a loss, whoever computes it.
 """
 
 import statistics
@@ -117,6 +118,8 @@ def measure(threads, quick, rounds, burst):
             {"title": title, "rows": measure_loss(plain, ours, tensors(), by, quick, rounds, burst)}
             for title, plain, ours, tensors, by in _common.progress(LOSSES, "torch")
         ]
+        floor = measure_floor(threads, rounds, burst)
+        tables.append({"title": "what the first loss cannot avoid", "rows": floor})
         title = "-".join(map(str, (FEATURES, *HIDDEN, LATENT)))
         rows = measure_steps(tables[1]["rows"], quick, rounds, burst)
         tables.append({"title": f"a training step of a VAE, {title}, batch {BATCH}", "rows": rows})
@@ -156,6 +159,47 @@ def value_and_grad(loss, tensors, leaves):
 
 def _arrays(tensors):
     return [t.detach().double().numpy() for t in tensors]
+
+
+class Nothing(torch.autograd.Function):
+    """Three gradients that cost nothing."""
+
+    @staticmethod
+    def forward(ctx, *leaves):
+        ctx.save_for_backward(*leaves)
+        return torch.zeros(())
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return ctx.saved_tensors
+
+
+def measure_floor(threads, rounds, burst):
+    """Rows of what PyTorch takes for a graph of one node, alone and after the kernels have run."""
+    tensors, leaves = leaves_of(vae_tensors(), (0, 2, 3))
+    output, x, mu, logvar = (t.detach().numpy() for t in tensors)
+    one = torch.ones((), requires_grad=True)
+
+    def kernels_and(node):
+        fastelbo.elbo_and_grad(x, mu, logvar, output, num_threads=threads)
+        return node()
+
+    def node():
+        return torch.autograd.grad(one * 1.0, one)
+
+    def function():
+        return torch.autograd.grad(Nothing.apply(*leaves), leaves)
+
+    calls = {
+        EAGER: partial(value_and_grad, squared_error, tensors, leaves),
+        "one scalar product, its gradient": node,
+        "the same after elbo_and_grad": partial(kernels_and, node),
+        "an autograd.Function of nothing": function,
+        "that after elbo_and_grad": partial(kernels_and, function),
+    }
+    rows = {label: {"label": label, "disagrees": False} for label in calls}
+    _time(calls, rows, rounds, burst)
+    return list(rows.values())
 
 
 def measure_steps(alone, quick, rounds, burst):
