@@ -9,7 +9,8 @@ between calls that follow each other.
 PyTorch computes with the same threads, and loses several times as much to waking them after so
 short a spin. So nothing that needs libgomp is imported before it is used: in a program that imports
 PyTorch, in whatever order, PyTorch loads it by then. Nor is anything changed where the user has
-chosen; and the environment is left as it was.
+chosen; and the environment is left as it was. The price: threadpoolctl finds libgomp, and limits
+it, only after a first use, of ``get_num_threads`` at the least.
 """
 
 import importlib
