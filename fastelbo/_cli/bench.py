@@ -6,6 +6,7 @@ them alike; minima and medians are over all calls of all rounds.
 """
 
 import argparse
+import contextlib
 import ctypes
 import importlib
 import importlib.util
@@ -293,8 +294,8 @@ def run(args):
         return 2
     # One process compiles: a pool of them would still be starting while others are timed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    if importlib.util.find_spec("torch") is not None:
-        importlib.import_module("torch")  # before kernels run: PyTorch's threads spin as it expects
+    with contextlib.suppress(ImportError):  # before kernels run, for threads that wait as it expects
+        importlib.import_module("torch")
     threads = args.threads or fastelbo.get_num_threads()
     effort = {"rounds": 3, "burst": 0.003} if args.quick else {"rounds": 12, "burst": 0.008}
     tables = tables_of(args)
