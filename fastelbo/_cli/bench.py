@@ -294,7 +294,7 @@ def run(args):
         return 2
     # One process compiles: a pool of them would still be starting while others are timed.
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    with contextlib.suppress(ImportError):  # before kernels run, for threads that wait as it expects
+    with contextlib.suppress(ImportError):  # before kernels run: its threads wait as it wants
         importlib.import_module("torch")
     threads = args.threads or fastelbo.get_num_threads()
     effort = {"rounds": 3, "burst": 0.003} if args.quick else {"rounds": 12, "burst": 0.008}
