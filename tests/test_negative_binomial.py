@@ -244,6 +244,17 @@ def test_edges(dtype):
     assert np.isnan(likelihood.log_prob(x, mu, theta, reduction="none")).all()
 
 
+def test_a_mean_of_minus_zero_is_zero(dtype):
+    x, mean = np.array([[0, 3]]), np.array([[-0.0, -0.0]], dtype)
+    for module in (fastelbo, reference):
+        for likelihood in (module.NegativeBinomial(1.0), module.ZeroInflatedNegativeBinomial(1.0)):
+            logits = () if type(likelihood) is module.NegativeBinomial else (mean,)
+            with np.errstate(all="ignore"):
+                value, gradients = likelihood.log_prob_and_grad(x, mean, *logits)
+            assert value == -np.inf
+            assert gradients[0].tolist() == [[-1.0 if not logits else -0.5, np.inf]]
+
+
 @pytest.mark.parametrize("x", [0.25, 0.9, 1.5, 7.75, 33.3])
 @pytest.mark.parametrize("theta", [1e-3, 0.9, 40.0, 1e6])
 def test_fractional_counts(x, theta, dtype):

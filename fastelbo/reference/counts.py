@@ -89,7 +89,7 @@ class NegativeBinomial(Likelihood):
 
     def elements(self, x, mean, *rest):
         theta, rest = (rest[0], rest[1:]) if self.theta is None else (self.theta, rest)
-        x, mean = np.where(x < 0, np.nan, x), np.where(mean < 0, np.nan, mean)
+        x, mean = np.where(x < 0, np.nan, x), np.where(mean < 0, np.nan, mean) + 0.0  # no -0.0
         theta = np.where(as_float64(theta) > 0, np.minimum(theta, 2.0**100), np.nan)  # Poisson
         values, (by_mean, by_theta, *by_rest) = self.inflated(
             x, *self.of_counts(x, mean, theta), *rest
