@@ -265,7 +265,7 @@ cpdef cnp.ndarray checked_out(object out, object shape, bint single, object inpu
     if (cnp.PyArray_TYPE(a) != (cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE)
             or not cnp.PyArray_ISNOTSWAPPED(a)):
         raise TypeError(f"{name} has dtype {a.dtype}, expected {FLOAT32 if single else FLOAT64}")
-    if shape_of(a) != (shape if type(shape) is tuple else tuple(shape)):
+    if shape_of(a) != tuple(shape):
         raise shape_error(name, shape_of(a), str(tuple(shape)))
     if not cnp.PyArray_ISWRITEABLE(a):
         raise ValueError(f"{name} is read-only")

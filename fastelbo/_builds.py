@@ -4,6 +4,7 @@ The widest instruction set that was compiled and that the processor and the oper
 ``FASTELBO_BUILD`` overrides it.
 """
 
+import functools
 import importlib.util
 import os
 
@@ -46,6 +47,7 @@ def _choose():
 BUILD = _choose()
 
 
+@functools.cache
 def kernels(family):
     """The module of a family of passes, in the build in use; imported when first used."""
     return Lazy(f"fastelbo._kernels.{BUILD}.{family}")

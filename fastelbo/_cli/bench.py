@@ -8,7 +8,6 @@ them alike; minima and medians are over all calls of all rounds.
 import argparse
 import contextlib
 import ctypes
-import importlib
 import importlib.util
 import json
 import os
