@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastelbo import FreeBits, kl_standard_normal, kl_standard_normal_and_grad, reference
+from fastelbo import (
+    FreeBits,
+    kl_standard_normal,
+    kl_standard_normal_and_grad,
+    reference,
+    reparameterize_backward,
+    reparameterize_kl,
+)
 from tests.conftest import assert_close, numerical_gradient
 from tests.functions import REDUCTIONS, SHAPES, any_array, check
 
@@ -105,6 +112,47 @@ def test_extreme_values(dtype):
     with np.errstate(all="ignore"):
         wide = 0.5 * np.expm1(logvar.astype(np.float64))
     assert_close(grad.logvar, wide.astype(dtype), dtype)
+
+
+@pytest.mark.parametrize("edge", [160.0, -160.0, np.nan])
+def test_edge_of_the_quick_loop(edge, dtype):
+    """Tiles within |logvar| <= 160 take a loop for which all powers of two are normal numbers."""
+    mu, logvar = draw((40, 33), dtype)
+    logvar[::2, 5] = np.linspace(0.9, 1.0, 20) * edge
+    finite = logvar if dtype == np.float64 else np.clip(logvar, None, 88)  # whose KL is finite, too
+    check("kl_standard_normal_and_grad", [mu, finite], dtype, reduction="none")
+    value, _ = reparameterize_kl(mu, logvar, noise=mu)
+    with np.errstate(over="ignore"):
+        wide = mu + np.exp(0.5 * logvar.astype(np.float64)) * mu
+    assert_close(value, wide.astype(dtype), dtype)
+
+
+@pytest.mark.parametrize("far", [161.0, -161.0, 1000.0, -1000.0, np.inf, -np.inf])
+def test_one_far_element(far, dtype):
+    """It sends its tile through the careful loop, in which all others come out as before."""
+    mu, logvar = draw((40, 33), dtype)
+    noise = np.sin(mu)
+    changed = logvar.copy()
+    changed[20, 5] = far
+
+    def results(logvar):
+        kl, (d_mu, d_logvar) = kl_standard_normal_and_grad(mu, logvar, reduction="none")
+        z, _ = reparameterize_kl(mu, logvar, noise=noise)
+        back = reparameterize_backward(noise, mu, logvar, None, noise=noise, kl_weight=0.5)
+        return kl[:, None], d_mu, d_logvar, z, *back
+
+    others = np.ones(mu.shape, bool)
+    others[20, 5] = False
+    with np.errstate(all="ignore"):
+        sigma = np.exp(dtype.type(0.5 * far))
+        d_logvar = np.expm1(dtype.type(far)) / 2
+    before, after = results(logvar), results(changed)
+    for a, b in zip(before, after, strict=True):
+        keep = others if a.shape == others.shape else np.arange(40)[:, None] != 20
+        assert_close(b[keep], a[keep], dtype)
+    assert_close(after[3][20, 5], mu[20, 5] + sigma * noise[20, 5], dtype)
+    assert_close(after[2][20, 5], d_logvar, dtype)
+    assert not np.isfinite(after[0][20, 0]) or after[0][20, 0] > before[0][20, 0] + 50
 
 
 @pytest.mark.parametrize("columns", [1, 7, 700])

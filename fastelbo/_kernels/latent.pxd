@@ -11,16 +11,17 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
 from fastelbo._kernels.operands cimport LANES, TILE, add_lanes
-from fastelbo._kernels.terms.gaussian cimport kl_standard
+from fastelbo._kernels.terms.gaussian cimport FAR_LOGVAR, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
-from fastelbo._kernels.terms.vecmath cimport real
+from fastelbo._kernels.terms.vecmath cimport magnitude, real
 
 cdef enum:
     CHUNK = 256            # elements a unit where only the total is wanted
+    VECTOR = 16            # elements of the widest vector
 
 cdef inline Py_ssize_t padded_to(Py_ssize_t n) noexcept nogil:
     """n rounded up to whole vectors: element loops then need no scalar rest."""
-    return (n + 15) // 16 * 16
+    return (n + VECTOR - 1) // VECTOR * VECTOR
 
 
 cdef enum Sums:            # what the KL of the elements is summed to
@@ -168,14 +169,30 @@ cdef inline const real* draw_noise(uint64_t key, Py_ssize_t first, Py_ssize_t n,
     return &buffer[first - block * BLOCK]
 
 
+cdef inline bint all_near(const real* logvar, Py_ssize_t n) noexcept nogil:
+    """Whether |logvar| <= FAR_LOGVAR for n elements, a multiple of VECTOR; NaN counts as near."""
+    cdef real far[VECTOR]
+    cdef real any_far = 0
+    cdef Py_ssize_t i
+    cdef int l
+    for l in range(VECTOR):
+        far[l] = 0
+    for i in range(n // VECTOR):
+        for l in range(VECTOR):
+            far[l] = <real>1 if magnitude(logvar[i * VECTOR + l]) > <real>FAR_LOGVAR else far[l]
+    for l in range(VECTOR):
+        any_far += far[l]
+    return any_far == 0
+
+
 cdef inline void kl_loop(const real* restrict mu, const real* restrict lv, const real* restrict eps,
                          real* restrict z, real* restrict el, real* restrict gm, real* restrict gl,
-                         Py_ssize_t n, real weight, bint noisy, bint graded) noexcept nogil:
+                         Py_ssize_t n, real weight, bint near, bint noisy, bint graded) noexcept nogil:
     """KL of n elements; z too if `noisy`, gradients times the weight if `graded` (constants)."""
     cdef Py_ssize_t i
     cdef real sigma, dmu, dlogvar
     for i in range(n):
-        el[i] = kl_standard(mu[i], lv[i], &sigma, &dmu, &dlogvar)
+        el[i] = kl_standard(mu[i], lv[i], near, &sigma, &dmu, &dlogvar)
         if noisy:
             z[i] = mu[i] + sigma * eps[i]
         if graded:
@@ -207,14 +224,16 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
         eps = draw_noise(job.key, flat, n, eps_s)
     elif job.noise.data != NULL:
         eps = gather_sample(&job.noise, k, job.cols, first, n, padded, eps_s)
-    if eps != NULL and graded:
-        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, True)
+    if not all_near(lv, padded):                                 # rare: one loop for whatever is asked
+        kl_loop(mu, lv, eps if eps != NULL else mu, z, el, gm, gl, padded, w, False, True, True)
+    elif eps != NULL and graded:
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, True, True)
     elif eps != NULL:
-        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False)
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, True, False)
     elif graded:
-        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, False, True)
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, True)
     else:
-        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, False, False)
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, False)
     if eps != NULL and not whole:
         memcpy(<real*>job.z + flat, z, n * sizeof(real))
     if k > 0:

@@ -5,7 +5,7 @@ from cython.parallel cimport prange
 from libc.stdlib cimport free
 
 from fastelbo._kernels.latent cimport (
-    COLUMNS, CHUNK, Latents, ROWS, Samples, Sums, TOTAL, allocate_partial, bind_latents,
+    COLUMNS, CHUNK, Latents, ROWS, Samples, Sums, TOTAL, all_near, allocate_partial, bind_latents,
     bind_samples, data_of, draw_noise, gather, gather_sample, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport TILE, add_up, round_up
@@ -105,8 +105,13 @@ cdef void backward_tile(const Backward* job, Py_ssize_t first, Py_ssize_t n,
     cdef const real* z
     cdef const real* eps
     cdef double w = lat.weight
+    if all_near(lv, padded):
+        for i in range(padded):
+            kl_standard(mu[i], lv[i], True, &sigma[i], &kl_mu[i], &kl_lv[i])
+    else:
+        for i in range(padded):
+            kl_standard(mu[i], lv[i], False, &sigma[i], &kl_mu[i], &kl_lv[i])
     for i in range(padded):
-        kl_standard(mu[i], lv[i], &sigma[i], &kl_mu[i], &kl_lv[i])
         sum_mu[i] = 0
         sum_lv[i] = 0
     for k in range(lat.samples):

@@ -1,16 +1,24 @@
 # Terms of diagonal Gaussians: one latent dimension of one sample.
 
-from fastelbo._kernels.terms.vecmath cimport exp, exp_minus_one, real
+from fastelbo._kernels.terms.vecmath cimport FAR, exp, exp_minus_one, exp_minus_one_near, real
+
+cdef enum:
+    FAR_LOGVAR = 2 * FAR
 
 
-cdef inline real kl_standard(real mu, real logvar, real* sigma, real* dmu, real* dlogvar) noexcept nogil:
+cdef inline real kl_standard(real mu, real logvar, bint near, real* sigma, real* dmu,
+                             real* dlogvar) noexcept nogil:
     """KL(N(mu, e^logvar) || N(0, 1)) = (mu^2 + e^logvar - 1 - logvar) / 2, and sigma.
 
     From one exponential, that of h = logvar / 2: with s = e^h - 1 and q = e^h - 1 - h,
     e^logvar - 1 = s (s + 2) and e^logvar - 1 - logvar = s^2 + 2 q, both free of cancellation.
+    `near` (a constant): |logvar| <= FAR_LOGVAR, or NaN.
     """
     cdef real s, q
-    exp_minus_one(logvar * <real>0.5, sigma, &s, &q)
+    if near:
+        exp_minus_one_near(logvar * <real>0.5, sigma, &s, &q)
+    else:
+        exp_minus_one(logvar * <real>0.5, sigma, &s, &q)
     dmu[0] = mu
     dlogvar[0] = <real>0.5 * (s * (s + <real>2.0))
     return <real>0.5 * (mu * mu + (s * s + <real>2.0 * q))

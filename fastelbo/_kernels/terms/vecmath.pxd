@@ -32,6 +32,13 @@ cdef extern from *:
     double double_of "fe_double"(int64_t) noexcept nogil
 
 
+cdef inline real magnitude(real x) noexcept nogil:
+    if real is float:
+        return fabsf(x)
+    else:
+        return fabs(x)
+
+
 # One step of Horner's rule. Two functions and not a fused one: among fused specialisations a bare
 # coefficient, being a C double, would select the double one.
 cdef inline float hornerf(float x, float p, float c) noexcept nogil:
@@ -42,38 +49,54 @@ cdef inline double horner(double x, double p, double c) noexcept nogil:
     return p * x + c
 
 
+cdef enum:
+    FAR = 80               # e^FAR and e^-FAR are normal numbers, and 1 is nothing beside the first
+
+
 # exp --------------------------------------------------------------------------------------------
 
-cdef inline void exp_reduce(real x, real* r, real* q, real* u) noexcept nogil:
-    """x = k ln 2 + r with |r| <= ln(2)/2; q = e^r - 1 - r; u holds k in its low bits.
-
-    x must lie within the range in which 2^k has a meaning: see exp and exp_to_add.
-    """
-    cdef real k, p
+cdef inline real nearest_power(real x) noexcept nogil:
+    """The k of the 2^k nearest to e^x, in the low bits: x must lie where 2^k has a meaning."""
     if real is float:
-        u[0] = x * <float>1.44269504 + <float>12582912.0         # rounds to nearest: 1.5 * 2^23 + k
-        k = u[0] - <float>12582912.0
+        return x * <float>1.44269504 + <float>12582912.0         # rounds to nearest: 1.5 * 2^23 + k
+    else:
+        return x * 1.4426950408889634 + 6755399441055744.0       # 1.5 * 2^52 + k
+
+
+cdef inline void exp_rest(real x, real u, real* r, real* q) noexcept nogil:
+    """x = k ln 2 + r for the k in u; q = e^r - 1 - r, for |r| <= ln(2)/2.
+
+    Even and odd powers apart: one chain of steps would be twice as long, and all wait for it.
+    """
+    cdef real k, z, even, odd
+    if real is float:
+        k = u - <float>12582912.0
         r[0] = x - k * <float>0.693359375                        # ln 2 = hi (10 bits: exact product)
         r[0] = r[0] + k * <float>2.12194440e-4                   # minus lo
-        p = hornerf(r[0], 1.382061630e-03, 8.368677460e-03)
-        p = hornerf(r[0], p, 4.166826606e-02)
-        p = hornerf(r[0], p, 1.666652113e-01)
-        p = hornerf(r[0], p, 4.999999404e-01)
+        z = r[0] * r[0]
+        even = hornerf(z, 1.382061630e-03, 4.166826606e-02)
+        even = hornerf(z, even, 4.999999404e-01)
+        odd = hornerf(z, 8.368677460e-03, 1.666652113e-01)
     else:
-        u[0] = x * 1.4426950408889634 + 6755399441055744.0       # 1.5 * 2^52 + k
-        k = u[0] - 6755399441055744.0
+        k = u - 6755399441055744.0
         r[0] = x - k * 6.93147180369123816490e-01
         r[0] = r[0] - k * 1.90821492927058770002e-10
-        p = horner(r[0], 2.4978396814463052e-08, 2.762524633925949e-07)
-        p = horner(r[0], p, 2.7557641175631275e-06)
-        p = horner(r[0], p, 2.4801508542263278e-05)
-        p = horner(r[0], p, 0.00019841269465540427)
-        p = horner(r[0], p, 0.0013888888926899814)
-        p = horner(r[0], p, 0.008333333333500453)
-        p = horner(r[0], p, 0.04166666666660372)
-        p = horner(r[0], p, 0.16666666666666433)
-        p = horner(r[0], p, 0.5)
-    q[0] = (p * r[0]) * r[0]
+        z = r[0] * r[0]
+        even = horner(z, 2.762524633925949e-07, 2.4801508542263278e-05)
+        even = horner(z, even, 0.0013888888926899814)
+        even = horner(z, even, 0.04166666666660372)
+        even = horner(z, even, 0.5)
+        odd = horner(z, 2.4978396814463052e-08, 2.7557641175631275e-06)
+        odd = horner(z, odd, 0.00019841269465540427)
+        odd = horner(z, odd, 0.008333333333500453)
+        odd = horner(z, odd, 0.16666666666666433)
+    q[0] = (odd * r[0] + even) * z
+
+
+cdef inline void exp_reduce(real x, real* r, real* q, real* u) noexcept nogil:
+    """e^x = 2^k (1 + r + q) for the k in u: see the two above."""
+    u[0] = nearest_power(x)
+    exp_rest(x, u[0], r, q)
 
 
 cdef inline real scale_by_power(real p, real u) noexcept nogil:
@@ -96,15 +119,20 @@ cdef inline real scale_by_power(real p, real u) noexcept nogil:
                 * double_of(<int64_t>((n - m - 2048 + 1023) << 52)))
 
 
+cdef inline real above_underflow(real x) noexcept nogil:
+    """x, but no lower than where e^x is 0 anyway; NaN stays NaN."""
+    if real is float:
+        return <float>-104.0 if x < <float>-104.0 else x
+    else:
+        return -746.0 if x < -746.0 else x
+
+
 cdef inline real clamp_exponent(real x) noexcept nogil:
     """x within the range beyond which e^x is 0 or inf anyway; NaN stays NaN."""
-    cdef real c
     if real is float:
-        c = <float>89.0 if x > <float>89.0 else x
-        return <float>-104.0 if c < <float>-104.0 else c
+        return above_underflow(<float>89.0 if x > <float>89.0 else x)
     else:
-        c = 710.0 if x > 710.0 else x
-        return -746.0 if c < -746.0 else c
+        return above_underflow(710.0 if x > 710.0 else x)
 
 
 cdef inline real exp(real x) noexcept nogil:
@@ -123,12 +151,7 @@ cdef inline real small_power(real u) noexcept nogil:
 
 cdef inline real decay_exponent(real x) noexcept nogil:
     """-|x|, within the range beyond which e^-|x| is 0 anyway; NaN stays NaN."""
-    if real is float:
-        x = -fabsf(x)
-        return <float>-104.0 if x < <float>-104.0 else x
-    else:
-        x = -fabs(x)
-        return -746.0 if x < -746.0 else x
+    return above_underflow(-magnitude(x))
 
 
 cdef inline real scale_down(real p, real u) noexcept nogil:
@@ -155,18 +178,27 @@ cdef inline real exp_to_add(real x) noexcept nogil:
 cdef inline void exp_minus_one(real x, real* e, real* em1, real* em1mx) noexcept nogil:
     """e^x, e^x - 1 and e^x - 1 - x, the last two without cancellation.
 
-    Beyond 80 it is twice half of e^x, whose power of two cannot overflow, and the rest is nothing
-    beside it, or, at infinity, NaN.
+    Beyond FAR they come as twice their halves, whose power of two cannot overflow. What is too
+    large for any power is left in r: there it overflows, or, at infinity, gives NaN.
     """
-    cdef real r, q, u, s
-    cdef bint far = x > <real>80.0
-    cdef real one = <real>0.0 if far else <real>1.0, top = <real>2.0 - one
-    exp_reduce(clamp_exponent(x), &r, &q, &u)
+    cdef real r, q, s, u = nearest_power(clamp_exponent(x))
+    cdef real far = <real>1.0 if x > <real>FAR else <real>0.0
+    cdef real one = <real>1.0 - <real>0.5 * far, top = <real>1.0 + far
+    exp_rest(above_underflow(x), u, &r, &q)
     e[0] = scale_by_power((r + q) + <real>1.0, u)
-    u = u - <real>1.0 if far else u
-    s = small_power(u) if x > <real>-80.0 else <real>0.0
+    s = small_power(u - far) if x > <real>-FAR else <real>0.0
     em1[0] = (q * s + (r * s + (s - one))) * top
     em1mx[0] = (q * s + (r * s + ((s - one) - x * one))) * top
+
+
+cdef inline void exp_minus_one_near(real x, real* e, real* em1, real* em1mx) noexcept nogil:
+    """The same for |x| <= FAR, where every power of two is a normal number: half the steps."""
+    cdef real r, q, s, u
+    exp_reduce(x, &r, &q, &u)
+    s = small_power(u)
+    e[0] = ((r + q) + <real>1.0) * s
+    em1[0] = q * s + (r * s + (s - <real>1.0))
+    em1mx[0] = q * s + (r * s + ((s - <real>1.0) - x))
 
 
 cdef inline void exp_pair(real x, real* hi, real* lo) noexcept nogil:
