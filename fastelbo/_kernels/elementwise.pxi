@@ -23,8 +23,8 @@ from fastelbo._kernels.latent cimport (
     Latents, ROWS, TOTAL, bind_latents, data_of, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
-    LANES, TILE, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, fetch_lanes, in_place, round_up,
-    run_at, stage, stream, stream_fence,
+    LANES, TILE, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, fetch_lanes, in_place, lanes_of,
+    round_up, run_at, stage, stream, stream_fence,
 )
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
 from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
@@ -41,7 +41,6 @@ cdef enum:
     SUMS = 1 << 16         # sums that may be kept once for every block of rows
     STEP = 16              # lanes that may be left out together: a vector at most
     STREAM_FROM = 1 << 23  # bytes of a gradient that is written past the caches
-    MAX_FACTORS = 120      # between 1 and 2, whose product a float32 holds
 
 cdef struct Job:
     int code               # which term of the family
@@ -152,7 +151,8 @@ cdef inline void run_tile(const term* tag, const wanted* want, const real* restr
                           double* restrict total, real* restrict odds,
                           real* restrict bad) noexcept nogil:
     """n elements, a multiple of LANES; `some` (a constant): only those that `keep` marks, and of
-    each LANES only those from number `lane` on. What lies `ahead` (or NULL) is fetched meanwhile.
+    the first LANES only those from number `lane` on. What lies `ahead` (or NULL) is fetched
+    meanwhile.
 
     The logarithm of a term's factor is not taken here: lane by lane the product of the factors is
     kept, less one, so that factors near one keep their digits.
@@ -160,27 +160,26 @@ cdef inline void run_tile(const term* tag, const wanted* want, const real* restr
     cdef real acc[LANES]
     cdef real v, e, xs, da, db, dc, here
     cdef real pb, pc, pd
-    cdef Py_ssize_t i = 0, j, flush, loops = n // LANES
-    cdef int l
-    while i < loops:
-        flush = min(i + FLUSH, loops)
-        for l in range(LANES):
+    cdef Py_ssize_t j = 0, flush
+    cdef int l, lanes = lanes_of(x)
+    while j < n:
+        flush = min(j + FLUSH * LANES, n)
+        for l in range(lanes):
             acc[l] = 0
-        while i < flush:
-            j = i * LANES
+        while j < flush:
             if ahead != NULL:
-                fetch_lanes(a + j, ahead.parameter[0])
+                fetch_lanes(a + j, lanes, ahead.parameter[0])
                 if gradients_of(tag) > 1:
-                    fetch_lanes(b + j, ahead.parameter[1])
+                    fetch_lanes(b + j, lanes, ahead.parameter[1])
                 if gradients_of(tag) > 2:
-                    fetch_lanes(c + j, ahead.parameter[2])
+                    fetch_lanes(c + j, lanes, ahead.parameter[2])
                 if wanted is ValueAndGradient:
-                    fetch_lanes(ga + j, ahead.gradient[0])
+                    fetch_lanes(ga + j, lanes, ahead.gradient[0])
                     if gradients_of(tag) > 1:
-                        fetch_lanes(gb + j, ahead.gradient[1])
+                        fetch_lanes(gb + j, lanes, ahead.gradient[1])
                     if gradients_of(tag) > 2:
-                        fetch_lanes(gc + j, ahead.gradient[2])
-            for l in range(lane if some else 0, LANES):
+                        fetch_lanes(gc + j, lanes, ahead.gradient[2])
+            for l in range(max(0, lane - <int>j) if some else 0, lanes):
                 xs = x[j + l] * x_scale
                 pb = b[j + l] if parameters_of(tag) > 1 else <real>0
                 pc = c[j + l] if parameters_of(tag) > 2 else <real>0
@@ -208,9 +207,14 @@ cdef inline void run_tile(const term* tag, const wanted* want, const real* restr
                         if some:
                             dc = dc if keep[j + l] != <real>0 else <real>0
                         gc[j + l] = dc * weight
-            i += 1
-        for l in range(LANES):
+            j += lanes
+        for l in range(lanes):
             total[l] += acc[l]
+
+
+cdef inline Py_ssize_t most_factors(const real* kind) noexcept nogil:
+    """How many factors between 1 and 2 have a product that the dtype holds."""
+    return 120 if real is float else 1000
 
 
 cdef inline void take_logs(double* restrict total, real* restrict odds,
@@ -219,8 +223,8 @@ cdef inline void take_logs(double* restrict total, real* restrict odds,
 
     Few factors a lane are multiplied further, lanes by lanes, as long as the product holds.
     """
-    cdef int l, lanes = LANES
-    while lanes > 8 and 2 * factors <= MAX_FACTORS:
+    cdef int l, lanes = lanes_of(odds)
+    while lanes > 8 and 2 * factors <= most_factors(odds):
         lanes //= 2
         factors *= 2
         for l in range(lanes):
@@ -310,8 +314,8 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
                 elif g[i] != gr[i] + begin:
                     memcpy(gr[i] + first, g[i] + done, n * sizeof(real))
         if has_factor(tag):
-            factors += padded // LANES
-            if factors > MAX_FACTORS - CHUNK // LANES:
+            factors += padded // lanes_of(odds)
+            if factors > most_factors(odds) - CHUNK // lanes_of(odds):
                 take_logs(total, odds, factors)
                 factors = 0
         first += n

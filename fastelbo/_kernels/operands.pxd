@@ -207,6 +207,11 @@ cdef inline bint in_place(const Operand* op) noexcept nogil:
     return op.storage == NATIVE and not op.spread
 
 
+cdef inline int lanes_of(const real* kind) noexcept nogil:
+    """Lanes of a sum that is to stay in registers: half of them for elements twice as large."""
+    return LANES if real is float else LANES // 2
+
+
 cdef inline double add_lanes(double* total) noexcept nogil:
     """Sum of LANES numbers, by halves: a chain of LANES additions would wait for each."""
     cdef int l
@@ -299,8 +304,8 @@ cdef extern from *:
     void fetch_line "fe_fetch"(const void* p) noexcept nogil
 
 
-cdef inline void fetch_lanes(const real* p, Py_ssize_t ahead) noexcept nogil:
-    """Have LANES elements brought into the cache, from so many bytes after p."""
+cdef inline void fetch_lanes(const real* p, int lanes, Py_ssize_t ahead) noexcept nogil:
+    """Have so many elements brought into the cache, from so many bytes after p."""
     cdef int line
-    for line in range(<int>(LANES * sizeof(real)) // 64):
+    for line in range(lanes * <int>sizeof(real) // 64):
         fetch_line(<const char*>p + ahead + 64 * line)
