@@ -9,7 +9,7 @@ from fastelbo._threads import threads_for
 from fastelbo.likelihoods import as_number, check_reduction
 
 _kernels = _builds.kernels("latent")
-TOTAL, ROWS, COLUMNS = range(3)
+TOTAL, ROWS, COLUMNS, NOTHING = range(4)
 
 #: An element of a latent pass costs about this many of a squared error.
 LATENT_COST = 8
@@ -87,6 +87,12 @@ def as_free_bits(free_bits):
     return floor if floor.threshold else None
 
 
+def draw_pass(mu, logvar, noise, key, z, threads):
+    """z of checked latents, without a KL."""
+    sums = (None, None, 0.0, 0.0, NOTHING, None)
+    _kernels.latents(mu, logvar, noise, key, z, None, None, 0.0, *sums, threads)
+
+
 def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, threads):
     """KL of checked latents: its total over the batch, or (B,) by_row; z and gradients on the way.
 
@@ -94,23 +100,8 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
     """
     dmu, dlogvar = gradients if gradients is not None else (None, None)
     if free_bits is None and not by_row:
-        return _kernels.latents(
-            mu,
-            logvar,
-            noise,
-            key,
-            z,
-            dmu,
-            dlogvar,
-            weight,
-            None,
-            None,
-            0.0,
-            0.0,
-            TOTAL,
-            None,
-            threads,
-        )
+        sums = (None, None, 0.0, 0.0, TOTAL, None)
+        return _kernels.latents(mu, logvar, noise, key, z, dmu, dlogvar, weight, *sums, threads)
     batch, dims = mu.shape
 
     def run(sums, out=None, *, first=True, grad=True, cols=None, rows=None, floor=0.0):

@@ -129,7 +129,7 @@ def test_edge_of_the_quick_loop(edge, dtype):
 
 @pytest.mark.parametrize("far", [161.0, -161.0, 1000.0, -1000.0, np.inf, -np.inf])
 def test_one_far_element(far, dtype):
-    """It sends its tile through the careful loop, in which all others come out as before."""
+    """It is computed on its own, and all others come out as before, to the bit."""
     mu, logvar = draw((40, 33), dtype)
     noise = np.sin(mu)
     changed = logvar.copy()
@@ -149,7 +149,7 @@ def test_one_far_element(far, dtype):
     before, after = results(logvar), results(changed)
     for a, b in zip(before, after, strict=True):
         keep = others if a.shape == others.shape else np.arange(40)[:, None] != 20
-        assert_close(b[keep], a[keep], dtype)
+        np.testing.assert_array_equal(b[keep], a[keep])
     assert_close(after[3][20, 5], mu[20, 5] + sigma * noise[20, 5], dtype)
     assert_close(after[2][20, 5], d_logvar, dtype)
     assert not np.isfinite(after[0][20, 0]) or after[0][20, 0] > before[0][20, 0] + 50

@@ -11,9 +11,9 @@ from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
 from fastelbo._kernels.operands cimport LANES, TILE, add_lanes
-from fastelbo._kernels.terms.gaussian cimport FAR_LOGVAR, kl_standard
+from fastelbo._kernels.terms.gaussian cimport is_near, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
-from fastelbo._kernels.terms.vecmath cimport magnitude, real
+from fastelbo._kernels.terms.vecmath cimport real
 
 cdef enum:
     CHUNK = 256            # elements a unit where only the total is wanted
@@ -28,6 +28,7 @@ cdef enum Sums:            # what the KL of the elements is summed to
     TOTAL = 0              # one number
     ROWS = 1               # (B,)
     COLUMNS = 2            # (L,)
+    NOTHING = 3            # only z is wanted
 
 cdef struct Samples:       # (K, B, L), or (B, L) with K = 1; the rows are contiguous
     const char* data       # NULL: there is no such array
@@ -117,7 +118,7 @@ cdef inline void plan_latents(Latents* job) noexcept nogil:
     """Cut the work into units; their number depends on the shapes alone."""
     cdef Py_ssize_t n = job.rows * job.cols
     job.rows_a_unit = 0
-    if job.sums == TOTAL:
+    if job.sums == TOTAL or job.sums == NOTHING:
         job.units_a_sample = (n + CHUNK - 1) // CHUNK
     else:
         if job.sums == ROWS:
@@ -169,30 +170,35 @@ cdef inline const real* draw_noise(uint64_t key, Py_ssize_t first, Py_ssize_t n,
     return &buffer[first - block * BLOCK]
 
 
-cdef inline bint all_near(const real* logvar, Py_ssize_t n) noexcept nogil:
-    """Whether |logvar| <= FAR_LOGVAR for n elements, a multiple of VECTOR; NaN counts as near."""
+cdef inline bint any_far(const real* logvar, Py_ssize_t n) noexcept nogil:
+    """Whether some of n elements, a multiple of VECTOR, are not near."""
     cdef real far[VECTOR]
-    cdef real any_far = 0
+    cdef real found = 0
     cdef Py_ssize_t i
     cdef int l
     for l in range(VECTOR):
         far[l] = 0
     for i in range(n // VECTOR):
         for l in range(VECTOR):
-            far[l] = <real>1 if magnitude(logvar[i * VECTOR + l]) > <real>FAR_LOGVAR else far[l]
+            far[l] = far[l] if is_near(logvar[i * VECTOR + l]) else <real>1
     for l in range(VECTOR):
-        any_far += far[l]
-    return any_far == 0
+        found += far[l]
+    return found != 0
 
 
 cdef inline void kl_loop(const real* restrict mu, const real* restrict lv, const real* restrict eps,
                          real* restrict z, real* restrict el, real* restrict gm, real* restrict gl,
-                         Py_ssize_t n, real weight, bint near, bint noisy, bint graded) noexcept nogil:
-    """KL of n elements; z too if `noisy`, gradients times the weight if `graded` (constants)."""
+                         Py_ssize_t n, real weight, bint valued, bint noisy, bint graded) noexcept nogil:
+    """Of n near elements: the KL if `valued`, z if `noisy`, gradients times the weight if `graded`.
+
+    These three are constants. What is not near comes out wrong: see redo_far.
+    """
     cdef Py_ssize_t i
-    cdef real sigma, dmu, dlogvar
+    cdef real kl, sigma, dmu, dlogvar
     for i in range(n):
-        el[i] = kl_standard(mu[i], lv[i], near, &sigma, &dmu, &dlogvar)
+        kl = kl_standard(mu[i], lv[i], True, &sigma, &dmu, &dlogvar)
+        if valued:
+            el[i] = kl
         if noisy:
             z[i] = mu[i] + sigma * eps[i]
         if graded:
@@ -200,9 +206,27 @@ cdef inline void kl_loop(const real* restrict mu, const real* restrict lv, const
             gl[i] = dlogvar * weight
 
 
+cdef inline void redo_far(const real* mu, const real* lv, const real* eps, real* z, real* el,
+                          real* gm, real* gl, Py_ssize_t n, real weight) noexcept nogil:
+    """The elements of a tile that are not near, one by one: they are rare.
+
+    No other loop for the whole tile: it could round differently, and a result would depend on
+    what it shares a tile with.
+    """
+    cdef Py_ssize_t i
+    cdef real sigma, dmu, dlogvar
+    for i in range(n):
+        if not is_near(lv[i]):
+            el[i] = kl_standard(mu[i], lv[i], False, &sigma, &dmu, &dlogvar)
+            if eps != NULL:
+                z[i] = mu[i] + sigma * eps[i]
+            gm[i] = dmu * weight
+            gl[i] = dlogvar * weight
+
+
 cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
                              real* el, const real* kind) noexcept nogil:
-    """Elements first .. first + n <= first + TILE of sample k; their KL into el (TILE,)."""
+    """Elements first .. first + n <= first + TILE of sample k; of the first, their KL into el (TILE,)."""
     cdef real mu_s[TILE]
     cdef real lv_s[TILE]
     cdef real z_s[TILE]
@@ -214,6 +238,7 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     cdef const real* lv = gather(job.logvar, job.logvar_stride, job.cols, first, n, padded, lv_s)
     cdef const real* eps = NULL
     cdef bint graded = job.dmu != NULL and k == 0, whole = n == padded
+    cdef bint valued = job.sums != NOTHING and k == 0
     cdef Py_ssize_t flat = k * job.rows * job.cols + first
     cdef real* z = <real*>job.z + flat if whole and job.z != NULL else z_s
     cdef real* gm = <real*>job.dmu + first if whole and graded else gm_s
@@ -224,19 +249,21 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
         eps = draw_noise(job.key, flat, n, eps_s)
     elif job.noise.data != NULL:
         eps = gather_sample(&job.noise, k, job.cols, first, n, padded, eps_s)
-    if not all_near(lv, padded):                                 # rare: one loop for whatever is asked
-        kl_loop(mu, lv, eps if eps != NULL else mu, z, el, gm, gl, padded, w, False, True, True)
-    elif eps != NULL and graded:
+    if eps != NULL and graded:
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, True, True)
-    elif eps != NULL:
+    elif eps != NULL and valued:
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, True, False)
+    elif eps != NULL:
+        kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, False, True, False)
     elif graded:
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, True)
     else:
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, False)
+    if any_far(lv, padded):
+        redo_far(mu, lv, eps, z, el, gm, gl, padded, w)
     if eps != NULL and not whole:
         memcpy(<real*>job.z + flat, z, n * sizeof(real))
-    if k > 0:
+    if not valued:
         return
     for i in range(n, padded):
         el[i] = 0
@@ -291,11 +318,11 @@ cdef inline void latent_unit(const Latents* job, Py_ssize_t unit, const real* ki
     cdef Py_ssize_t total = job.rows * job.cols
     cdef double* columns
     cdef double s
-    if job.sums == TOTAL:
+    if job.sums == TOTAL or job.sums == NOTHING:
         first = u * CHUNK
         n = min(<Py_ssize_t>CHUNK, total - first)
         latent_tile(job, k, first, n, el, kind)
-        if k == 0:
+        if k == 0 and job.sums == TOTAL:
             job.partial[u] = tile_sum(el, n)
         return
     row = u * job.rows_a_unit

@@ -5,11 +5,11 @@ from cython.parallel cimport prange
 from libc.stdlib cimport free
 
 from fastelbo._kernels.latent cimport (
-    COLUMNS, CHUNK, Latents, ROWS, Samples, Sums, TOTAL, all_near, allocate_partial, bind_latents,
+    COLUMNS, CHUNK, Latents, ROWS, Samples, Sums, TOTAL, allocate_partial, any_far, bind_latents,
     bind_samples, data_of, draw_noise, gather, gather_sample, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport TILE, add_up, round_up
-from fastelbo._kernels.terms.gaussian cimport kl_between, kl_standard
+from fastelbo._kernels.terms.gaussian cimport is_near, kl_between, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK
 from fastelbo._kernels.terms.vecmath cimport real
 
@@ -38,8 +38,8 @@ def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndar
             int threads):
     """z and the KL from the standard normal, one pass.
 
-    sums: 0 the total is returned; 1 rows go to out (B,); 2 columns go to out (L,). Weights are
-    float64 (L,) and (B,); see the fields of Latents for the rest.
+    sums: 0 the total is returned; 1 rows go to out (B,); 2 columns go to out (L,); 3 there is no
+    KL. Weights are float64 (L,) and (B,); see the fields of Latents for the rest.
     """
     cdef Latents job
     cdef int t
@@ -105,12 +105,12 @@ cdef void backward_tile(const Backward* job, Py_ssize_t first, Py_ssize_t n,
     cdef const real* z
     cdef const real* eps
     cdef double w = lat.weight
-    if all_near(lv, padded):
+    for i in range(padded):
+        kl_standard(mu[i], lv[i], True, &sigma[i], &kl_mu[i], &kl_lv[i])
+    if any_far(lv, padded):
         for i in range(padded):
-            kl_standard(mu[i], lv[i], True, &sigma[i], &kl_mu[i], &kl_lv[i])
-    else:
-        for i in range(padded):
-            kl_standard(mu[i], lv[i], False, &sigma[i], &kl_mu[i], &kl_lv[i])
+            if not is_near(lv[i]):
+                kl_standard(mu[i], lv[i], False, &sigma[i], &kl_mu[i], &kl_lv[i])
     for i in range(padded):
         sum_mu[i] = 0
         sum_lv[i] = 0

@@ -1,9 +1,8 @@
 # Terms of diagonal Gaussians: one latent dimension of one sample.
 
-from fastelbo._kernels.terms.vecmath cimport FAR, exp, exp_minus_one, exp_minus_one_near, real
-
-cdef enum:
-    FAR_LOGVAR = 2 * FAR
+from fastelbo._kernels.terms.vecmath cimport (
+    FAR, exp, exp_minus_one, exp_minus_one_near, magnitude, real,
+)
 
 
 cdef inline real kl_standard(real mu, real logvar, bint near, real* sigma, real* dmu,
@@ -12,7 +11,7 @@ cdef inline real kl_standard(real mu, real logvar, bint near, real* sigma, real*
 
     From one exponential, that of h = logvar / 2: with s = e^h - 1 and q = e^h - 1 - h,
     e^logvar - 1 = s (s + 2) and e^logvar - 1 - logvar = s^2 + 2 q, both free of cancellation.
-    `near` (a constant): |logvar| <= FAR_LOGVAR, or NaN.
+    `near` (a constant): right only where is_near(logvar), at half the price.
     """
     cdef real s, q
     if near:
@@ -22,6 +21,11 @@ cdef inline real kl_standard(real mu, real logvar, bint near, real* sigma, real*
     dmu[0] = mu
     dlogvar[0] = <real>0.5 * (s * (s + <real>2.0))
     return <real>0.5 * (mu * mu + (s * s + <real>2.0 * q))
+
+
+cdef inline bint is_near(real logvar) noexcept nogil:
+    """Whether e^(logvar / 2) is within easy reach; so is NaN."""
+    return not magnitude(logvar) > <real>(2 * FAR)
 
 
 cdef inline real kl_between(real mu_q, real logvar_q, real mu_p, real logvar_p,

@@ -192,11 +192,15 @@ cdef inline void exp_minus_one(real x, real* e, real* em1, real* em1mx) noexcept
 
 
 cdef inline void exp_minus_one_near(real x, real* e, real* em1, real* em1mx) noexcept nogil:
-    """The same for |x| <= FAR, where every power of two is a normal number: half the steps."""
+    """The same for |x| <= FAR, where every power of two is a normal number: half the steps.
+
+    e^x has the same bits whatever else is wanted: its products are only added to, so that a
+    compiler that can makes one operation of both everywhere.
+    """
     cdef real r, q, s, u
     exp_reduce(x, &r, &q, &u)
     s = small_power(u)
-    e[0] = ((r + q) + <real>1.0) * s
+    e[0] = q * s + (r * s + s)
     em1[0] = q * s + (r * s + (s - <real>1.0))
     em1mx[0] = q * s + (r * s + ((s - <real>1.0) - x))
 
