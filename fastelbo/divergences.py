@@ -87,21 +87,31 @@ def as_free_bits(free_bits):
     return floor if floor.threshold else None
 
 
-def draw_pass(mu, logvar, noise, key, z, threads):
-    """z of checked latents, without a KL."""
-    sums = (None, None, 0.0, 0.0, NOTHING, None)
-    _kernels.latents(mu, logvar, noise, key, z, None, None, 0.0, *sums, threads)
-
-
-def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, threads):
+def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, threads, wanted=True):
     """KL of checked latents: its total over the batch, or (B,) by_row; z and gradients on the way.
 
-    gradients is a pair of arrays to fill with weight * dKL, or None.
+    gradients is a pair of arrays to fill with weight * dKL, or None. Where the KL is not `wanted`
+    there is only z.
     """
     dmu, dlogvar = gradients if gradients is not None else (None, None)
     if free_bits is None and not by_row:
-        sums = (None, None, 0.0, 0.0, TOTAL, None)
-        return _kernels.latents(mu, logvar, noise, key, z, dmu, dlogvar, weight, *sums, threads)
+        return _kernels.latents(
+            mu,
+            logvar,
+            noise,
+            key,
+            z,
+            dmu,
+            dlogvar,
+            weight,
+            None,
+            None,
+            0.0,
+            0.0,
+            TOTAL if wanted else NOTHING,
+            None,
+            threads,
+        )
     batch, dims = mu.shape
 
     def run(sums, out=None, *, first=True, grad=True, cols=None, rows=None, floor=0.0):

@@ -7,7 +7,7 @@ import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo._threads import check, threads_for
-from fastelbo.divergences import LATENT_COST, GaussianGrad, as_free_bits, draw_pass, kl_pass
+from fastelbo.divergences import LATENT_COST, GaussianGrad, as_free_bits, kl_pass
 from fastelbo.likelihoods import check_reduction
 
 _kernels = _builds.kernels("latent")
@@ -57,10 +57,11 @@ def _sample(mu, logvar, rng, noise, samples, out, num_threads, kl_arguments=None
     noise, key = noise_source(rng, noise, shape, single)
     z = _arrays.checked_out(out, shape, single, given, "out")
     threads = threads_for(z.size * LATENT_COST, num_threads)
-    if kl_arguments is None:
-        draw_pass(mu, logvar, noise, key, z, threads)
-        return z, None
-    return z, kl_pass(mu, logvar, noise, key, z, None, 0.0, *kl_arguments, threads)
+    wanted = kl_arguments is not None
+    free_bits, by_row = kl_arguments or (None, False)
+    return z, kl_pass(
+        mu, logvar, noise, key, z, None, 0.0, free_bits, by_row, threads, wanted=wanted
+    )
 
 
 def reparameterize(mu, logvar, *, rng=None, noise=None, samples=None, out=None, num_threads=None):

@@ -25,7 +25,7 @@ def log(const real[::1] x, real[::1] out):
             po[i] = vecmath.log(px[i])
 
 
-def exp_minus_one(const real[::1] x, real[::1] e, real[::1] em1, real[::1] em1mx):
+def exp_minus_one(const real[::1] x, real[::1] e, real[::1] em1, real[::1] em1mx, bint near=False):
     cdef Py_ssize_t i, n = min(x.shape[0], e.shape[0], em1.shape[0], em1mx.shape[0])
     cdef const real* px = &x[0]
     cdef real* p0 = &e[0]
@@ -33,18 +33,10 @@ def exp_minus_one(const real[::1] x, real[::1] e, real[::1] em1, real[::1] em1mx
     cdef real* p2 = &em1mx[0]
     with nogil:
         for i in range(n):
-            vecmath.exp_minus_one(px[i], &p0[i], &p1[i], &p2[i])
-
-
-def exp_minus_one_near(const real[::1] x, real[::1] e, real[::1] em1, real[::1] em1mx):
-    cdef Py_ssize_t i, n = min(x.shape[0], e.shape[0], em1.shape[0], em1mx.shape[0])
-    cdef const real* px = &x[0]
-    cdef real* p0 = &e[0]
-    cdef real* p1 = &em1[0]
-    cdef real* p2 = &em1mx[0]
-    with nogil:
-        for i in range(n):
-            vecmath.exp_minus_one_near(px[i], &p0[i], &p1[i], &p2[i])
+            if near:
+                vecmath.exp_minus_one_near(px[i], &p0[i], &p1[i], &p2[i])
+            else:
+                vecmath.exp_minus_one(px[i], &p0[i], &p1[i], &p2[i])
 
 
 def logistic(const real[::1] x, real[::1] softplus, real[::1] sigmoid):
