@@ -4,22 +4,26 @@ Cython runs once per family; the C file is then compiled into `fastelbo/_kernels
 once per row of BUILDS. (A module's init function carries only the last part of its name.)
 `fastelbo/_builds.py` chooses a build when fastelbo is imported.
 
-Environment: FASTELBO_BUILDS=avx512,baseline compiles only those; FASTELBO_DEBUG=1 checks every
-index; FASTELBO_OPENMP=0 builds without threads.
+Compiled are the first row and the best that this processor runs, unless the environment says
+otherwise: FASTELBO_BUILDS=all, or FASTELBO_BUILDS=avx512,baseline; FASTELBO_DEBUG=1 checks every
+index and keeps debug symbols; FASTELBO_OPENMP=0 builds without threads.
 """
 
 import contextlib
 import os
 import platform
 import shutil
+import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
-import numpy
-from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+from distutils.ccompiler import new_compiler  # isort: skip  (setuptools' own)
+from distutils.sysconfig import customize_compiler  # isort: skip
 
 HERE = Path(__file__).parent
 KERNELS = Path("fastelbo/_kernels")
@@ -46,9 +50,9 @@ ALWAYS = {
 # before the vectoriser sees them; and it would carry the two bounds of a clamp through all that
 # follows as constants, to blend every result in the end.
 OPTIONAL = ["--param=max-completely-peel-times=8", "-fno-thread-jumps"]
-
-# Modules beside the passes that are compiled, too, once.
-COMPILED = ("_arrays", "_objective", "_processor", "_runtime")
+DEBUG = bool(os.environ.get("FASTELBO_DEBUG"))
+if not DEBUG:  # Python's own flags have -g, which is most of the size and a fifth of the time
+    OPTIONAL.append("-g0")
 
 INLINE = {
     "unix": "inline __attribute__((always_inline))",
@@ -57,7 +61,7 @@ INLINE = {
 
 DIRECTIVES = {
     "language_level": 3,
-    "boundscheck": bool(os.environ.get("FASTELBO_DEBUG")),
+    "boundscheck": DEBUG,
     "wraparound": False,
     "initializedcheck": False,
     "cdivision": True,
@@ -68,17 +72,113 @@ DIRECTIVES = {
 
 def families():
     """Every pass family is one .pyx in _kernels."""
-    return sorted(p.stem for p in (HERE / KERNELS).glob("*.pyx"))
+    return sorted(path.stem for path in (HERE / KERNELS).glob("*.pyx"))
 
 
-def chosen_builds():
-    wanted = os.environ.get("FASTELBO_BUILDS")
-    if not wanted:
-        return BUILDS
-    unknown = set(wanted.split(",")) - set(BUILDS)
-    if unknown:
-        raise SystemExit(f"FASTELBO_BUILDS: unknown {sorted(unknown)}, expected {list(BUILDS)}")
-    return {name: BUILDS[name] for name in wanted.split(",")}
+def compiled():
+    """Modules beside the passes that are compiled, too, once."""
+    return sorted(path.stem for path in (HERE / "fastelbo").glob("*.pyx"))
+
+
+class Compiler:
+    """The C compiler that setuptools will use, for small questions."""
+
+    def __init__(self):
+        self.driver = new_compiler()
+        customize_compiler(self.driver)
+        if self.driver.compiler_type == "msvc":
+            self.driver.initialize()
+
+    def takes(self, program, compile_args=(), link_args=(), ask=None):
+        """Whether it compiles and links a program; and, if asked, whether that program run with
+        the argument `ask` says yes (0), or no (1): None where it cannot be run or says neither."""
+        with tempfile.TemporaryDirectory() as folder, no_stderr():
+            source = Path(folder, "program.c")
+            source.write_text(program)
+            try:
+                objects = self.driver.compile(
+                    [str(source)],
+                    output_dir=folder,
+                    include_dirs=[sysconfig.get_path("include"), "fastelbo"],
+                    extra_postargs=list(compile_args),
+                )
+                self.driver.link_executable(
+                    objects, "program", output_dir=folder, extra_postargs=list(link_args)
+                )
+                if ask is None:
+                    return True
+                made = self.driver.executable_filename("program", output_dir=folder)
+                return {0: True, 1: False}.get(subprocess.run([made, ask], check=False).returncode)
+            except Exception:  # each kind of compiler has its own
+                return False if ask is None else None
+
+    def check(self):
+        """Say at once what is missing, rather than after a minute of Cython."""
+        if not self.takes("#include <stdio.h>\nint main(void) { return 0; }\n"):
+            raise SystemExit(
+                "fastelbo is compiled when it is installed, and there is no working C compiler: "
+                "install gcc or clang (Debian: apt install gcc libc6-dev; macOS: xcode-select "
+                "--install)"
+            )
+        if not self.takes("#include <Python.h>\nint main(void) { return 0; }\n"):
+            raise SystemExit(
+                "fastelbo is compiled when it is installed, and there is no Python.h in "
+                f"{sysconfig.get_path('include')}: install Python's headers (Debian: apt install "
+                "python3-dev)"
+            )
+
+    def runs(self, build):
+        """Whether this machine runs a build; None where that cannot be told."""
+        program = """
+            #include "_processor.h"
+            int main(int count, char **arguments) { return !fe_runs(arguments[count - 1]); }
+        """
+        return self.takes(program, ask=build)
+
+    def openmp(self):
+        """What compiles and links OpenMP."""
+        if os.environ.get("FASTELBO_OPENMP") == "0":
+            return [], []
+        if self.driver.compiler_type == "msvc":
+            return OPENMP["msvc"]
+        row = OPENMP["apple" if sys.platform == "darwin" else "gcc"]
+        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
+        if self.takes(program, *row):
+            return row
+        print("fastelbo: no OpenMP in this compiler; kernels will run on one thread")
+        return [], []
+
+
+@contextlib.contextmanager
+def no_stderr():
+    """The compiler's own complaints are not for the user."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w") as silence:
+            os.dup2(silence.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+
+
+def chosen_builds(wanted, runs):
+    """The names of BUILDS to compile: `wanted` is FASTELBO_BUILDS, and runs(name) tells whether
+    this machine runs one, or None where it cannot tell. Then all are compiled."""
+    if wanted == "all":
+        return list(BUILDS)
+    if wanted:
+        chosen = wanted.split(",")
+        if not set(chosen) <= set(BUILDS):
+            unknown = sorted(set(chosen) - set(BUILDS))
+            known = [*BUILDS, "all"]
+            raise SystemExit(f"FASTELBO_BUILDS: unknown {unknown}, expected {known}")
+        return chosen
+    narrowest, *wider = BUILDS
+    answers = {name: runs(name) for name in wider}
+    if None in answers.values():
+        return list(BUILDS)
+    return [narrowest, *[name for name in wider if answers[name]][-1:]]
 
 
 class BuildKernels(build_ext):
@@ -88,85 +188,66 @@ class BuildKernels(build_ext):
 
     def build_extensions(self):
         kind = self.compiler.compiler_type
-        always = list(ALWAYS["msvc" if kind == "msvc" else "unix"])
-        always += [flag for flag in OPTIONAL if self.compiles([flag])]
-        compile_openmp, link_openmp = self.openmp()
+        inline = ("CYTHON_INLINE", INLINE.get(kind, INLINE["unix"]))
+        compiler = Compiler()
+        program = "int main(void) { return 0; }\n"
+        always = list(ALWAYS.get(kind, ALWAYS["unix"]))
+        always += [flag for flag in OPTIONAL if compiler.takes(program, [flag])]
+        compile_openmp, link_openmp = compiler.openmp()
         for extension in self.extensions:
             extension.extra_compile_args = always + compile_openmp + extension.extra_compile_args
             extension.extra_link_args = link_openmp + extension.extra_link_args
-            extension.define_macros.append(("CYTHON_INLINE", INLINE.get(kind, INLINE["unix"])))
+            extension.define_macros.append(inline)
         super().build_extensions()
 
     def run(self):
         super().run()
         if not self.inplace:
+            self.remove_others()
             # In a clone, ./fastelbo shadows the installed package for `python -m fastelbo`: it
             # needs the kernels, too.
             with contextlib.suppress(OSError):
                 self.copy_extensions_to_source()
+
+    def remove_others(self):
+        """A wheel is packed from all of build/lib: what an earlier run left there is not for it."""
+        made = {Path(path).resolve() for path in self.get_outputs()}
+        suffix = sysconfig.get_config_var("EXT_SUFFIX")
+        for path in Path(self.build_lib).resolve().rglob(f"*{suffix}"):
+            if path not in made:
+                path.unlink()
 
     def copy_extensions_to_source(self):
         for build in BUILDS:
             (KERNELS / build).mkdir(exist_ok=True)
         super().copy_extensions_to_source()
 
-    def compiles(self, compile_args, link_args=(), source="int main(void) { return 0; }\n"):
-        """Does a program with these flags build and link?"""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "probe.c")
-            path.write_text(source)
-            saved = os.dup(2)
-            with open(os.devnull, "w") as silence:
-                os.dup2(silence.fileno(), 2)  # the compiler's own complaint
-                try:
-                    objects = self.compiler.compile(
-                        [str(path)], output_dir=folder, extra_postargs=list(compile_args)
-                    )
-                    self.compiler.link_executable(
-                        objects, str(Path(folder, "probe")), extra_postargs=list(link_args)
-                    )
-                except Exception:
-                    return False
-                finally:
-                    os.dup2(saved, 2)
-                    os.close(saved)
-            return True
 
-    def openmp(self):
-        if os.environ.get("FASTELBO_OPENMP") == "0":
-            return [], []
-        if self.compiler.compiler_type == "msvc":
-            return OPENMP["msvc"]
-        row = OPENMP["apple" if sys.platform == "darwin" else "gcc"]
-        program = "#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n"
-        if self.compiles(*row, program):
-            return row
-        print("fastelbo: no OpenMP in this compiler; kernels will run on one thread")
-        return [], []
-
-
-def extensions():
+def extensions(builds):
     """One Extension per (build, family), each from a copy of the C file of its own: setuptools
     places object files by the path of their source."""
+    import numpy
+    from Cython.Build import cythonize
+
     generated = HERE / "build" / "cython"
     modules = [Extension(f"fastelbo._kernels.{f}", [str(KERNELS / f"{f}.pyx")]) for f in families()]
-    modules += [Extension(f"fastelbo.{name}", [f"fastelbo/{name}.pyx"]) for name in COMPILED]
+    modules += [Extension(f"fastelbo.{name}", [f"fastelbo/{name}.pyx"]) for name in compiled()]
     cythonize(
         modules,
         build_dir=str(generated),
         compiler_directives=DIRECTIVES,
         include_path=["."],
-        nthreads=0,
+        nthreads=os.cpu_count(),
     )
     settings = {
-        "include_dirs": [numpy.get_include()],
+        "include_dirs": [numpy.get_include(), "fastelbo"],
         "define_macros": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     }
     made = []
-    for name in COMPILED:
+    for name in compiled():
         source = Path("build/cython/fastelbo") / f"{name}.c"
         made.append(Extension(f"fastelbo.{name}", [str(source)], **copy_of(settings)))
-    for build, flags in chosen_builds().items():
+    for build in builds:
         for family in families():
             source = Path("build/kernels") / build / f"{family}.c"
             source.parent.mkdir(parents=True, exist_ok=True)
@@ -175,11 +256,12 @@ def extensions():
                 Extension(
                     f"fastelbo._kernels.{build}.{family}",
                     [str(source)],
-                    extra_compile_args=list(flags),
+                    extra_compile_args=list(BUILDS[build]),
                     **copy_of(settings),
                 )
             )
-    return made
+    # The largest first, so that no core waits for the other in the end.
+    return sorted(made, key=lambda e: Path(e.sources[0]).stat().st_size, reverse=True)
 
 
 def copy_of(settings):
@@ -192,9 +274,17 @@ def refresh(source, target):
         shutil.copyfile(source, target)
 
 
-needs_kernels = {"build_ext", "build", "install", "bdist_wheel", "develop", "editable_wheel"}
-os.chdir(HERE)
-setup(
-    ext_modules=extensions() if needs_kernels & set(sys.argv) else [],
-    cmdclass={"build_ext": BuildKernels},
-)
+def main():
+    os.chdir(HERE)
+    made = []
+    if {"build_ext", "build", "install", "bdist_wheel", "develop", "editable_wheel"} & {*sys.argv}:
+        compiler = Compiler()
+        compiler.check()
+        builds = chosen_builds(os.environ.get("FASTELBO_BUILDS"), compiler.runs)
+        print(f"fastelbo: compiling {', '.join(builds)}")
+        made = extensions(builds)
+    setup(ext_modules=made, cmdclass={"build_ext": BuildKernels})
+
+
+if __name__ == "__main__":  # and not in the processes that run Cython
+    main()

@@ -68,6 +68,7 @@ from fastelbo.mixtures import MixtureGrad, mixture_log_prob, mixture_log_prob_an
 from fastelbo.posterior import reparameterize, reparameterize_backward, reparameterize_kl
 from fastelbo.priors import MixtureOfGaussians, PriorGrad, StandardNormal, VampPrior
 from fastelbo.streaming import StreamingBound
+from fastelbo.survival import Weibull
 from fastelbo.vae import VAE
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "TotalCorrelation",
     "TotalCorrelationGrad",
     "VampPrior",
+    "Weibull",
     "ZeroInflatedNegativeBinomial",
     "aggregate_posterior_log_density",
     "beta_tcvae_elbo",

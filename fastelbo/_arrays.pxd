@@ -5,9 +5,17 @@ cpdef cnp.ndarray as_data(object obj, str name)
 cpdef cnp.ndarray few_axes(cnp.ndarray a)
 cpdef cnp.ndarray in_dtype(cnp.ndarray a, bint single)
 cpdef cnp.ndarray as_rows(object obj, str name, bint single)
-cpdef tuple latents(object mu, object logvar, str mu_name=*, str logvar_name=*)
-cpdef tuple event(object x, object parameters, tuple names, int sample_axes=*)
+cpdef tuple gaussians(object mu, object logvar, tuple axes=*, str mu_name=*, str logvar_name=*)
+cpdef tuple latents(object mu, object logvar, str mu_name=*, str logvar_name=*, Py_ssize_t batch=*)
+
+cdef class Layout:
+    cdef str extra, kept
+    cdef int axis
+    cdef readonly int more_axes
+    cdef tuple over(self, cnp.ndarray first, str name, cnp.ndarray x, int sample_axes)
+
+cpdef tuple event(object x, object parameters, tuple names, int sample_axes=*, Layout layout=*)
 cpdef bint computes_in_float32(tuple arrays)
 cpdef tuple problem(object x, object parameters, tuple names, object mu, object logvar,
-                    object check=*)
+                    Layout layout=*)
 cpdef cnp.ndarray empty_like(cnp.ndarray a, bint single)

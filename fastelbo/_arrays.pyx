@@ -129,68 +129,119 @@ def shape_error(str name, got, str wanted):
     return ValueError(f"{name} has shape {tuple(got)}, expected {wanted}")
 
 
-cpdef tuple latents(object mu, object logvar, str mu_name="mu", str logvar_name="logvar"):
-    """mu and logvar as (B, L) arrays of one float dtype."""
+def empty_error(str name, got, str axis):
+    what = "an empty batch" if axis == "batch" else f"no {axis}"
+    return ValueError(f"{name} has {what}: shape {tuple(got)}")
+
+
+cpdef tuple gaussians(object mu, object logvar, tuple axes=("batch",), str mu_name="mu",
+                      str logvar_name="logvar"):
+    """mu and logvar as float arrays of one shape: these axes, none of them empty, and the latents'."""
     cdef cnp.ndarray m = as_floats(mu, mu_name), v = as_floats(logvar, logvar_name)
-    if cnp.PyArray_NDIM(m) != 2:
-        raise shape_error(mu_name, shape_of(m), "(batch, latent dimensions)")
+    cdef Py_ssize_t d
+    if cnp.PyArray_NDIM(m) != len(axes) + 1:
+        raise shape_error(mu_name, shape_of(m), f"({', '.join(axes)}, latent dimensions)")
     if not same_shape(m, v):
         raise shape_error(logvar_name, shape_of(v), f"that of {mu_name}, {shape_of(m)}")
-    if cnp.PyArray_DIM(m, 0) == 0:
-        raise ValueError(f"{mu_name} has an empty batch: shape {shape_of(m)}")
+    for d in range(len(axes)):
+        if cnp.PyArray_DIM(m, <int>d) == 0:
+            raise empty_error(mu_name, shape_of(m), axes[d])
+    return m, v
+
+
+cpdef tuple latents(object mu, object logvar, str mu_name="mu", str logvar_name="logvar",
+                    Py_ssize_t batch=-1):
+    """mu and logvar as (B, L) arrays of one float dtype; B is `batch`, that of x, if one is given."""
+    cdef cnp.ndarray m, v
+    m, v = gaussians(mu, logvar, ("batch",), mu_name, logvar_name)
+    if batch >= 0 and cnp.PyArray_DIM(m, 0) != batch:
+        raise shape_error(mu_name, shape_of(m), f"({batch}, latent dimensions) like x")
     if cnp.PyArray_TYPE(m) != cnp.PyArray_TYPE(v):
         m = in_dtype(m, False)
         v = in_dtype(v, False)
     return with_rows(m), with_rows(v)
 
 
-def batch_of(x):
-    """x as data of at least one sample, of few axes."""
+cdef class Layout:
+    """How the parameters of a likelihood lie over x.
+
+    Ordinarily the first has the shape of x and the others broadcast to it. With `extra`, the name
+    of an axis that x lacks, all have one shape, with that axis at `axis`: 1 for after the batch, -1
+    for the last. The parameter called `kept` is not broadcast, and as a Python number takes the
+    dtype of the first, as with NumPy's operators.
+    """
+
+    def __init__(self, str extra=None, int axis=-1, str kept=None):
+        self.extra, self.axis, self.kept = extra, axis, kept
+        self.more_axes = extra is not None
+
+    cdef tuple over(self, cnp.ndarray first, str name, cnp.ndarray x, int sample_axes):
+        """The shape of the first parameter without its extra axis: that of x, but for samples."""
+        cdef tuple shape = shape_of(first)
+        cdef list wanted = list(shape_of(x))
+        cdef Py_ssize_t at = len(wanted) if self.axis < 0 else self.axis
+        cdef tuple rest = shape[:sample_axes + at] + shape[sample_axes + at + 1:]
+        if len(shape) != len(rest) + 1 or rest[sample_axes:] != shape_of(x):
+            wanted.insert(at, self.extra)
+            wanted = ["samples"] * sample_axes + wanted
+            raise shape_error(name, shape, f"({', '.join(map(str, wanted))}) like x")
+        if shape[sample_axes + at] == 0:
+            raise empty_error(name, shape, self.extra)
+        return rest
+
+
+cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0, Layout layout=None):
+    """x and the parameters of its likelihood, broadcast to one shape as the layout (None: the
+    ordinary one) has it.
+
+    The first parameter sets the shape: that of x, (B, ...), with `sample_axes` more in front. A
+    scalar event is (B,).
+    """
     cdef cnp.ndarray data = few_axes(as_data(x, "x"))
+    cdef cnp.ndarray first = few_axes(as_floats(parameters[0], names[0]))
+    cdef cnp.ndarray other
+    cdef bint extra = layout is not None and layout.more_axes
+    cdef bint kept
+    cdef object over
+    cdef int i
+    cdef list checked
     if cnp.PyArray_NDIM(data) == 0:
         raise shape_error("x", shape_of(data), "(batch, ...)")
     if cnp.PyArray_DIM(data, 0) == 0:
-        raise ValueError(f"x has an empty batch: shape {shape_of(data)}")
-    return data
-
-
-cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0):
-    """x and the parameters of its likelihood, broadcast to one shape.
-
-    The first parameter sets the shape: that of x, (B, ...), with `sample_axes` more in front. The
-    others may be broadcast over the batch. A scalar event is (B,).
-    """
-    cdef cnp.ndarray data = as_data(x, "x")
-    cdef cnp.ndarray first = as_floats(parameters[0], names[0])
-    cdef cnp.ndarray other
-    cdef int i, ndim = cnp.PyArray_NDIM(data)
-    cdef list checked
-    if ndim > MAX_AXES:
-        data, first = few_axes(data), few_axes(first)
-    if ndim == 0:
-        raise shape_error("x", shape_of(data), "(batch, ...)")
-    if cnp.PyArray_DIM(data, 0) == 0:
-        raise ValueError(f"x has an empty batch: shape {shape_of(data)}")
-    if sample_axes == 0:
+        raise empty_error("x", shape_of(data), "batch")
+    if extra:
+        over = layout.over(first, names[0], data, sample_axes)
+        first = with_rows(first)
+    elif sample_axes == 0:
         if not same_shape(data, first):
             raise shape_error(names[0], shape_of(first), f"that of x, {shape_of(data)}")
     else:
-        if shape_of(first)[sample_axes:] != shape_of(data):
-            raise shape_error(names[0], shape_of(first), f"(samples, ...) over that of x, {shape_of(data)}")
-        if 0 in shape_of(first)[:sample_axes]:
-            raise ValueError(f"{names[0]} has no samples: shape {shape_of(first)}")
-        data = np.broadcast_to(data, shape_of(first))
+        over = shape_of(first)
+        if over[sample_axes:] != shape_of(data):
+            raise shape_error(names[0], over, f"(samples, ...) over that of x, {shape_of(data)}")
+    if sample_axes > 0:
+        if 0 in over[:sample_axes]:
+            raise empty_error(names[0], shape_of(first), "samples")
+        data = np.broadcast_to(data, over)
     if len(parameters) == 1:
         return data, (first,)
     checked = [first]
     for i in range(1, len(parameters)):
-        other = as_floats(parameters[i], names[i])
+        kept = layout is not None and layout.kept == names[i]
+        value = parameters[i]
+        if kept and type(value) in (int, float):
+            value = np.asarray(value, first.dtype)
+        other = as_floats(value, names[i])
         if not same_shape(first, other):
+            if extra:
+                raise shape_error(
+                    names[i], shape_of(other), f"that of {names[0]}, {shape_of(first)}")
             try:
-                other = np.broadcast_to(other, shape_of(first))
+                over = np.broadcast_to(other, shape_of(first))
             except ValueError:
                 raise shape_error(
                     names[i], shape_of(other), f"one that broadcasts to {shape_of(first)}") from None
+            other = other if kept else over
         checked.append(few_axes(other))
     return data, tuple(checked)
 
@@ -219,22 +270,17 @@ cpdef bint computes_in_float32(tuple arrays):
 
 
 cpdef tuple problem(object x, object parameters, tuple names, object mu, object logvar,
-                    object check=None):
+                    Layout layout=None):
     """All inputs of an ELBO, checked together: (x, parameters, mu, logvar, batch, single, work).
 
-    One call, because what a small problem costs is calls. `check` replaces `event`.
+    One call, because what a small problem costs is calls.
     """
     cdef cnp.ndarray data, m, v
     cdef object a
     cdef bint single
     cdef int wanted
-    if check is None:
-        data, parameters = event(x, parameters, names)
-    else:
-        data, parameters = check(x, parameters)
-    m, v = latents(mu, logvar)
-    if cnp.PyArray_DIM(data, 0) != cnp.PyArray_DIM(m, 0):
-        raise shape_error("mu", shape_of(m), f"({shape_of(data)[0]}, latent dimensions) like x")
+    data, parameters = event(x, parameters, names, 0, layout)
+    m, v = latents(mu, logvar, "mu", "logvar", cnp.PyArray_DIM(data, 0))
     single = cnp.PyArray_TYPE(data) != cnp.NPY_DOUBLE and cnp.PyArray_TYPE(m) == cnp.NPY_FLOAT
     for a in <tuple>parameters:
         single = single and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT

@@ -8,8 +8,19 @@ import functools
 import importlib.util
 import os
 
-from fastelbo import _processor as processor
 from fastelbo._openmp import Lazy
+
+#: ImportError's name lets ``python -m fastelbo`` say this in one line, too.
+NOT_COMPILED = ImportError(
+    f"fastelbo is not compiled for this Python in {os.path.dirname(os.path.dirname(__file__))}: "
+    "run `pip install .` there",
+    name="fastelbo",
+)
+
+try:
+    import fastelbo._processor as processor
+except ModuleNotFoundError:
+    raise NOT_COMPILED from None
 
 #: Every build there can be, narrowest first.
 NAMES = ("baseline", "avx2", "avx512")
@@ -33,7 +44,7 @@ def _choose():
     wanted = os.environ.get("FASTELBO_BUILD")
     if not wanted:
         if not runnable:
-            raise ImportError("fastelbo: no compiled kernels found; reinstall fastelbo")
+            raise NOT_COMPILED
         return runnable[-1]
     if wanted not in NAMES:
         raise ImportError(f"FASTELBO_BUILD={wanted!r} is not a build; expected one of {NAMES}")

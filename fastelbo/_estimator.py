@@ -1,7 +1,10 @@
 """What scikit-learn expects of an estimator, without scikit-learn."""
 
+from __future__ import annotations
+
 import inspect
 from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 
@@ -18,11 +21,11 @@ class Estimator:
         signature = inspect.signature(cls.__init__).parameters.values()
         return {p.name: p.default for p in signature if p.kind is p.KEYWORD_ONLY}
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments, by name."""
         return {name: getattr(self, name) for name in self._defaults()}
 
-    def set_params(self, **parameters):
+    def set_params(self, **parameters: Any) -> Self:
         """Change constructor arguments; returns this object."""
         for name, value in parameters.items():
             if name not in self._defaults():

@@ -1,6 +1,9 @@
 """What this installation of fastelbo is and what it runs on."""
 
+from __future__ import annotations
+
 import platform
+from typing import TypedDict
 
 import numpy as np
 
@@ -11,7 +14,19 @@ from fastelbo._threads import get_num_threads
 __version__ = "0.1.0"
 
 
-def build_info():
+class BuildInfo(TypedDict):
+    """The keys of :func:`build_info`."""
+
+    fastelbo: str
+    build: str
+    builds: tuple[str, ...]
+    openmp: int
+    threads: int
+    numpy: str
+    python: str
+
+
+def build_info() -> BuildInfo:
     """Build in use, builds available, OpenMP, threads and versions.
 
     Returns

@@ -37,7 +37,7 @@ def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, n
     if len(given) != len(parameters):
         likelihood._miscounted(given)
     data, outputs, m, v, batch, single, work = problem(
-        x, given, parameters, mu, logvar, likelihood._check)
+        x, given, parameters, mu, logvar, likelihood._layout)
     if mask is not None:
         mask = as_mask(mask, data)
     drawn = noise

@@ -6,12 +6,20 @@ process may use, never more than the work is worth, and one in a forked child, w
 threads no longer exist and waiting for them would hang.
 """
 
+from __future__ import annotations
+
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from operator import index
+from typing import TYPE_CHECKING
 
 from fastelbo._openmp import runtime
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from fastelbo._typing import Threads
 
 #: Element updates that pay for waking one more thread (fork and join cost about 0.4 us).
 ELEMENTS_PER_THREAD = 8192
@@ -55,7 +63,7 @@ def threads_for(work, num_threads=None):
     return max(1, min(wanted, work // ELEMENTS_PER_THREAD))
 
 
-def set_num_threads(n):
+def set_num_threads(n: Threads) -> None:
     """Set how many threads fastelbo uses unless a call says otherwise.
 
     Parameters
@@ -76,7 +84,7 @@ def set_num_threads(n):
     _default = check(n, "n")
 
 
-def get_num_threads():
+def get_num_threads() -> int:
     """How many threads a large call would use now.
 
     Returns
@@ -93,7 +101,7 @@ def get_num_threads():
 
 
 @contextmanager
-def num_threads(n):
+def num_threads(n: Threads) -> Generator[None]:
     """Use `n` threads inside a ``with`` block, in this Python thread or task only.
 
     Parameters

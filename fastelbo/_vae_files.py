@@ -6,6 +6,7 @@ which it keeps under their names.
 
 import inspect
 import math
+import sys
 from numbers import Integral
 
 import numpy as np
@@ -13,37 +14,22 @@ import numpy as np
 from fastelbo._files import read_arrays, write_arrays
 from fastelbo._network import restored
 from fastelbo._vae_settings import as_prior, positive_outputs
-from fastelbo.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
-from fastelbo.discrete import BetaBinomial, Binomial, DiscretizedLogistic, Poisson
 from fastelbo.divergences import FreeBits
-from fastelbo.likelihoods import Bernoulli, ContinuousBernoulli
-from fastelbo.locations import Gaussian, Laplace, SquaredError, StudentT
+from fastelbo.likelihoods import Likelihood
 from fastelbo.priors import MixtureOfGaussians, StandardNormal, VampPrior
+
+#: Of what is not a number, a string or an array, but can be an argument.
+_OWN = (FreeBits, Likelihood, MixtureOfGaussians, StandardNormal, VampPrior)
 
 KIND, VERSION = "fastelbo.VAE", 2
 
-#: What is not a number, a string or an array, but can be an argument.
-_CLASSES = {
-    kind.__name__: kind
-    for kind in (
-        Bernoulli,
-        BetaBinomial,
-        Binomial,
-        ContinuousBernoulli,
-        DiscretizedLogistic,
-        FreeBits,
-        Gaussian,
-        Laplace,
-        MixtureOfGaussians,
-        NegativeBinomial,
-        Poisson,
-        SquaredError,
-        StandardNormal,
-        StudentT,
-        VampPrior,
-        ZeroInflatedNegativeBinomial,
-    )
-}
+
+def _own_class(name):
+    """The public class of that name, if it is one that a parameter may be of; else KeyError."""
+    kind = getattr(sys.modules["fastelbo"], name, None)
+    if not (isinstance(kind, type) and issubclass(kind, _OWN)):
+        raise KeyError(name)
+    return kind
 
 
 def _described(value, name, arrays):
@@ -55,7 +41,7 @@ def _described(value, name, arrays):
     if isinstance(value, float) and math.isfinite(value):
         return value
     kind = type(value)
-    if _CLASSES.get(kind.__name__) is kind:
+    if issubclass(kind, _OWN) and kind.__module__.startswith("fastelbo."):
         arguments = {
             argument: _described(getattr(value, argument), f"{name}.{argument}", arrays)
             for argument in inspect.signature(kind).parameters
@@ -75,7 +61,7 @@ def _value_of(description, arrays):
     if "array" in description:
         return arrays[description["array"]][()]
     arguments = description["arguments"].items()
-    return _CLASSES[description["class"]](
+    return _own_class(description["class"])(
         **{name: _value_of(argument, arrays) for name, argument in arguments}
     )
 

@@ -23,7 +23,7 @@ def as_likelihood(chosen):
         raise ValueError(
             f"likelihood must be one of {tuple(LIKELIHOODS)} or a Likelihood, got {chosen!r}"
         )
-    if chosen._more_axes:
+    if chosen._layout.more_axes:
         raise ValueError(
             f"likelihood {chosen!r} needs decoder outputs with an axis of classes or components, "
             "which a dense decoder to the shape of X does not have: choose one of the others"

@@ -16,7 +16,6 @@ _kernels = _builds.kernels("aggregate")
 _SQUARED_ERROR = SquaredError()
 METHODS = ("mws", "mss")
 VARIANTS = ("paper", "reference")
-EQUAL = 0
 
 #: A sample and a data point in one dimension cost about this many of a squared error.
 PAIR_COST = 4
@@ -66,9 +65,9 @@ class AggregateDensity(NamedTuple):
     marginals: np.ndarray
 
 
-def _latents(z, mu, logvar):
+def _latents(z, mu, logvar, batch=-1):
     """z, mu and logvar as (B, L) arrays of float dtypes, not yet the same."""
-    mu, logvar = _arrays.latents(mu, logvar)
+    mu, logvar = _arrays.latents(mu, logvar, batch=batch)
     z = _arrays.as_floats(z, "z")
     if z.shape != mu.shape:
         raise _arrays.shape_error("z", z.shape, f"that of mu, {mu.shape}")
@@ -90,7 +89,7 @@ class Sampling:
             raise ValueError(f"method must be one of {METHODS}, got {method!r}")
         if mss not in VARIANTS:
             raise ValueError(f"mss must be one of {VARIANTS}, got {mss!r}")
-        self.code, self.first, self.second = EQUAL, 0.0, 0.0
+        self.weighting, self.first, self.second = "equal", 0.0, 0.0
         if method == "mws":
             self.log_weight = -math.log(batch * size) if normalize else 0.0
             return
@@ -99,7 +98,7 @@ class Sampling:
             raise ValueError(
                 f'method="mss" needs a batch of 2 to dataset_size = {size} samples, got {batch}'
             )
-        self.code = 1 + VARIANTS.index(mss)
+        self.weighting = mss
         self.log_weight = -math.log(others)
         self.first = math.log2(others / size)
         self.second = math.log2((size - others) / size)
@@ -114,7 +113,7 @@ class Sampling:
             weights = (a, b - a, c - b, -c)
         threads = threads_for(batch * batch * (dims + 1) * PAIR_COST, num_threads)
         _kernels.decompose(
-            latent, self.code, self.first, self.second, parts, weights, gradients, threads
+            latent, self.weighting, self.first, self.second, parts, weights, gradients, threads
         )
         parts[1] += self.log_weight
         parts[2] += dims * self.log_weight
@@ -303,11 +302,8 @@ def _beta_tcvae(
         likelihood._miscounted(outputs)
     given = (z, mu, logvar, *outputs)
     data, outputs = likelihood._event(x, outputs)
-    latent = _latents(z, mu, logvar)
     batch = len(data)
-    if len(latent[1]) != batch:
-        wanted = f"({batch}, latent dimensions) like x"
-        raise _arrays.shape_error("mu", latent[1].shape, wanted)
+    latent = _latents(z, mu, logvar, batch)
     sampling = Sampling(batch, dataset_size, method, normalize, mss)
     single = _arrays.computes_in_float32((data, *latent, *outputs))
     latent = tuple(_arrays.as_rows(a, "z", single) for a in latent)
@@ -556,7 +552,7 @@ def aggregate_posterior_log_density(z, mu, logvar, *, progress=None, num_threads
     if z.ndim != 2 or z.shape[1] != dims:
         raise _arrays.shape_error("z", z.shape, f"(samples, {dims}) like mu")
     if len(z) == 0:
-        raise ValueError(f"z has an empty batch: shape {z.shape}")
+        raise _arrays.empty_error("z", z.shape, "batch")
     single = _arrays.computes_in_float32((z, mu, logvar))
     z = _arrays.as_rows(z, "z", single)
     joint, marginals = np.full(len(z), -np.inf), np.full(z.shape, -np.inf)

@@ -4,11 +4,18 @@ Their pass, ``_kernels/counts.pyx``, knows theta by the elements it belongs to, 
 column, so theta is not broadcast as the parameters of other likelihoods are.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo.discrete import is_no_count
 from fastelbo.likelihoods import Likelihood, sigmoid
+
+if TYPE_CHECKING:
+    from fastelbo._typing import Missing, Numbers
 
 _kernels = _builds.kernels("counts")
 
@@ -58,12 +65,16 @@ class NegativeBinomial(Likelihood):
     array([[-0.5, -1. ]])
     """
 
-    parameters = _positive = ("mean", "theta")
+    parameters: tuple[str, ...] = ("mean", "theta")
+    _positive = parameters
     _of_counts = True
     _fuses_latents = False
+    _layout = _arrays.Layout(kept="theta")
     _domain = "counts 0, 1, 2, ..."
 
-    def __init__(self, theta=None, *, validate=True, missing=None):
+    def __init__(
+        self, theta: Numbers | None = None, *, validate: bool = True, missing: Missing = None
+    ) -> None:
         super().__init__(validate=validate, missing=missing)
         self.theta = theta
         self._theta = None
@@ -73,23 +84,18 @@ class NegativeBinomial(Likelihood):
             if not (self._theta > 0).all():
                 raise ValueError(f"theta must be positive, got {theta!r}")
 
-    def _check(self, x, parameters, sample_axes=0):
-        """As `_arrays.event`, but theta stays as it is."""
-        given = dict(zip(self.parameters, parameters, strict=True))
-        theta = given.pop("theta", None)
-        x, rest = _arrays.event(x, tuple(given.values()), tuple(given), sample_axes)
-        if self._theta is not None:
-            return x, rest
-        mean = rest[0]
-        # a Python number takes the dtype of the arrays, as with NumPy's operators
-        weak = type(theta) in (int, float)
-        theta = _arrays.as_floats(np.asarray(theta, mean.dtype) if weak else theta, "theta")
-        if not _broadcasts(theta.shape, mean.shape):
-            raise _arrays.shape_error("theta", theta.shape, f"one that broadcasts to {mean.shape}")
-        return x, (mean, theta, *rest[1:])
-
     def _pass(
-        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+        self,
+        x,
+        parameters,
+        gradients,
+        weight,
+        row_values,
+        latents,
+        batch_axes,
+        threads,
+        mask,
+        follower=None,
     ):
         mean, theta, logits = self._split(parameters)
         d_mean, d_theta, d_logits = (None,) * 3 if gradients is None else self._split(gradients)
@@ -186,7 +192,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     array([[2.]])
     """
 
-    parameters = ("mean", "theta", "zero_logits")
+    parameters: tuple[str, ...] = ("mean", "theta", "zero_logits")
 
     def _mean(self, mean, *others):
         return mean * sigmoid(-others[-1])

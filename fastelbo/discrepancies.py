@@ -1,11 +1,18 @@
 """Maximum mean discrepancy of two sets of samples."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastelbo._typing import FloatArray, Out, Threads
 
 _kernels = _builds.kernels("mmd")
 
@@ -19,8 +26,8 @@ BANDWIDTHS = {"rbf": (1.0,), "imq": tuple(np.sqrt([0.1, 0.2, 0.5, 1.0, 2.0, 5.0,
 class MmdGrad(NamedTuple):
     """Gradients of the MMD by both sets of samples."""
 
-    z: np.ndarray
-    y: np.ndarray
+    z: FloatArray
+    y: FloatArray
 
 
 class _Problem:
@@ -39,7 +46,7 @@ class _Problem:
             raise _arrays.shape_error("y", y.shape, f"(samples, {z.shape[1]}) like z")
         for name, a in (("z", z), ("y", y)):
             if len(a) == 0:
-                raise ValueError(f"{name} has an empty batch: shape {a.shape}")
+                raise _arrays.empty_error(name, a.shape, "batch")
             if self.unbiased and len(a) == 1:
                 raise ValueError(f'{name} is one sample: estimator="unbiased" needs two or more')
         if bandwidth is None:
@@ -50,7 +57,7 @@ class _Problem:
         if not (np.all(s > 0) and np.all(np.isfinite(s))):
             raise ValueError(f"bandwidth must be positive and finite, got {bandwidth!r}")
         self.c = 0.5 / s**2
-        self.kernel = KERNELS.index(kernel)
+        self.kernel = kernel
         self.single = _arrays.computes_in_float32((z, y))
         self.z, self.y = (_arrays.as_rows(a, "z", self.single) for a in (z, y))
         pairs = (len(z) + len(y)) ** 2
@@ -62,7 +69,15 @@ class _Problem:
         )
 
 
-def mmd(z, y, *, kernel="rbf", bandwidth=None, estimator="unbiased", num_threads=None):
+def mmd(
+    z: ArrayLike,
+    y: ArrayLike,
+    *,
+    kernel: Literal["rbf", "imq"] = "rbf",
+    bandwidth: ArrayLike | None = None,
+    estimator: Literal["unbiased", "biased"] = "unbiased",
+    num_threads: Threads = None,
+) -> float:
     """Squared maximum mean discrepancy of two sets of samples [1]_.
 
     MMD^2 = E k(z, z') + E k(y, y') - 2 E k(z, y): zero where both come from one distribution. It is
@@ -115,8 +130,15 @@ def mmd(z, y, *, kernel="rbf", bandwidth=None, estimator="unbiased", num_threads
 
 
 def mmd_and_grad(
-    z, y, *, kernel="rbf", bandwidth=None, estimator="unbiased", out=None, num_threads=None
-):
+    z: ArrayLike,
+    y: ArrayLike,
+    *,
+    kernel: Literal["rbf", "imq"] = "rbf",
+    bandwidth: ArrayLike | None = None,
+    estimator: Literal["unbiased", "biased"] = "unbiased",
+    out: tuple[Out, Out] | None = None,
+    num_threads: Threads = None,
+) -> tuple[float, MmdGrad]:
     """:func:`mmd` and its gradients by both sets.
 
     Parameters

@@ -4,10 +4,17 @@ Terms are in ``_kernels/terms/discrete.pxd``; what has an axis of classes or com
 of its own, ``_kernels/classes.pyx``.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo.likelihoods import Likelihood, as_number, is_word, positive_array, sigmoid
+
+if TYPE_CHECKING:
+    from fastelbo._typing import Missing, Number, Numbers
 
 _kernels = _builds.kernels("discrete")
 _classes = _builds.kernels("classes")
@@ -61,11 +68,13 @@ class Poisson(Likelihood):
     _kernels = _kernels
     _domain = "counts 0, 1, 2, ..."
 
-    def __init__(self, *, log_input=True, validate=True, missing=None):
+    def __init__(
+        self, *, log_input: bool = True, validate: bool = True, missing: Missing = None
+    ) -> None:
         super().__init__(validate=validate, missing=missing)
         self.log_input = bool(log_input)
         self.parameters = ("log_rate",) if log_input else ("rate",)
-        self._code = 1 if log_input else 0
+        self._term = "PoissonLog" if log_input else "Poisson"
 
     def _is_outside(self, x):
         return is_no_count(x)
@@ -107,12 +116,14 @@ class Binomial(Likelihood):
 
     parameters = ("logits",)
     _kernels = _kernels
-    _code = 2
+    _term = "Binomial"
     _of_counts = True
     _own_name = "total_count"
     _domain = "counts 0, 1, ..., total_count"
 
-    def __init__(self, total_count, *, validate=True, missing=None):
+    def __init__(
+        self, total_count: Numbers, *, validate: bool = True, missing: Missing = None
+    ) -> None:
         super().__init__(validate=validate, missing=missing)
         self.total_count = total_count
         n = counts_array(total_count, "total_count")
@@ -157,7 +168,7 @@ class BetaBinomial(Binomial):
     """
 
     parameters = _positive = ("alpha", "beta")
-    _code = 3
+    _term = "BetaBinomial"
 
     def _offences(self, x, *parameters):
         yield from super()._offences(x, *parameters)
@@ -207,7 +218,14 @@ class DiscretizedLogistic(Likelihood):
 
     _kernels = _kernels
 
-    def __init__(self, scale="learned", *, bins=256, validate=True, missing=None):
+    def __init__(
+        self,
+        scale: Numbers | Literal["learned"] = "learned",
+        *,
+        bins: Number = 256,
+        validate: bool = True,
+        missing: Missing = None,
+    ) -> None:
         super().__init__(validate=validate, missing=missing)
         self.scale, self.bins = scale, _checked_bins(bins)
         self._domain = f"the bins 0, 1, ..., {self.bins - 1}"
@@ -215,10 +233,10 @@ class DiscretizedLogistic(Likelihood):
         top = np.array(self.bins - 1.0)
         if is_word(scale, "learned"):
             self.parameters = ("x_recon", "log_scale")
-            self._code = 5
+            self._term = "DiscretizedLogisticLogScale"
             self._own = (top, 1 / top)
         else:
-            self._code = 4
+            self._term = "DiscretizedLogistic"
             with np.errstate(all="ignore"):
                 self._own = (1 / scale, top, 1 / top)
 
@@ -242,7 +260,7 @@ def _softmax(logits, axis):
     return weights / weights.sum(axis, keepdims=True)
 
 
-def _checked_bins(bins):
+def _checked_bins(bins: Number) -> int:
     number = as_number(bins, "bins")
     if not (number >= 2 and number == int(min(number, 1e15))):
         raise ValueError(f"bins must be a whole number of at least 2, got {bins!r}")
@@ -282,36 +300,28 @@ class DiscretizedLogisticMixture(Likelihood):
     """
 
     parameters = ("logits", "means", "log_scales")
-    _more_axes = 1
+    _layout = _arrays.Layout("components", 1)
     _fuses_latents = False
 
-    def __init__(self, *, bins=256, validate=True, missing=None):
+    def __init__(
+        self, *, bins: Number = 256, validate: bool = True, missing: Missing = None
+    ) -> None:
         super().__init__(validate=validate, missing=missing)
         self.bins = _checked_bins(bins)
         self._domain = f"the bins 0, 1, ..., {self.bins - 1}"
 
-    def _check(self, x, parameters, sample_axes=0):
-        x = _arrays.batch_of(x)
-        names = self.parameters
-        checked = [_arrays.as_floats(p, name) for p, name in zip(parameters, names, strict=True)]
-        shape = checked[0].shape
-        at = 1 + sample_axes
-        wanted = f"(batch, components, ...) over that of x, {x.shape}"
-        if (
-            len(shape) <= at
-            or shape[sample_axes:at] + shape[at + 1 :] != x.shape
-            or 0 in shape[:at]
-        ):
-            raise _arrays.shape_error(names[0], shape, wanted)
-        if shape[at] == 0:
-            raise ValueError(f"logits has no components: shape {shape}")
-        for name, p in zip(names, checked, strict=True):
-            if p.shape != shape:
-                raise _arrays.shape_error(name, p.shape, f"that of logits, {shape}")
-        return np.broadcast_to(x, shape[:at] + shape[at + 1 :]), tuple(checked)
-
     def _pass(
-        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+        self,
+        x,
+        parameters,
+        gradients,
+        weight,
+        row_values,
+        latents,
+        batch_axes,
+        threads,
+        mask,
+        follower=None,
     ):
         flat_mask = None if mask is None else _flat_event(mask, batch_axes)
         value, outside = _classes.mixture(
@@ -376,29 +386,24 @@ class Categorical(Likelihood):
     """
 
     parameters = ("logits",)
-    _more_axes = 1
+    _layout = _arrays.Layout("classes", -1)
     _fuses_latents = False
 
-    def __init__(self, *, validate=True, missing=None):
+    def __init__(self, *, validate: bool = True, missing: Missing = None) -> None:
         super().__init__(validate=validate, missing=missing)
 
-    def _check(self, x, parameters, sample_axes=0):
-        x = _arrays.batch_of(x)
-        logits = _arrays.few_axes(_arrays.as_floats(parameters[0], "logits"))
-        if (
-            len(logits.shape) == 0
-            or logits.shape[sample_axes:-1] != x.shape
-            or 0 in logits.shape[:1]
-        ):
-            raise _arrays.shape_error("logits", logits.shape, f"(*{x.shape}, classes) like x")
-        if logits.shape[-1] == 0:
-            raise ValueError(f"logits has no classes: shape {logits.shape}")
-        if logits.shape[-1] > 1 and logits.strides[-1] != logits.itemsize:
-            logits = np.ascontiguousarray(logits)
-        return np.broadcast_to(x, logits.shape[:-1]), (logits,)
-
     def _pass(
-        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+        self,
+        x,
+        parameters,
+        gradients,
+        weight,
+        row_values,
+        latents,
+        batch_axes,
+        threads,
+        mask,
+        follower=None,
     ):
         value, outside = _classes.categorical(
             x,

@@ -9,7 +9,6 @@ from fastelbo._threads import threads_for
 from fastelbo.likelihoods import as_number, check_reduction
 
 _kernels = _builds.kernels("latent")
-TOTAL, ROWS, COLUMNS, NOTHING = range(4)
 
 #: An element of a latent pass costs about this many of a squared error.
 LATENT_COST = 8
@@ -108,7 +107,7 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
             None,
             0.0,
             0.0,
-            TOTAL if wanted else NOTHING,
+            "total" if wanted else "nothing",
             None,
             threads,
         )
@@ -136,30 +135,30 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
     if free_bits is None or free_bits.granularity == "sample":
         floor = free_bits.threshold if free_bits else 0.0
         if not by_row:
-            return run(TOTAL, floor=floor)
+            return run("total", floor=floor)
         values = np.empty(batch)
-        run(ROWS, values, floor=floor)
+        run("rows", values, floor=floor)
         return values
     if free_bits.granularity == "total":
         values = np.empty(batch)
-        run(ROWS, values, grad=False)
+        run("rows", values, grad=False)
         keep = ~(values <= free_bits.threshold)
         if gradients is not None:
-            run(TOTAL, rows=keep.astype(np.float64), first=False)
+            run("total", rows=keep.astype(np.float64), first=False)
         values = np.where(keep, values, free_bits._value_below)
         return values if by_row else float(values.sum())
     columns = np.empty(dims)
-    run(COLUMNS, columns, grad=False)
+    run("columns", columns, grad=False)
     columns /= batch
     keep = ~(columns <= free_bits.threshold)
     floored = float((~keep).sum()) * free_bits._value_below
     cols = keep.astype(np.float64)
     if by_row:
         values = np.empty(batch)
-        run(ROWS, values, cols=cols, first=False)
+        run("rows", values, cols=cols, first=False)
         return values + floored
     if gradients is not None:
-        run(TOTAL, cols=cols, first=False)
+        run("total", cols=cols, first=False)
     return batch * (float(columns[keep].sum()) + floored)
 
 

@@ -3,7 +3,9 @@
 Experts are on axis 0: ``mu`` and ``logvar`` (M, B, L); ``mask`` (M, B) says who has seen something.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
@@ -13,6 +15,11 @@ from fastelbo.bounds import reduce_rows
 from fastelbo.divergences import GaussianGrad
 from fastelbo.likelihoods import check_reduction
 from fastelbo.locations import Gaussian
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from fastelbo._typing import ByRow, Float64Array, FloatArray, Out, Reduced, Threads
 
 _kernels = _builds.kernels("experts")
 _LOG_DENSITY = Gaussian("learned")
@@ -26,36 +33,29 @@ EXPERT_COST = 4
 class GaussianExpert(NamedTuple):
     """A diagonal Gaussian for each sample, (B, L)."""
 
-    mu: np.ndarray
-    logvar: np.ndarray
+    mu: FloatArray
+    logvar: FloatArray
 
 
 class Experts(NamedTuple):
     """Gaussian experts, (S, B, L), and which of them count, (S, B)."""
 
-    mu: np.ndarray
-    logvar: np.ndarray
-    mask: np.ndarray
+    mu: FloatArray
+    logvar: FloatArray
+    mask: NDArray[np.bool_]
 
 
 class ExpertsGrad(NamedTuple):
     """Gradients of the log density of a mixture of experts."""
 
-    z: np.ndarray
-    mu: np.ndarray
-    logvar: np.ndarray
+    z: FloatArray
+    mu: FloatArray
+    logvar: FloatArray
 
 
 def _checked(mu, logvar, mask):
     """(mu, logvar, mask) as float arrays (M, B, L) and booleans (M, B)."""
-    mu, logvar = _arrays.as_floats(mu, "mu"), _arrays.as_floats(logvar, "logvar")
-    if mu.ndim != 3:
-        raise _arrays.shape_error("mu", mu.shape, "(experts, batch, latent dimensions)")
-    if logvar.shape != mu.shape:
-        raise _arrays.shape_error("logvar", logvar.shape, f"that of mu, {mu.shape}")
-    if 0 in mu.shape[:2]:
-        what = "no experts" if len(mu) == 0 else "an empty batch"
-        raise ValueError(f"mu has {what}: shape {mu.shape}")
+    mu, logvar = _arrays.gaussians(mu, logvar, ("experts", "batch"))
     if len(mu) > 64:
         raise ValueError(f"mu has {len(mu)} experts, expected at most 64")
     if mask is None:
@@ -116,7 +116,15 @@ class _Product:
         return GaussianGrad(*out)
 
 
-def product_of_experts(mu, logvar, *, mask=None, prior=True, out=None, num_threads=None):
+def product_of_experts(
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    prior: bool = True,
+    out: tuple[Out, Out] | None = None,
+    num_threads: Threads = None,
+) -> GaussianExpert:
     """The Gaussian in proportion to the product of Gaussian experts [1]_.
 
     Precisions add up, and means are weighed by them: log-domain sums, which no variance overflows.
@@ -164,8 +172,16 @@ def product_of_experts(mu, logvar, *, mask=None, prior=True, out=None, num_threa
 
 
 def product_of_experts_backward(
-    grad_mu, grad_logvar, mu, logvar, *, mask=None, prior=True, out=None, num_threads=None
-):
+    grad_mu: ArrayLike,
+    grad_logvar: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    prior: bool = True,
+    out: tuple[Out, Out] | None = None,
+    num_threads: Threads = None,
+) -> GaussianGrad:
     """Gradients of the experts from those of their product: the way back.
 
     Parameters
@@ -194,7 +210,15 @@ def product_of_experts_backward(
     return product.backward(grad_mu, grad_logvar, product.shape[1:], (mu, logvar), out)
 
 
-def mopoe(mu, logvar, *, mask=None, prior=True, out=None, num_threads=None):
+def mopoe(
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    prior: bool = True,
+    out: tuple[Out, Out] | None = None,
+    num_threads: Threads = None,
+) -> Experts:
     """Products of all 2^M - 1 subsets of experts: the components of a MoPoE [1]_.
 
     The posterior is their mixture with equal weights: ``mixture_of_experts(z, *mopoe(mu, logvar))``
@@ -234,8 +258,16 @@ def mopoe(mu, logvar, *, mask=None, prior=True, out=None, num_threads=None):
 
 
 def mopoe_backward(
-    grad_mu, grad_logvar, mu, logvar, *, mask=None, prior=True, out=None, num_threads=None
-):
+    grad_mu: ArrayLike,
+    grad_logvar: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    mask: ArrayLike | None = None,
+    prior: bool = True,
+    out: tuple[Out, Out] | None = None,
+    num_threads: Threads = None,
+) -> GaussianGrad:
     """Gradients of the experts from those of all their products.
 
     Parameters
@@ -310,6 +342,26 @@ def _mixture(z, mu, logvar, mask, reduction, out, with_gradient, num_threads):
     return value, ExpertsGrad(dz, dmu, dlogvar)
 
 
+@overload
+def mixture_of_experts(
+    z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    mask: ArrayLike | None = ...,
+    *,
+    reduction: Reduced = ...,
+    num_threads: Threads = ...,
+) -> float: ...
+@overload
+def mixture_of_experts(
+    z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    mask: ArrayLike | None = ...,
+    *,
+    reduction: ByRow,
+    num_threads: Threads = ...,
+) -> Float64Array: ...
 def mixture_of_experts(z, mu, logvar, mask=None, *, reduction="mean", num_threads=None):
     """Log density of z under the mixture of a sample's experts, each of the same weight [1]_.
 
@@ -351,6 +403,28 @@ def mixture_of_experts(z, mu, logvar, mask=None, *, reduction="mean", num_thread
     return _mixture(z, mu, logvar, mask, reduction, None, False, num_threads)
 
 
+@overload
+def mixture_of_experts_and_grad(
+    z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    mask: ArrayLike | None = ...,
+    *,
+    reduction: Reduced = ...,
+    out: tuple[Out, Out, Out] | None = ...,
+    num_threads: Threads = ...,
+) -> tuple[float, ExpertsGrad]: ...
+@overload
+def mixture_of_experts_and_grad(
+    z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    mask: ArrayLike | None = ...,
+    *,
+    reduction: ByRow,
+    out: tuple[Out, Out, Out] | None = ...,
+    num_threads: Threads = ...,
+) -> tuple[Float64Array, ExpertsGrad]: ...
 def mixture_of_experts_and_grad(
     z, mu, logvar, mask=None, *, reduction="mean", out=None, num_threads=None
 ):

@@ -60,11 +60,9 @@ class _Problem:
         self.given = (x, z, mu, logvar, *outputs)
         self.data, checked = likelihood._event(x, outputs, 1)
         self.mask = None if mask is None else _arrays.as_mask(mask, self.data, 1)
-        mu, logvar = _arrays.latents(mu, logvar)
-        z = _arrays.as_floats(z, "z")
         self.shape = samples, batch = self.data.shape[:2]
-        if len(mu) != batch:
-            raise _arrays.shape_error("mu", mu.shape, f"({batch}, latent dimensions) like x")
+        mu, logvar = _arrays.latents(mu, logvar, batch=batch)
+        z = _arrays.as_floats(z, "z")
         if z.shape != (samples, *mu.shape):
             wanted = f"{(samples, *mu.shape)}, the samples of {likelihood.parameters[0]} and mu"
             raise _arrays.shape_error("z", z.shape, wanted)
@@ -110,7 +108,7 @@ class _Problem:
                 for a, room in zip(by_outputs, rooms, strict=True)
             )
             gradients = (weights, *by_latents, tuple(compress(by_outputs, is_full)))
-            how = (gradients, ESTIMATORS.index(estimator), weight)
+            how = (gradients, estimator, weight)
             self._weigh(rows, parameters, derivatives, by_row, prior, None, bound, *how)
             for total, part in zip(sums, compress(derivatives, map(not_, is_full)), strict=True):
                 _add_sums(total, part, weights, rows)
@@ -151,7 +149,7 @@ class _Problem:
         some = tuple([_rows_of(a, axes, rows) for a in parameters])
         run = self.likelihood._pass
         try:
-            run(x, some, derivatives, 1.0, values, follower, 2, self.threads, mask)
+            run(x, some, derivatives, 1.0, values, None, 2, self.threads, mask, follower)
         except ValueError:  # once more, to name the offender in the caller's numbering
             everything = np.empty(self.shape)
             run(self.data, self.outputs, None, 1.0, everything, None, 2, self.threads, self.mask)

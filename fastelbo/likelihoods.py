@@ -1,16 +1,33 @@
 """Likelihoods log p(x | decoder output), each with ``log_prob`` and ``log_prob_and_grad``.
 
-A likelihood names a term of ``_kernels/terms/likelihoods.pxd`` by its code, says which parameters
-the decoder gives and which it adds itself, and leaves the work to one pass. Those around a location
+A likelihood names a term of ``_kernels/terms/likelihoods.pxd``, says which parameters the decoder
+gives and which it adds itself, and leaves the work to one pass. Those around a location
 are in ``locations.py``, those over counts, pixels and classes in ``discrete.py``.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastelbo._typing import (
+        ByRow,
+        Float64Array,
+        FloatArray,
+        Missing,
+        Number,
+        Out,
+        Reduced,
+        Threads,
+    )
 
 _network = _builds.kernels("network")
 
@@ -45,14 +62,14 @@ class Likelihood:
     """
 
     #: Names of the decoder outputs, the arguments of ``log_prob`` after x.
-    parameters = ("x_recon",)
+    parameters: tuple[str, ...] = ("x_recon",)
     #: Those of them that must be positive.
     _positive = ()
     #: Whether x are numbers of something, which may be large.
     _of_counts = False
-    #: The family whose `evaluate` has the term.
+    #: The family whose `evaluate` has the term, and the term's name there.
     _kernels = _builds.kernels("likelihood")
-    _code = 0
+    _term = None
     _factor = 1.0
     _constant = 0.0
     _x_scale = 1.0
@@ -62,14 +79,14 @@ class Likelihood:
     #: What the term reads after the decoder's outputs: float64 arrays that broadcast to the event.
     _own = ()
     _own_name = "scale"
-    #: Checks x and the parameters instead of `_arrays.event`, where shapes differ.
-    _check = None
-    #: How many axes the parameters have that x never has: of classes or components.
-    _more_axes = 0
+    #: How the parameters lie over x.
+    _layout = _arrays.Layout()
     #: Whether the pass takes the latents along, so that an ELBO is a single one.
     _fuses_latents = True
 
-    def __init__(self, *, x_scale=1.0, validate=True, missing=None):
+    def __init__(
+        self, *, x_scale: Number = 1.0, validate: bool = True, missing: Missing = None
+    ) -> None:
         self._x_scale = positive_scalar(x_scale, "x_scale")
         self._validate = bool(validate)
         if missing not in (None, "nan"):
@@ -77,22 +94,35 @@ class Likelihood:
         self._missing_nan = missing == "nan"
 
     @property
-    def x_scale(self):
+    def x_scale(self) -> float:
         return self._x_scale
 
     @property
-    def validate(self):
+    def validate(self) -> bool:
         return self._validate
 
     @property
-    def missing(self):
+    def missing(self) -> Missing:
         return "nan" if self._missing_nan else None
 
     def _pass(
-        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+        self,
+        x,
+        parameters,
+        gradients,
+        weight,
+        row_values,
+        latents,
+        batch_axes,
+        threads,
+        mask,
+        follower=None,
     ):
         """The pass over checked arrays: the total log-density (unless row_values are to be filled),
-        the KL of the latents, if any, and how many elements were not missing."""
+        the KL of the latents, if any, and how many elements were not missing.
+
+        Where it fuses latents, a `follower` may take the rows over as it leaves them.
+        """
         if self._own:
             first = parameters[0]
             parameters += self._own_parameters(first.shape, batch_axes, first.dtype)
@@ -100,7 +130,7 @@ class Likelihood:
             shape = parameters[0].shape
             gradients = tuple(_broadcast(g, shape) for g in gradients)
         value, kl, outside, count = self._kernels.evaluate(
-            self._code,
+            self._term,
             x,
             mask,
             self._missing_nan,
@@ -113,6 +143,7 @@ class Likelihood:
             batch_axes,
             row_values,
             latents,
+            follower,
             threads,
         )
         if outside and self._validate:
@@ -121,9 +152,13 @@ class Likelihood:
 
     def _own_parameters(self, shape, batch_axes, dtype):
         """Parameters added to the decoder's, broadcast to `shape`."""
+        return self._of_event(self._own, shape, batch_axes, dtype)
+
+    def _of_event(self, own, shape, batch_axes, dtype):
+        """Arrays that broadcast to the event, broadcast to `shape`."""
         event = shape[batch_axes:]
         with np.errstate(all="ignore"):
-            own = [_compact(p.astype(dtype), event) for p in self._own]
+            own = [_compact(p.astype(dtype), event) for p in own]
         if any(p.ndim > len(event) for p in own):
             self._misfit(event)
         try:
@@ -165,6 +200,24 @@ class Likelihood:
     def _is_outside(self, x):
         return np.zeros(x.shape, bool)
 
+    @overload
+    def log_prob(
+        self,
+        x: ArrayLike,
+        *parameters: ArrayLike,
+        mask: ArrayLike | None = ...,
+        reduction: Reduced = ...,
+        num_threads: Threads = ...,
+    ) -> float: ...
+    @overload
+    def log_prob(
+        self,
+        x: ArrayLike,
+        *parameters: ArrayLike,
+        mask: ArrayLike | None = ...,
+        reduction: ByRow,
+        num_threads: Threads = ...,
+    ) -> Float64Array: ...
     def log_prob(self, x, *parameters, mask=None, reduction="mean", num_threads=None):
         """Log-density of x, summed over the event.
 
@@ -194,6 +247,26 @@ class Likelihood:
         """
         return self._log_prob(x, parameters, mask, reduction, num_threads, None, False)
 
+    @overload
+    def log_prob_and_grad(
+        self,
+        x: ArrayLike,
+        *parameters: ArrayLike,
+        mask: ArrayLike | None = ...,
+        reduction: Reduced = ...,
+        out: tuple[Out, ...] | None = ...,
+        num_threads: Threads = ...,
+    ) -> tuple[float, tuple[FloatArray, ...]]: ...
+    @overload
+    def log_prob_and_grad(
+        self,
+        x: ArrayLike,
+        *parameters: ArrayLike,
+        mask: ArrayLike | None = ...,
+        reduction: ByRow,
+        out: tuple[Out, ...] | None = ...,
+        num_threads: Threads = ...,
+    ) -> tuple[Float64Array, tuple[FloatArray, ...]]: ...
     def log_prob_and_grad(
         self, x, *parameters, mask=None, reduction="mean", out=None, num_threads=None
     ):
@@ -215,7 +288,7 @@ class Likelihood:
         """
         return self._log_prob(x, parameters, mask, reduction, num_threads, out, True)
 
-    def mean(self, *parameters):
+    def mean(self, *parameters: ArrayLike) -> FloatArray:
         """Mean of p(x | parameters), element by element.
 
         Of a location family it is the location, which is in the middle of Student's t even where
@@ -254,16 +327,14 @@ class Likelihood:
 
     def _event(self, x, parameters, sample_axes=0):
         """x and the parameters, checked and broadcast to one shape."""
-        if self._check is not None:
-            return self._check(x, parameters, sample_axes)
-        return _arrays.event(x, parameters, self.parameters, sample_axes)
+        return _arrays.event(x, parameters, self.parameters, sample_axes, self._layout)
 
     def _sample_axes(self, x, parameters):
         """1 if the parameters have a leading axis of samples that x lacks, else 0."""
         first = parameters[0]
         if isinstance(x, np.ndarray) and isinstance(first, np.ndarray):
-            return int(first.ndim == x.ndim + 1 + self._more_axes)
-        return int(_axes(first) == _axes(x) + 1 + self._more_axes)
+            return int(first.ndim == x.ndim + 1 + self._layout.more_axes)
+        return int(_axes(first) == _axes(x) + 1 + self._layout.more_axes)
 
     def _miscounted(self, parameters):
         raise TypeError(
@@ -372,10 +443,12 @@ class Bernoulli(Likelihood):
     """
 
     parameters = ("logits",)
-    _code = 3
+    _term = "Bernoulli"
     _domain = "[0, 1]"
 
-    def __init__(self, *, x_scale=1.0, validate=True, missing=None):
+    def __init__(
+        self, *, x_scale: Number = 1.0, validate: bool = True, missing: Missing = None
+    ) -> None:
         super().__init__(x_scale=x_scale, validate=validate, missing=missing)
 
     def _is_outside(self, x):
@@ -410,7 +483,7 @@ class ContinuousBernoulli(Bernoulli):
     array([[0.1, 0.5, 0.9]])
     """
 
-    _code = 4
+    _term = "ContinuousBernoulli"
 
     def _mean(self, logits):
         logits = np.asarray(logits, np.float64)

@@ -1,11 +1,17 @@
 """Likelihoods around a location: squared error, Gaussian, Laplace, Student's t."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fastelbo import _builds
 from fastelbo.likelihoods import Likelihood, is_word, positive_array
+
+if TYPE_CHECKING:
+    from fastelbo._typing import Missing, Number, Numbers
 
 _gamma = _builds.kernels("gamma")
 
@@ -32,7 +38,9 @@ class SquaredError(Likelihood):
     array([[0., 4.]])
     """
 
-    def __init__(self, *, x_scale=1.0, missing=None):
+    _term = "SquaredError"
+
+    def __init__(self, *, x_scale: Number = 1.0, missing: Missing = None) -> None:
         super().__init__(x_scale=x_scale, missing=missing)
 
 
@@ -64,29 +72,47 @@ class Gaussian(Likelihood):
     -1.918939
     """
 
-    def __init__(self, scale=1.0, *, x_scale=1.0, missing=None):
+    def __init__(
+        self,
+        scale: Numbers | Literal["learned", "optimal"] = 1.0,
+        *,
+        x_scale: Number = 1.0,
+        missing: Missing = None,
+    ) -> None:
         super().__init__(x_scale=x_scale, missing=missing)
         self.scale = scale
         scale = positive_array(scale, "scale", ("learned", "optimal"))
         if is_word(scale, "learned"):
             self.parameters = ("x_recon", "log_scale")
-            self._code = 2
+            self._term = "GaussianLogScale"
         elif not isinstance(scale, str):
             self._set_scale(scale)
 
     def _set_scale(self, scale):
         if scale.ndim == 0 and 1e-8 <= scale <= 1e8:  # the squared error times a factor
+            self._term = "SquaredError"
             self._factor = 0.5 / float(scale) ** 2
             self._constant = -math.log(scale) - HALF_LOG_2PI
             return
-        self._code = 1  # one for each feature, or one whose square is out of reach of some dtype
+        # one for each feature, or one whose square is out of reach of some dtype
+        self._term = "Gaussian"
         with np.errstate(all="ignore"):
             self._own = (1 / scale, np.log(scale) + HALF_LOG_2PI)
 
     def _pass(
-        self, x, parameters, gradients, weight, row_values, latents, batch_axes, threads, mask
+        self,
+        x,
+        parameters,
+        gradients,
+        weight,
+        row_values,
+        latents,
+        batch_axes,
+        threads,
+        mask,
+        follower=None,
     ):
-        rest = (gradients, weight, row_values, latents, batch_axes, threads, mask)
+        rest = (gradients, weight, row_values, latents, batch_axes, threads, mask, follower)
         if not is_word(self.scale, "optimal"):
             return super()._pass(x, parameters, *rest)
         # The scale depends on the whole minibatch: one pass to find it, one that uses it.
@@ -128,15 +154,21 @@ class Laplace(Likelihood):
     (-2.0, (array([[2., 0.]]),))
     """
 
-    def __init__(self, scale=1.0, *, x_scale=1.0, missing=None):
+    def __init__(
+        self,
+        scale: Numbers | Literal["learned"] = 1.0,
+        *,
+        x_scale: Number = 1.0,
+        missing: Missing = None,
+    ) -> None:
         super().__init__(x_scale=x_scale, missing=missing)
         self.scale = scale
         scale = positive_array(scale, "scale", ("learned",))
         if isinstance(scale, str):
             self.parameters = ("x_recon", "log_scale")
-            self._code = 6
+            self._term = "LaplaceLogScale"
         else:
-            self._code = 5
+            self._term = "Laplace"
             with np.errstate(all="ignore"):
                 self._own = (1 / scale, np.log(scale) + math.log(2))
 
@@ -172,7 +204,14 @@ class StudentT(Likelihood):
 
     _own_name = "scale or df"
 
-    def __init__(self, df, scale=1.0, *, x_scale=1.0, missing=None):
+    def __init__(
+        self,
+        df: Numbers | Literal["learned"],
+        scale: Numbers | Literal["learned"] = 1.0,
+        *,
+        x_scale: Number = 1.0,
+        missing: Missing = None,
+    ) -> None:
         super().__init__(x_scale=x_scale, missing=missing)
         self.df, self.scale = df, scale
         df = positive_array(df, "df", ("learned",))
@@ -184,12 +223,12 @@ class StudentT(Likelihood):
             names.append("log_df")
         self.parameters = tuple(names)
         if isinstance(scale, str):
-            self._code = 10 if isinstance(df, str) else 8
+            self._term = "StudentTLearned" if isinstance(df, str) else "StudentTLogScale"
             self._own = () if isinstance(df, str) else (_student_norm(df), df)
             return
         with np.errstate(all="ignore"):
             inverse, log_scale = 1 / scale, np.log(scale)
-        self._code = 9 if isinstance(df, str) else 7
+        self._term = "StudentTLogDf" if isinstance(df, str) else "StudentT"
         if isinstance(df, str):
             self._own = (inverse, log_scale)
         else:

@@ -26,13 +26,7 @@ class Components:
     """The checked parameters of a mixture."""
 
     def __init__(self, log_weights, mu, logvar):
-        mu, logvar = _arrays.as_floats(mu, "mu"), _arrays.as_floats(logvar, "logvar")
-        if mu.ndim != 2:
-            raise _arrays.shape_error("mu", mu.shape, "(components, latent dimensions)")
-        if logvar.shape != mu.shape:
-            raise _arrays.shape_error("logvar", logvar.shape, f"that of mu, {mu.shape}")
-        if len(mu) == 0:
-            raise ValueError(f"mu has no components: shape {mu.shape}")
+        mu, logvar = _arrays.gaussians(mu, logvar, ("components",))
         log_weights = _arrays.as_floats(log_weights, "log_weights")
         if log_weights.shape != mu.shape[:1]:
             raise _arrays.shape_error("log_weights", log_weights.shape, f"({len(mu)},) like mu")
@@ -44,7 +38,7 @@ class Components:
         if z.ndim == 0 or z.shape[-1] != self.mu.shape[1]:
             raise _arrays.shape_error("z", z.shape, f"(..., {self.mu.shape[1]}) like mu")
         if 0 in z.shape[:-1]:
-            raise ValueError(f"z has an empty batch: shape {z.shape}")
+            raise _arrays.empty_error("z", z.shape, "batch")
         return z
 
     def is_single(self, z):

@@ -1,14 +1,22 @@
 """The posterior q(z|x) = N(mu, diag(e^logvar)): samples of it, with and without their KL."""
 
+from __future__ import annotations
+
 import os
 from operator import index
+from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo._threads import check, threads_for
-from fastelbo.divergences import LATENT_COST, GaussianGrad, as_free_bits, kl_pass
+from fastelbo.divergences import LATENT_COST, FreeBits, GaussianGrad, as_free_bits, kl_pass
 from fastelbo.likelihoods import check_reduction
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastelbo._typing import ByRow, Float64Array, FloatArray, Number, Out, Reduced, Rng, Threads
 
 _kernels = _builds.kernels("latent")
 _MASK = (1 << 64) - 1
@@ -64,7 +72,16 @@ def _sample(mu, logvar, rng, noise, samples, out, num_threads, kl_arguments=None
     )
 
 
-def reparameterize(mu, logvar, *, rng=None, noise=None, samples=None, out=None, num_threads=None):
+def reparameterize(
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    rng: Rng = None,
+    noise: ArrayLike | None = None,
+    samples: SupportsIndex | None = None,
+    out: Out = None,
+    num_threads: Threads = None,
+) -> FloatArray:
     """Samples z = mu + e^(logvar/2) eps of the posterior, drawing eps on the way.
 
     Parameters
@@ -106,6 +123,32 @@ def reparameterize(mu, logvar, *, rng=None, noise=None, samples=None, out=None, 
     return _sample(mu, logvar, rng, noise, samples, out, num_threads)[0]
 
 
+@overload
+def reparameterize_kl(
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    rng: Rng = ...,
+    noise: ArrayLike | None = ...,
+    samples: SupportsIndex | None = ...,
+    free_bits: Number | FreeBits = ...,
+    reduction: Reduced = ...,
+    out: Out = ...,
+    num_threads: Threads = ...,
+) -> tuple[FloatArray, float]: ...
+@overload
+def reparameterize_kl(
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    rng: Rng = ...,
+    noise: ArrayLike | None = ...,
+    samples: SupportsIndex | None = ...,
+    free_bits: Number | FreeBits = ...,
+    reduction: ByRow,
+    out: Out = ...,
+    num_threads: Threads = ...,
+) -> tuple[FloatArray, Float64Array]: ...
 def reparameterize_kl(
     mu,
     logvar,
@@ -151,17 +194,17 @@ def reparameterize_kl(
 
 
 def reparameterize_backward(
-    grad_z,
-    mu,
-    logvar,
-    z,
+    grad_z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    z: ArrayLike | None,
     *,
-    kl_weight=0.0,
-    noise=None,
-    rng=None,
-    out=None,
-    num_threads=None,
-):
+    kl_weight: ArrayLike = 0.0,
+    noise: ArrayLike | None = None,
+    rng: SupportsIndex | None = None,
+    out: tuple[Out, Out] | None = None,
+    num_threads: Threads = None,
+) -> GaussianGrad:
     """Gradients of mu and logvar from the gradient of z, minus kl_weight times those of the KL.
 
     The way back of :func:`reparameterize_kl`: with ``grad_z`` the gradient of an objective to

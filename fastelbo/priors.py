@@ -5,7 +5,9 @@ shape of z, and their derivative by z. Those here have ``backward``, too: the gr
 parameters.
 """
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -14,6 +16,11 @@ from fastelbo.locations import Gaussian
 from fastelbo.mixtures import Components
 from fastelbo.posterior import noise_key, reparameterize, reparameterize_backward
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastelbo._typing import Float64Array, FloatArray, Rng, Threads
+
 LOG_2PI = float(np.log(2 * np.pi))
 _LOG_Q = Gaussian("learned").log_prob
 
@@ -21,10 +28,10 @@ _LOG_Q = Gaussian("learned").log_prob
 class PriorGrad(NamedTuple):
     """Gradients by z and by a mixture's parameters; ``logits`` is None where those are fixed."""
 
-    z: np.ndarray
-    logits: np.ndarray | None
-    mu: np.ndarray
-    logvar: np.ndarray
+    z: FloatArray
+    logits: FloatArray | None
+    mu: FloatArray
+    logvar: FloatArray
 
 
 class StandardNormal:
@@ -37,12 +44,12 @@ class StandardNormal:
     (array([-4.33787707]), array([[-1., -2.]]))
     """
 
-    def log_prob(self, z):
+    def log_prob(self, z: ArrayLike) -> Float64Array:
         """Log densities (...) of z (..., L), float64, in nats."""
         z = _points(z)
         return -0.5 * (np.einsum("...l,...l", z, z, dtype=np.float64) + z.shape[-1] * LOG_2PI)
 
-    def log_prob_and_grad(self, z):
+    def log_prob_and_grad(self, z: ArrayLike) -> tuple[Float64Array, FloatArray]:
         """The same, and their derivative by z, in its shape and dtype."""
         z = _points(z)
         return self.log_prob(z), -z
@@ -79,7 +86,11 @@ class MixtureOfGaussians:
     array([-0.1904,  0.1904])
     """
 
-    def __init__(self, logits, mu, logvar):
+    logits: FloatArray | None
+    mu: FloatArray
+    logvar: FloatArray
+
+    def __init__(self, logits: ArrayLike | None, mu: ArrayLike, logvar: ArrayLike) -> None:
         equal = np.zeros(np.shape(mu)[:1], np.float32) if logits is None else logits
         try:
             checked = Components(equal, mu, logvar)
@@ -89,7 +100,7 @@ class MixtureOfGaussians:
         self.mu, self.logvar = checked.mu, checked.logvar
 
     @property
-    def log_weights(self):
+    def log_weights(self) -> FloatArray:
         """Logarithms of the components' weights, which add up to one; (K,)."""
         if self.logits is None:
             return np.full(len(self.mu), -np.log(len(self.mu)), self.mu.dtype)
@@ -124,7 +135,7 @@ class MixtureOfGaussians:
             by_logits -= np.exp(components.log_weights) * by_logits.sum(dtype=np.float64)
         return values, PriorGrad(by_z, by_logits, by_mu, by_logvar)
 
-    def log_prob(self, z, *, num_threads=None):
+    def log_prob(self, z: ArrayLike, *, num_threads: Threads = None) -> Float64Array:
         """Log densities of points.
 
         Parameters
@@ -139,12 +150,16 @@ class MixtureOfGaussians:
         """
         return self._run(z, None, num_threads, False)[0]
 
-    def log_prob_and_grad(self, z, *, num_threads=None):
+    def log_prob_and_grad(
+        self, z: ArrayLike, *, num_threads: Threads = None
+    ) -> tuple[Float64Array, FloatArray]:
         """:meth:`log_prob`, and its derivative by z, in the shape of z."""
         values, gradients = self._run(z, None, num_threads)
         return values, gradients.z
 
-    def backward(self, z, weights=1.0, *, num_threads=None):
+    def backward(
+        self, z: ArrayLike, weights: ArrayLike = 1.0, *, num_threads: Threads = None
+    ) -> PriorGrad:
         """Gradients of sum(weights * log_prob(z)).
 
         Parameters
@@ -162,7 +177,7 @@ class MixtureOfGaussians:
         """
         return self._run(z, weights, num_threads)[1]
 
-    def sample(self, n, *, rng=None):
+    def sample(self, n: int, *, rng: Rng = None) -> FloatArray:
         """n draws of z, (n, L); rng as in :func:`~fastelbo.reparameterize`."""
         key = noise_key(rng)
         weights = np.exp(np.asarray(self.log_weights, np.float64))
@@ -198,7 +213,7 @@ class VampPrior(MixtureOfGaussians):
     array([-1.4189])
     """
 
-    def __init__(self, mu, logvar, logits=None):
+    def __init__(self, mu: ArrayLike, logvar: ArrayLike, logits: ArrayLike | None = None) -> None:
         super().__init__(logits, mu, logvar)
 
 

@@ -1,6 +1,9 @@
 """Bounds of the evidence from log weights that come chunk by chunk."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Self, overload
 
 import numpy as np
 
@@ -19,6 +22,11 @@ from fastelbo.bounds import (
     sum_of,
 )
 from fastelbo.likelihoods import check_reduction
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastelbo._typing import ByRow, Float64Array, Reduced, Threads
 
 #: The spread below which 1 + spread, which a state gives, would leave too few of its digits.
 SMALL_SPREAD = 1e-2
@@ -50,13 +58,13 @@ class StreamingBound:
     StreamingBound(samples=1000, batch=3)
     """
 
-    def __init__(self, *, num_threads=None):
+    def __init__(self, *, num_threads: Threads = None) -> None:
         self.num_threads = num_threads
         self.samples = 0
         self._state = None
         self._spread = None
 
-    def update(self, log_w):
+    def update(self, log_w: ArrayLike) -> Self:
         """Add the log weights of more samples.
 
         Parameters
@@ -92,7 +100,7 @@ class StreamingBound:
         self.samples += len(log_w)
         return self
 
-    def merge(self, other):
+    def merge(self, other: StreamingBound) -> Self:
         """Add what another StreamingBound of the same B has seen, in another process say.
 
         Parameters
@@ -140,6 +148,10 @@ class StreamingBound:
         self.samples = samples
         return self
 
+    @overload
+    def bound(self, *, alpha: float = ..., reduction: Reduced = ...) -> float: ...
+    @overload
+    def bound(self, *, alpha: float = ..., reduction: ByRow) -> Float64Array: ...
     def bound(self, *, alpha=0.0, reduction="mean"):
         """The bound of all samples seen.
 
@@ -172,10 +184,14 @@ class StreamingBound:
             rows = bound_of(state, self.samples, alpha)
         return reduce_rows(rows, reduction)
 
-    def effective_sample_size(self):
+    def effective_sample_size(self) -> Float64Array:
         """As :func:`~fastelbo.effective_sample_size` of all samples seen, (B,)."""
         return effective_of(self._seen())
 
+    @overload
+    def standard_error(self, *, reduction: Reduced = ...) -> float: ...
+    @overload
+    def standard_error(self, *, reduction: ByRow) -> Float64Array: ...
     def standard_error(self, *, reduction="mean"):
         """Standard error of ``bound()`` over the draws of z, by the delta method.
 

@@ -1,6 +1,10 @@
 """VAE: a scikit-learn style estimator on NumPy's matrix products and these kernels."""
 
+from __future__ import annotations
+
 import copy
+from os import PathLike
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
@@ -16,12 +20,18 @@ from fastelbo._vae_settings import (
     is_optimal,
     positive_outputs,
 )
-from fastelbo.divergences import as_free_bits
+from fastelbo.divergences import FreeBits, as_free_bits
 from fastelbo.importance import log_weights
+from fastelbo.likelihoods import Likelihood
 from fastelbo.locations import Gaussian
 from fastelbo.posterior import reparameterize, reparameterize_kl
-from fastelbo.priors import StandardNormal
+from fastelbo.priors import MixtureOfGaussians, StandardNormal
 from fastelbo.streaming import StreamingBound
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+    from fastelbo._typing import Float64Array, FloatArray, Rng
 
 
 class VAE(Estimator):
@@ -108,27 +118,33 @@ class VAE(Estimator):
     (3, 32)
     """
 
+    likelihood_: Likelihood
+    history_: dict[str, list[float]]
+    n_features_in_: int
     #: What training trains.
     _network = Autoencoder
 
     def __init__(
         self,
         *,
-        hidden=(256,),
-        latent_dim=10,
-        likelihood="bernoulli",
-        prior="standard",
-        prior_components=50,
-        beta=1.0,
-        free_bits=0.0,
-        epochs=100,
-        batch_size=128,
-        learning_rate=1e-3,
-        dtype="float32",
-        random_state=None,
-        num_threads=1,
-        verbose=False,
-    ):
+        hidden: tuple[int, ...] | list[int] | int = (256,),
+        latent_dim: int = 10,
+        likelihood: Literal["bernoulli", "gaussian", "squared_error"] | Likelihood = "bernoulli",
+        prior: Literal["standard", "mixture", "vamp"]
+        | StandardNormal
+        | MixtureOfGaussians
+        | None = "standard",
+        prior_components: int = 50,
+        beta: float = 1.0,
+        free_bits: float | FreeBits = 0.0,
+        epochs: int = 100,
+        batch_size: int = 128,
+        learning_rate: float = 1e-3,
+        dtype: DTypeLike = "float32",
+        random_state: int | np.random.Generator | np.random.RandomState | None = None,
+        num_threads: int | None = 1,
+        verbose: bool = False,
+    ) -> None:
         self.hidden = hidden
         self.latent_dim = latent_dim
         self.likelihood = likelihood
@@ -146,7 +162,7 @@ class VAE(Estimator):
 
     # Training -----------------------------------------------------------------------------------
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Train on X from new weights.
 
         Parameters
@@ -174,7 +190,7 @@ class VAE(Estimator):
                 progress.update(self.history_)
         return self
 
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X: ArrayLike, y: object = None) -> Self:
         """One more epoch, over X; begins with new weights where there are none.
 
         Parameters and result as for :meth:`fit`.
@@ -183,7 +199,7 @@ class VAE(Estimator):
         self._epoch(X)
         return self
 
-    def fit_transform(self, X, y=None):
+    def fit_transform(self, X: ArrayLike, y: object = None) -> FloatArray:
         """``fit(X).transform(X)``."""
         return self.fit(X).transform(X)
 
@@ -277,7 +293,7 @@ class VAE(Estimator):
 
     # Use ----------------------------------------------------------------------------------------
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> FloatArray:
         """Means of the posterior q(z|x).
 
         Parameters
@@ -294,7 +310,7 @@ class VAE(Estimator):
             Z[rows] = self._model.encode(X[rows], self.num_threads)[0]
         return Z
 
-    def inverse_transform(self, Z):
+    def inverse_transform(self, Z: ArrayLike) -> FloatArray:
         """Means of p(x|z), by the likelihood's ``mean``: probabilities, rates, locations.
 
         Parameters
@@ -316,7 +332,7 @@ class VAE(Estimator):
                 X[rows] = self.likelihood_.mean(*outputs)
         return X
 
-    def sample(self, n=1, *, rng=None):
+    def sample(self, n: int = 1, *, rng: Rng = None) -> FloatArray:
         """Means of p(x|z) for n draws of z from the prior.
 
         Parameters
@@ -338,11 +354,13 @@ class VAE(Estimator):
         return self.inverse_transform(reparameterize(zeros, zeros, rng=rng))
 
     @property
-    def prior_(self):
+    def prior_(self) -> StandardNormal | MixtureOfGaussians:
         self._check_fitted()
         return self._model.prior(self.num_threads) or StandardNormal()
 
-    def score_samples(self, X, *, samples=None, rng=None):
+    def score_samples(
+        self, X: ArrayLike, *, samples: int | None = None, rng: Rng = None
+    ) -> Float64Array:
         """A lower bound of log p(x) for each sample, in nats.
 
         It is the bound itself, whatever `beta` and `free_bits` the model was trained with.
@@ -404,7 +422,7 @@ class VAE(Estimator):
             return rng
         return np.random.default_rng(self._score_key if rng is None else rng)
 
-    def score_parts(self, X, *, rng=None):
+    def score_parts(self, X: ArrayLike, *, rng: Rng = None) -> tuple[Float64Array, Float64Array]:
         """The two parts of :meth:`score_samples`: E_q[log p(x|z)] and KL, each (N,).
 
         The KL to a prior that is not the standard normal is estimated, by the same z.
@@ -424,11 +442,11 @@ class VAE(Estimator):
             reconstruction[rows] = self.likelihood_.log_prob(X[rows], *outputs, **options)
         return reconstruction, kl
 
-    def score(self, X, y=None):
+    def score(self, X: ArrayLike, y: object = None) -> float:
         """Mean of :meth:`score_samples`."""
         return float(self.score_samples(X).mean())
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
         """Names of the latent dimensions: vae0, vae1, ..."""
         self._check_fitted()
         return np.array([f"vae{i}" for i in range(self._model.latent_dim)], dtype=object)
@@ -445,18 +463,18 @@ class VAE(Estimator):
         return X
 
     @property
-    def n_iter_(self):
+    def n_iter_(self) -> int:
         self._check_fitted()
         return len(self.history_["elbo"])
 
     @property
-    def n_parameters_(self):
+    def n_parameters_(self) -> int:
         self._check_fitted()
         return self._model.adam.parameters.size
 
     # Files --------------------------------------------------------------------------------------
 
-    def save(self, path):
+    def save(self, path: str | PathLike[str]) -> None:
         """Write the model to a file (an .npz of arrays and JSON; no pickle), whole or not at all.
 
         Training can go on where it stood: the optimizer and the random generator are in it. A
@@ -477,7 +495,7 @@ class VAE(Estimator):
         _vae_files.save(self, path)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: str | PathLike[str]) -> Self:
         """The model that :meth:`save` wrote.
 
         Parameters

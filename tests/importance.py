@@ -6,25 +6,27 @@ import numpy as np
 
 import fastelbo
 from fastelbo import reference
-from fastelbo._cli import parity_importance
-from tests.functions import SCALES
+from fastelbo._catalogue import VARIANTS
+from fastelbo._catalogue.importance import log_weight_terms
 
-#: The sum of the absolute values of what makes up a log weight, (K, B).
-magnitudes = parity_importance.terms_of
-#: Likelihoods by name: (class, its arguments, number of decoder outputs).
-LIKELIHOODS = {
-    "SquaredError": ("SquaredError", (), 1),
-    "Gaussian": ("Gaussian", (0.6,), 1),
-    "Gaussian-features": ("Gaussian", (SCALES,), 1),
-    "Gaussian-learned": ("Gaussian", ("learned",), 2),
-    "Bernoulli": ("Bernoulli", (), 1),
-}
+LIKELIHOODS = ("SquaredError", "Gaussian", "Gaussian-features", "Gaussian-learned", "Bernoulli")
 
 
 def likelihoods(name):
     """(fastelbo's, the reference's)."""
-    kind, arguments, _ = LIKELIHOODS[name]
-    return getattr(fastelbo, kind)(*arguments), getattr(reference, kind)(*arguments)
+    return VARIANTS[name].make(fastelbo), VARIANTS[name].make(reference)
+
+
+def outputs_of(name):
+    """The number of decoder outputs."""
+    return len(VARIANTS[name].parameters)
+
+
+def magnitudes(x, z, mu, logvar, x_recon, name):
+    """The sum of the absolute values of what makes up a log weight, (K, B)."""
+    outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
+    arrays = (np.asarray(a, np.float64) for a in (x, z, mu, logvar, *outputs))
+    return log_weight_terms(VARIANTS[name], *arrays)
 
 
 def draw(dtype, samples=4, batch=5, event=(7,), latent=3, outputs=1, seed=0):

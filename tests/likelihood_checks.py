@@ -4,26 +4,8 @@ import mpmath
 import numpy as np
 import pytest
 
+from fastelbo._catalogue import REDUCTIONS
 from tests.conftest import TOLERANCE, numerical_gradient
-from tests.functions import BY_NAME, REDUCTIONS, check
-
-SHAPES = [(1, 1), (33,), (2, 31), (31, 2), (33, 33), (1, 4095), (2, 4097), (700, 1), (2, 3, 5, 7)]
-
-
-def sweep(*labels):
-    """A test of value and gradient against the reference: shapes, reductions, dtypes."""
-
-    @pytest.mark.parametrize("suffix", ["", "_and_grad"])
-    @pytest.mark.parametrize("reduction", REDUCTIONS)
-    @pytest.mark.parametrize("shape", SHAPES)
-    @pytest.mark.parametrize("label", labels)
-    def test_reference(label, shape, reduction, suffix, dtype):
-        name = f"{label}.log_prob{suffix}"
-        rng = np.random.default_rng(len(shape))
-        arrays = BY_NAME[name].draw(rng, dtype, batch=shape[0], event=shape[1:])
-        check(name, arrays, dtype, reduction=reduction)
-
-    return test_reference
 
 
 def differences(make, *arrays, rtol=1e-7, atol=1e-8):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fastelbo import _threads, aggregate, aggregate_posterior_log_density, reference
-from fastelbo._cli.parity_aggregate import density_magnitudes
+from fastelbo._catalogue.aggregate import density_magnitudes
 from tests.conftest import assert_close
 from tests.importance import peak_of
 

@@ -7,9 +7,7 @@ import scipy.stats
 
 from fastelbo import BetaBinomial, Binomial
 from tests.conftest import TOLERANCE, assert_close
-from tests.likelihood_checks import differences, exact, offends, sweep
-
-test_reference = sweep("BetaBinomial")
+from tests.likelihood_checks import differences, exact, offends
 
 
 @pytest.mark.parametrize(

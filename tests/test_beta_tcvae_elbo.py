@@ -5,9 +5,9 @@ import pytest
 
 import fastelbo
 from fastelbo import beta_tcvae_elbo, beta_tcvae_elbo_and_grad, reference
+from fastelbo._catalogue import REDUCTIONS, flatten
+from tests.cases import check as check_row
 from tests.conftest import numerical_gradient
-from tests.functions import REDUCTIONS, flatten
-from tests.functions import check as check_row
 from tests.test_total_correlation import SIZE, VARIANTS
 from tests.test_total_correlation import draw as draw_latents
 

@@ -9,9 +9,7 @@ import scipy.stats
 
 from fastelbo import Binomial
 from tests.conftest import assert_close
-from tests.likelihood_checks import differences, exact, offends, sweep
-
-test_reference = sweep("Binomial")
+from tests.likelihood_checks import differences, exact, offends
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,23 @@
 """Builds: which one is chosen, how to override that, and that all give the same numbers."""
 
-import importlib
+import importlib.util
 import json
 import os
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastelbo
 from fastelbo import _builds
+from fastelbo._catalogue import CASES, flatten
 from tests.conftest import assert_close
-from tests.functions import FUNCTIONS, flatten
 
 RUNNABLE = _builds.available()
+SETUP = Path(__file__).parent.parent / "setup.py"
 
 
 def python(code, build=None):
@@ -91,7 +93,7 @@ def test_build_that_was_not_compiled(monkeypatch):
 def test_nothing_compiled(monkeypatch):
     monkeypatch.setattr(_builds, "_is_compiled", lambda build: False)
     monkeypatch.delenv("FASTELBO_BUILD", raising=False)
-    with pytest.raises(ImportError, match="no compiled kernels"):
+    with pytest.raises(ImportError, match=r"not compiled.*pip install"):
         _builds._choose()
 
 
@@ -107,6 +109,90 @@ def test_processor_is_asked():
         )
 
 
+# What is compiled ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def setup():
+    """setup.py as a module; nothing is compiled."""
+    spec = importlib.util.spec_from_file_location("setup", SETUP)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.BUILDS = {"baseline": [], "avx2": ["-march=x86-64-v3"], "avx512": ["-march=x86-64-v4"]}
+    return module
+
+
+@pytest.mark.parametrize(
+    ("wanted", "runnable", "expected"),
+    [
+        (None, [], ["baseline"]),
+        ("", ["avx2"], ["baseline", "avx2"]),
+        (None, ["avx2", "avx512"], ["baseline", "avx512"]),
+        ("all", [], ["baseline", "avx2", "avx512"]),
+        ("avx512", [], ["avx512"]),
+        ("avx2,baseline", ["avx512"], ["avx2", "baseline"]),
+    ],
+)
+def test_chosen_builds(setup, wanted, runnable, expected):
+    assert setup.chosen_builds(wanted, runnable.__contains__) == expected
+
+
+def test_all_builds_where_the_compiler_cannot_tell(setup):
+    assert setup.chosen_builds(None, lambda build: None) == ["baseline", "avx2", "avx512"]
+
+
+@pytest.mark.parametrize("wanted", ["sse9", "AVX2", "avx2,sse9", "all,avx2", "avx2 "])
+def test_unknown_build_is_not_compiled(setup, wanted):
+    with pytest.raises(SystemExit, match=r"FASTELBO_BUILDS: unknown .*'baseline'.*'all'"):
+        setup.chosen_builds(wanted, lambda build: True)
+
+
+def test_compiler_tells_what_runs_here(setup):
+    """setup.py asks what the installed package asks."""
+    compiler = setup.Compiler()
+    if not compiler.takes("int main(void) { return 0; }"):
+        pytest.skip("no C compiler")
+    for build in _builds.NAMES:
+        assert compiler.runs(build) == _builds.processor.processor_runs(build)
+    assert compiler.takes("int main(void) { return 2; }", ask="baseline") is None
+    assert not compiler.takes("int main(void) { return undeclared; }")
+
+
+def build_by(tmp_path, compiler):
+    """What a build says that fails, its compiler being these lines of shell script."""
+    script = tmp_path / "cc"
+    script.write_text(f"#!/bin/sh\n{compiler}\n")
+    script.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, SETUP, "build_ext", "--build-lib", tmp_path, "--build-temp", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "CC": str(script)},
+    )
+    assert done.returncode == 1
+    return (done.stdout + done.stderr).strip()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="compilers are shell scripts here")
+def test_no_compiler(tmp_path):
+    """One line that says what to install, before anything else is done."""
+    said = build_by(tmp_path, "exit 127")
+    assert "\n" not in said
+    assert "no working C compiler: install gcc" in said
+
+
+@pytest.mark.skipif(os.name != "posix", reason="compilers are shell scripts here")
+def test_no_headers_of_python(tmp_path):
+    said = build_by(tmp_path, 'for a; do grep -qs Python.h "$a" && exit 1; done; exit 0')
+    assert "\n" not in said
+    assert "no Python.h" in said
+    assert "python3-dev" in said
+
+
+# One result ---------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("build", RUNNABLE)
 def test_every_build_agrees(build, dtype, monkeypatch):
     """Every function in every build that runs here, against the reference, in one process."""
@@ -116,8 +202,8 @@ def test_every_build_agrees(build, dtype, monkeypatch):
     for family in families:
         kernels = importlib.import_module(f"{package.__name__}.{family}")
         monkeypatch.setattr(_builds.kernels(family), "__dict__", dict(vars(kernels)))
-    for function in FUNCTIONS:
-        arrays = function.draw(np.random.default_rng(1), dtype, 33, (7,), 20).values()
+    for function in CASES.values():
+        arrays = function.draw(1, dtype, B=33, L=20).values()
         got = flatten(function.public(*arrays))
         expected = flatten(function.reference(*arrays))
         assert_close(tuple(got), tuple(expected), dtype, tuple(function.scales(arrays)))

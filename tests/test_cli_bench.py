@@ -7,20 +7,12 @@ import numpy as np
 import pytest
 
 import fastelbo
-from fastelbo import _builds, reference
-from fastelbo._cli import (
-    _common,
-    baselines,
-    bench,
-    bench_report,
-    bench_vae,
-    cases,
-    contenders,
-    sizes,
-)
+from fastelbo import _builds
+from fastelbo._catalogue import CASES, ROWS, Bench
+from fastelbo._cli import _common, bench, bench_report, bench_vae, contenders, measure
 
-SMALL = (3, 80, 5)
-PEERS = ("SciPy", "PyTorch")
+SIZE = ("3", "80", "5")
+SMALL = {"B": 3, "D": 80, "L": 5, "K": 4, "M": 6}
 EFFORT = {"rounds": 1, "burst": 1e-4}
 
 
@@ -31,8 +23,8 @@ def run(*options):
 
 
 def only_ours(monkeypatch):
-    """The frameworks take seconds to import and compile: leave them to the test of baselines."""
-    monkeypatch.setattr(baselines, "ALL", (baselines.NumPy, baselines.NumPyGenerator))
+    """The frameworks take seconds to import and compile: leave them to the test of peers."""
+    monkeypatch.setattr(contenders, "PEERS", (contenders.NumPy,))
 
 
 def slow_if(slow, value):
@@ -41,9 +33,9 @@ def slow_if(slow, value):
 
 
 @pytest.mark.parametrize(
-    "kind", [slow_if(issubclass(k, baselines.TorchCompile), k) for k in baselines.ALL]
+    "kind", [slow_if(issubclass(k, contenders.TorchCompile), k) for k in contenders.PEERS]
 )
-def test_baselines_compute_the_same(kind, recwarn):
+def test_peers_compute_the_same(kind, recwarn):
     for dtype in bench.DTYPES:
         try:
             contender = kind(1, dtype)
@@ -51,8 +43,8 @@ def test_baselines_compute_the_same(kind, recwarn):
             pytest.skip(f"{error.name} is not installed")
         rows = [
             row
-            for case in cases.CASES.values()
-            for row in bench.measure(case, SMALL, dtype, [contender], **EFFORT)
+            for entry in bench.EVERY
+            for row in measure.measure(entry, dtype, [contender], **EFFORT, extents=SMALL)
             if not row.is_traffic
         ]
         assert rows
@@ -61,88 +53,11 @@ def test_baselines_compute_the_same(kind, recwarn):
             assert row.minimum > 0
 
 
-@pytest.mark.parametrize(
-    ("name", "count", "expected"),
-    [
-        ("kl_standard_normal", 2, reference.kl_standard_normal),
-        ("kl_standard_normal_and_grad", 2, reference.kl_standard_normal_and_grad),
-        ("kl_normal", 4, reference.kl_normal),
-        ("kl_normal_and_grad", 4, reference.kl_normal_and_grad),
-        ("reparameterize_backward", 4, reference.reparameterize_backward),
-        ("gaussian", 3, reference.Gaussian("learned").log_prob),
-        ("gaussian_and_grad", 3, reference.Gaussian("learned").log_prob_and_grad),
-        ("squared_error", 2, reference.SquaredError().log_prob),
-        ("importance_bound", 1, reference.importance_bound),
-        ("importance_bound_and_grad", 1, reference.importance_bound_and_grad),
-        ("cubo", 1, reference.cubo),
-        ("cubo_and_grad", 1, reference.cubo_and_grad),
-        ("vimco", 1, reference.vimco),
-        ("vimco_and_grad", 1, reference.vimco_and_grad),
-        ("reinforce", 1, reference.reinforce),
-        ("reinforce_and_grad", 1, reference.reinforce_and_grad),
-        ("effective_sample_size", 1, reference.effective_sample_size),
-        ("normalized_weights", 1, reference.normalized_weights),
-    ],
-)
-def test_the_numpy_that_users_write_is_right(name, count, expected):
-    arrays = np.random.default_rng(4).standard_normal((count, 4, 3))
-    actual = getattr(baselines.NumPy(), name)(*arrays)
-    desired = _common.flat(expected(*arrays))
-    assert len(actual) == len(desired)
-    for a, d in zip(actual, desired, strict=True):
-        np.testing.assert_allclose(a, d, rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["log_weights", "iwae", "iwae_and_grad"])
-def test_the_numpy_of_importance_weights_is_right(name):
-    rng = np.random.default_rng(4)
-    x, mu, logvar = rng.standard_normal((3, 4, 3))
-    z, x_recon = rng.standard_normal((2, 5, 4, 3))
-    actual = getattr(baselines.NumPy(), name)(x, z, mu, logvar, x_recon)
-    desired = _common.flat(getattr(reference, name)(x, z, mu, logvar, x_recon))
-    for a, d in zip(actual, desired, strict=False):  # the reference gives the weights as well
-        np.testing.assert_allclose(a, d, rtol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["", "_and_grad"])
-def test_the_numpy_of_pairs_is_right(name):
-    rng = np.random.default_rng(4)
-    z, mu, logvar = rng.standard_normal((3, 6, 3))
-    for base, arrays in (
-        ("mixture_log_prob", (z, rng.standard_normal(6), mu, logvar)),
-        ("mmd", (z, mu)),
-        ("mixture_of_experts", (z, mu.reshape(1, 6, 3), logvar.reshape(1, 6, 3))),
-    ):
-        actual = getattr(baselines.NumPy(), base + name)(*arrays)
-        desired = _common.flat(getattr(reference, base + name)(*arrays))
-        for a, d in zip(actual, desired, strict=True):
-            np.testing.assert_allclose(a, d, rtol=1e-11, atol=1e-14)
-
-
-@pytest.mark.parametrize("name", ["product_of_experts", "mopoe"])
-def test_the_numpy_of_experts_is_right(name):
-    mu, logvar = np.random.default_rng(4).standard_normal((2, 3, 4, 5))
-    products = getattr(baselines.NumPy(), name)(mu, logvar)
-    for a, d in zip(products, getattr(reference, name)(mu, logvar), strict=False):
-        np.testing.assert_allclose(a, d, rtol=1e-12)
-    gradients = getattr(baselines.NumPy(), f"{name}_backward")(*products, mu, logvar)
-    desired = getattr(reference, f"{name}_backward")(*products, mu, logvar)
-    for a, d in zip(gradients, desired, strict=True):
-        np.testing.assert_allclose(a, d, rtol=1e-12, atol=1e-14)
-
-
-def test_numpy_from_buffers():
-    x, mu, logvar, x_recon = np.random.default_rng(4).standard_normal((4, 4, 3))
-    buffers = [a.tobytes() for a in (x, mu, logvar, x_recon)]
-    actual = baselines.NumPy().elbo_from_buffers(*buffers, 4, 3, 3)
-    assert actual[0] == pytest.approx(reference.elbo(x, mu, logvar, x_recon)[0], rel=1e-12)
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ours_compute_the_same(threads, dtype):
-    for case in cases.CASES.values():
-        contenders = bench.ours(threads, dtype.name)
-        rows = bench.measure(case, SMALL, dtype.name, contenders, **EFFORT)
+    for entry in bench.EVERY:
+        entrants = bench.ours(threads, dtype.name)
+        rows = measure.measure(entry, dtype.name, entrants, **EFFORT, extents=SMALL)
         mine = [row for row in rows if row.is_ours]
         assert len(mine) >= 1
         for row in mine:
@@ -155,37 +70,38 @@ def test_ours_compute_the_same(threads, dtype):
 def test_threads_are_those_of_the_label():
     """But for what LAPACK and NumPy compute."""
     ours = contenders.Fastelbo(1, "float64")
-    for case in cases.CASES.values():
-        arrays = cases.problem(SMALL, "float64", case.samples)
-        call = ours.bind(case.name, [arrays[name] for name in case.arguments])
-        if call.func.__module__.startswith("fastelbo._cli"):
-            continue  # a method, which gives its options on
-        lacks = case.name.startswith(("kl_full_normal", "standard_normal"))
+    for entry in bench.EVERY:
+        case = CASES[entry.case]
+        call = ours.bind(case, case.draw(0, **SMALL))
+        lacks = case.name.startswith(("kl_full_normal", "StandardNormal"))
         assert call.keywords.get("num_threads") == (None if lacks else 1), case.name
 
 
 def test_traffic_is_measured_where_the_event_is_read():
     entrants = bench.alone(1, "float64")
-    rows = bench.measure(cases.CASES["elbo_and_grad"], SMALL, "float64", entrants, **EFFORT)
+    entry = Bench("elbo_and_grad", "", SMALL)
+    rows = measure.measure(entry, "float64", entrants, **EFFORT)
     assert sum(row.is_traffic for row in rows) == 2  # plain and streamed stores
     assert all((row.of_bandwidth is not None) == row.is_ours for row in rows)
     assert all(row.speedup > 0 for row in rows)
-    rows = bench.measure(cases.CASES["kl_standard_normal"], SMALL, "float64", entrants, **EFFORT)
+    entry = Bench("kl_standard_normal", "", SMALL)
+    rows = measure.measure(entry, "float64", entrants, **EFFORT)
     assert not any(row.is_traffic for row in rows)
 
 
-class Wrong(baselines.NumPy):
+class Wrong(contenders.NumPy):
     label = "wrong"
 
-    def elbo(self, *arrays):
-        return (super().elbo(*arrays)[0] * (1 + 1e-3),)
+    def call(self, peer, case, arrays):
+        exact = super().call(peer, case, arrays)
+        return exact if case.gives_gradients or case.draws_noise else lambda: 1.001 * exact()
 
 
 def test_a_wrong_row_is_not_timed(monkeypatch, capsys):
-    monkeypatch.setattr(baselines, "ALL", (baselines.NumPy, Wrong))
+    monkeypatch.setattr(contenders, "PEERS", (contenders.NumPy, Wrong))
     assert run("--quick", "--size", "2", "8", "2", "--threads", "1") == 1
     out, err = capsys.readouterr()
-    assert "wrong: elbo (2, 8, 2) float64 disagrees with the reference by 0.001" in err
+    assert "wrong: elbo (B 2, D 8, L 2) float64 disagrees with the reference by 0.001" in err
     lines = [line.split() for line in out.splitlines() if line.startswith("wrong")]
     assert ["wrong", "-", "-", "-", "1.0e-03"] in [line[1:6] for line in lines]
 
@@ -199,8 +115,8 @@ def test_a_wrong_gradient_is_not_timed(monkeypatch):
         return result, gradients
 
     monkeypatch.setattr(fastelbo, "elbo_and_grad", wrong)
-    case = cases.CASES["elbo_and_grad"]
-    rows = bench.measure(case, SMALL, "float64", bench.ours(1, "float64"), **EFFORT)
+    entry = Bench("elbo_and_grad", "", SMALL)
+    rows = measure.measure(entry, "float64", bench.ours(1, "float64"), **EFFORT)
     assert all(row.disagrees and row.minimum is None for row in rows if row.is_ours)
 
 
@@ -209,9 +125,9 @@ def test_json(monkeypatch, capsys):
     assert run("--quick", "--json", "--size", "2", "64", "3", "--stages") == 0
     report = json.loads(capsys.readouterr().out)
     assert report["environment"]["build"] == fastelbo.build_info()["build"]
-    assert {row["case"] for row in report["rows"]} == set(cases.MAIN[0][1])
+    assert {row["case"] for row in report["rows"]} == {entry.case for entry in bench.MAIN}
     assert {row["dtype"] for row in report["rows"]} == set(bench.DTYPES)
-    assert {row["case"] for row in report["stages"]} > {"reparameterize", "squared_error"}
+    assert {row["case"] for row in report["stages"]} > {"reparameterize[drawn]", "SquaredError"}
     assert set(report["small_call"]) == {"np.add", "elbo", "elbo_and_grad"}
 
 
@@ -221,50 +137,55 @@ def test_tables_and_plot(monkeypatch, capsys, tmp_path):
     path = tmp_path / "bench.png"
     assert run("--quick", "--size", "2", "64", "3", "--stages", "--plot", str(path)) == 0
     out = capsys.readouterr().out
-    for text in ("fastelbo, 1 thread", "NumPy, default_rng", "traffic", "stages", "np.add"):
+    for text in ("fastelbo, 1 thread", "NumPy", "traffic", "stages", "np.add"):
         assert text in out
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 def test_only_some_cases(monkeypatch, capsys, tmp_path):
+    """By the name of a public thing, or of one of its cases."""
     pytest.importorskip("matplotlib")
     only_ours(monkeypatch)
     path = tmp_path / "bench.png"
-    options = ("--quick", "--json", "--size", "3", "80", "5", "--plot", str(path))
-    assert run("--only", "mmd", "kl_standard_normal", "mmd", *options) == 0
+    options = ("--quick", "--json", "--size", *SIZE, "--plot", str(path))
+    assert run("--only", "Laplace", "kl_normal_and_grad", "Laplace", *options) == 0
     report = json.loads(capsys.readouterr().out)
-    assert {row["case"] for row in report["rows"]} == {"mmd", "kl_standard_normal"}
-    assert {tuple(row["size"]) for row in report["rows"]} == {SMALL}
+    cases = {"Laplace-learned", "Laplace-learned_and_grad", "kl_normal_and_grad"}
+    assert {row["case"] for row in report["rows"]} == cases
+    assert {row["size"] for row in report["rows"]} == {"B 3, D 80", "B 3, L 5"}
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["mmd"], [(sizes.TWO_SETS, ["mmd"])]),
-        (["elbo"], [(sizes.STANDARD, ["elbo"]), (sizes.IN_RAM, ["elbo"])]),
-        (["elbo", "--quick"], [(sizes.STANDARD, ["elbo"])]),
-        (["squared_error"], [(sizes.STANDARD, ["squared_error"])]),  # a stage: in no table
+        (["mmd"], [("mmd", 512), ("mmd_and_grad", 512)]),
+        (["elbo_and_grad"], [("elbo_and_grad", 128), ("elbo_and_grad", 4096)]),
+        (["elbo_and_grad", "--quick"], [("elbo_and_grad", 128)]),
     ],
 )
 def test_only_takes_the_sizes_of_the_tables(options, expected):
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
-    tables = bench.tables_of(parser.parse_args(["--only", *options]))
-    assert [table for table in tables if table[1]] == expected
+    entries = bench.entries_of(parser.parse_args(["--only", *options]))
+    assert [(entry.case, extents["B"]) for entry, extents in entries] == expected
 
 
-def test_unknown_cases_are_named(capsys):
+def test_every_row_is_in_some_table():
+    assert {entry.case for entry in bench.MAIN} < {entry.case for entry in bench.EVERY}
+    for row in ROWS.values():
+        assert {entry.case for entry in row.bench} <= set(CASES)
+
+
+def test_unknown_names_are_corrected(capsys):
     assert run("--only", "elbow", "mmd") == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "unknown case 'elbow'" in line
-    assert all(name in line for name in cases.CASES)
+    assert "unknown name 'elbow', did you mean elbo" in capsys.readouterr().err
 
 
 def test_errors_are_shown():
     """Beside the times, since the fastest form of a peer may be the least exact."""
     rows = [
-        bench.Row("mmd", SMALL, dtype, "NumPy", 1, minimum=1e-6, median=1e-6, error=error)
+        measure.Time("mmd", "MMD", "B 3", dtype, "NumPy", 1, 1e-6, 1e-6, error=error)
         for dtype, error in (("float64", 1e-16), ("float32", 4.7e-6))
     ]
     text = bench_report.show(rows)
@@ -275,18 +196,24 @@ def test_errors_are_shown():
     assert line.split() == ["NumPy", *times, "1.0e-16", *times, "4.7e-06"]
 
 
-@pytest.mark.parametrize(("case", "shown"), [("negative_binomial_and_grad", True), ("mmd", False)])
-def test_what_float32_makes_of_counts(case, shown, monkeypatch, capsys):
+@pytest.mark.parametrize(("name", "shown"), [("NegativeBinomial", True), ("mmd", False)])
+def test_what_float32_makes_of_counts(name, shown, monkeypatch, capsys):
     pytest.importorskip("torch")
     only_ours(monkeypatch)
-    assert run("--quick", "--only", case, "--size", "3", "80", "5") == 0
-    labels = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
-    for label in ("error of log p in float32", *(f"scvi-tools' formula, {x}" for x in PEERS)):
-        assert (label in labels) == shown
+    assert run("--quick", "--only", name, "--size", *SIZE) == 0
+    out = capsys.readouterr().out
+    assert ("error of log p in float32" in out) == shown
+    if shown:
+        *_, (ours, *errors) = (
+            line.split("  ") for line in out.splitlines() if line.startswith("fastelbo, 1 thread  ")
+        )
+        assert ours == "fastelbo, 1 thread"
+        assert all(float(error) < 1e-6 for error in errors if error.strip())
 
 
 def test_builds():
-    measured = bench.measure_builds([(SMALL, ("elbo",))], 1, EFFORT)
+    entries = [(bench.EVERY[0], SMALL), (bench.MAIN[1], SMALL)]
+    measured = bench.measure_builds(entries, 1, EFFORT)
     assert [build for build, _ in measured] == list(_builds.available())
     text = bench_report.show_builds(measured)
     for build, rows in measured:
@@ -315,14 +242,14 @@ def test_bad_numbers(options, capsys):
 
 
 def test_absent_frameworks_are_named(monkeypatch):
-    class Absent(baselines.Baseline):
+    class Absent(contenders.Contender):
         label = "absent"
 
         def __init__(self, threads=1, dtype=None):
             import no_such_framework  # noqa: F401
 
-    monkeypatch.setattr(baselines, "ALL", (Absent, baselines.TorchCompile))
-    present, absent = bench.contenders(1, "float64", quick=True)
+    monkeypatch.setattr(contenders, "PEERS", (Absent, contenders.TorchCompile))
+    present, absent = bench.peers(1, "float64", quick=True)
     assert absent == {
         "absent": "not installed (no_such_framework)",
         "torch.compile": "left out by --quick",
@@ -331,15 +258,15 @@ def test_absent_frameworks_are_named(monkeypatch):
 
 
 def test_take_turns_and_memory():
-    seconds = bench.take_turns({"a": lambda: None, "b": lambda: sum(range(100))}, 3, 1e-4)
+    seconds = _common.take_turns({"a": lambda: None, "b": lambda: sum(range(100))}, 3, 1e-4)
     assert min(map(len, seconds.values())) >= 3
-    contender = baselines.NumPy()
-    used = bench.peak_memory(contender, lambda: (np.zeros(1 << 20),))
+    contender = contenders.NumPy()
+    used = measure.peak_memory(contender, lambda: (np.zeros(1 << 20),))
     assert 8 << 20 <= used < 9 << 20
     contender.memory = "process"
-    used = bench.peak_memory(contender, lambda: (np.ones(1 << 22).sum(),))
+    used = measure.peak_memory(contender, lambda: (np.ones(1 << 22).sum(),))
     assert used is None or 24 << 20 < used < 48 << 20
-    used = bench.peak_memory(contender, lambda: (np.broadcast_to(1.0, 1 << 22),))
+    used = measure.peak_memory(contender, lambda: (np.broadcast_to(1.0, 1 << 22),))
     assert used is None or used >= 32 << 20  # as large as the results at least
 
 
@@ -399,7 +326,7 @@ def test_torch(quick):
     assert [row["label"] for row in steps[:2]] == ["PyTorch eager", "fastelbo.torch"]
     assert all(row["share"] > 0 for row in steps)
     text = bench_report.show_torch(report)
-    for word in ("negative binomial, (128, 5000)", "784-400-20", "share of the loss"):
+    for word in ("NegativeBinomial, B 128, D 5000", "784-400-20", "share of the loss"):
         assert word in text
 
 
@@ -407,15 +334,15 @@ def test_a_wrong_loss_is_not_timed(monkeypatch, capsys):
     pytest.importorskip("torch")
     from fastelbo._cli import bench_torch
 
-    def wrong(*tensors):
-        return bench_torch.squared_error(*tensors) * 1.001
-
-    first, *rest = bench_torch.LOSSES
-    monkeypatch.setattr(bench_torch, "LOSSES", [(*first[:2], wrong, *first[3:]), *rest])
+    exact = bench_torch.Loss.ours
+    monkeypatch.setattr(bench_torch, "LOSSES", bench_torch.LOSSES[:2])
+    monkeypatch.setattr(
+        bench_torch.Loss, "ours", lambda self, *tensors: 1.001 * exact(self, *tensors)
+    )
     only_ours(monkeypatch)
     assert run("--quick", "--torch", "--size", "1", "1", "1", "--threads", "1") == 1
     out, err = capsys.readouterr()
-    assert "fastelbo.torch: squared error + KL, (128, 784, 20) disagrees" in err
+    assert "fastelbo.torch: elbo, B 128, D 784, L 20 disagrees" in err
     assert ["fastelbo.torch", "wrong", "-", "-"] in [line.split() for line in out.splitlines()]
 
 

@@ -11,8 +11,8 @@ from fastelbo import (
     log_weights,
     reference,
 )
+from fastelbo._catalogue import REDUCTIONS
 from tests.conftest import assert_close
-from tests.functions import REDUCTIONS
 from tests.importance import LinearGaussian
 
 

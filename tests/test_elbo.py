@@ -8,21 +8,14 @@ from hypothesis import strategies as st
 
 import fastelbo
 from fastelbo import Bernoulli, FreeBits, Gaussian, SquaredError, elbo, elbo_and_grad, reference
+from fastelbo._catalogue import REDUCTIONS, VARIANTS, flatten
+from fastelbo._catalogue.elbo import IN_ELBO, elbo_cases
+from tests.cases import any_array, check
 from tests.conftest import assert_close, numerical_gradient
-from tests.functions import BY_NAME, IN_ELBO, LIKELIHOODS, REDUCTIONS, any_array, check, flatten
 
-LABELS = [row.label for row in LIKELIHOODS]
-SHAPES = [  # batch, event, latent
-    (1, (1,), 1),
-    (2, (31,), 3),
-    (33, (33,), 33),
-    (1, (4097,), 1),
-    (2, (4095,), 513),
-    (4097, (1,), 2),
-    (128, (784,), 20),
-    (5, (28, 28), 7),
-    (6, (), 4),
-]
+#: With every likelihood, by name.
+CASES = {case.name: case for variant in VARIANTS.values() for case in elbo_cases(variant)}
+LABELS = list(VARIANTS)
 FREE_BITS = [
     0.3,
     FreeBits(0.3, below="zero"),
@@ -34,30 +27,24 @@ KINDS = [*((label, 0.0) for label in LABELS), *(("Gaussian-learned", f) for f in
 
 
 def draw(label, dtype, batch=5, event=(7,), latent=3, seed=0):
-    function = BY_NAME[f"elbo[{label}]"]
-    return function.draw(np.random.default_rng(seed), dtype, batch, event, latent)
-
-
-@pytest.mark.parametrize("suffix", ["", "_and_grad"])
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("label", [x for x in IN_ELBO if x != "Gaussian-features"])
-@pytest.mark.parametrize("shape", SHAPES)
-def test_reference(shape, label, reduction, suffix, dtype):
-    check(f"elbo[{label}]{suffix}", draw(label, dtype, *shape), dtype, reduction=reduction)
+    function = CASES[f"elbo[{label}]"]
+    return function.draw(seed, dtype, B=batch, D=event, L=latent)
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_every_likelihood(label, dtype):
     for reduction in REDUCTIONS:
         for suffix in ("", "_and_grad"):
-            check(f"elbo[{label}]{suffix}", draw(label, dtype, 65), dtype, reduction=reduction)
+            check(
+                CASES[f"elbo[{label}]{suffix}"], draw(label, dtype, 65), dtype, reduction=reduction
+            )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("label", LABELS)
 def test_mask(label, reduction, dtype):
     """What is missing counts zero, whatever stands there."""
-    row = next(row for row in LIKELIHOODS if row.label == label)
+    row = VARIANTS[label]
     drawn = draw(label, dtype, 65)
     x, mu, logvar, *outputs, noise = drawn.values()
     mask = np.random.default_rng(1).random(x.shape) < 0.7
@@ -67,7 +54,7 @@ def test_mask(label, reduction, dtype):
     expected = reference.elbo_and_grad(x, *arrays, likelihood=row.make(reference), **options)
     spoilt = np.where(mask, x, np.nan).astype(dtype)
     got = fastelbo.elbo_and_grad(spoilt, *arrays, likelihood=row.make(fastelbo), **options)
-    scales = BY_NAME[f"elbo[{label}]_and_grad"].scales(drawn.values(), reduction=reduction)
+    scales = CASES[f"elbo[{label}]_and_grad"].scales(drawn.values(), reduction=reduction)
     assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype, tuple(scales))
 
 
@@ -75,7 +62,9 @@ def test_mask(label, reduction, dtype):
 @pytest.mark.parametrize("label", IN_ELBO)
 @pytest.mark.parametrize("beta", [0.0, 0.25, 4.0, -1.0])
 def test_beta(beta, label, reduction, dtype):
-    check(f"elbo[{label}]_and_grad", draw(label, dtype), dtype, reduction=reduction, beta=beta)
+    check(
+        CASES[f"elbo[{label}]_and_grad"], draw(label, dtype), dtype, reduction=reduction, beta=beta
+    )
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -85,7 +74,7 @@ def test_beta(beta, label, reduction, dtype):
 def test_free_bits(shape, label, free_bits, reduction, dtype):
     options = {"reduction": reduction, "free_bits": free_bits, "beta": 0.5}
     for suffix in ("", "_and_grad"):
-        check(f"elbo[{label}]{suffix}", draw(label, dtype, *shape), dtype, **options)
+        check(CASES[f"elbo[{label}]{suffix}"], draw(label, dtype, *shape), dtype, **options)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -94,10 +83,10 @@ def test_is_its_parts(label, free_bits, reduction, dtype):
     """reconstruction, kl and z are, bit for bit, those of the functions for each alone."""
     arrays = list(draw(label, dtype, 65, (7,), 20).values())
     x, mu, logvar, *outputs, eps = arrays
-    function = BY_NAME[f"elbo[{label}]_and_grad"]
+    function = CASES[f"elbo[{label}]_and_grad"]
     options = {"reduction": reduction, "free_bits": free_bits}
     result, grad = function.public(*arrays, beta=0.7, **options)
-    row = next(row for row in LIKELIHOODS if row.label == label)
+    row = VARIANTS[label]
     likelihood = row.make(fastelbo)
     alone, by_outputs = likelihood.log_prob_and_grad(x, *outputs, reduction=reduction)
     np.testing.assert_array_equal(result.reconstruction, alone)
@@ -110,7 +99,7 @@ def test_is_its_parts(label, free_bits, reduction, dtype):
         np.testing.assert_array_equal(mine, theirs)
     for mine, theirs in zip(grad[:2], by_latents, strict=True):
         assert_close(mine, -0.7 * theirs.astype(np.float64), dtype)
-    value = BY_NAME[f"elbo[{label}]"].public(*arrays, beta=0.7, **options)
+    value = CASES[f"elbo[{label}]"].public(*arrays, beta=0.7, **options)
     for a, b in zip(value, result, strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -130,9 +119,9 @@ def test_plain_formula(dtype):
 @pytest.mark.parametrize(("label", "free_bits"), KINDS, ids=str)
 def test_central_differences(label, free_bits, reduction):
     arrays = list(draw(label, np.float64, 3, (7,), 2).values())
-    public = BY_NAME[f"elbo[{label}]"].public
+    public = CASES[f"elbo[{label}]"].public
     options = {"reduction": reduction, "free_bits": free_bits, "beta": 1.5}
-    _, grads = BY_NAME[f"elbo[{label}]_and_grad"].public(*arrays, **options)
+    _, grads = CASES[f"elbo[{label}]_and_grad"].public(*arrays, **options)
     for i, grad in enumerate(flatten(tuple(grads)), start=1):
 
         def value(a, i=i):
@@ -183,7 +172,7 @@ def test_dtypes_of_x(likelihood, x_dtype, dtype):
 
 def test_out(dtype):
     for label in ("SquaredError", "Gaussian-learned"):
-        function = BY_NAME[f"elbo[{label}]_and_grad"]
+        function = CASES[f"elbo[{label}]_and_grad"]
         arrays = draw(label, dtype)
         outs = [np.empty(s, dtype) for s in function.out_shapes(arrays).values()]
         _, expected = function.public(*arrays.values())
@@ -199,7 +188,7 @@ def test_out(dtype):
 
 def test_nan_poisons_its_own_row(dtype):
     arrays = list(draw("SquaredError", dtype, 9, (33,), 5).values())
-    public = BY_NAME["elbo[SquaredError]"].public
+    public = CASES["elbo[SquaredError]"].public
     clean = public(*arrays, reduction="none")
     for i in range(4):
         dirty = [a.copy() for a in arrays]
@@ -221,9 +210,9 @@ def test_any_values(data):
         "reduction": data.draw(st.sampled_from(REDUCTIONS)),
         "beta": data.draw(st.just(0.0) | st.floats(1e-9, 10)),
     }
-    check("elbo[SquaredError]_and_grad", arrays, dtype, **options)
+    check(CASES["elbo[SquaredError]_and_grad"], arrays, dtype, **options)
     arrays[0] = np.minimum(np.abs(arrays[0]) / 20, 1)
-    check("elbo[Bernoulli]_and_grad", arrays, dtype, **options)
+    check(CASES["elbo[Bernoulli]_and_grad"], arrays, dtype, **options)
 
 
 A, Z = np.zeros((2, 3)), np.zeros((2, 1))

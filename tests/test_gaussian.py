@@ -10,15 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastelbo import Gaussian, reference
+from fastelbo._catalogue import REDUCTIONS, flatten
+from fastelbo._catalogue.likelihoods import GAUSSIAN_LEARNED, gaussian
+from tests.cases import any_array, check
 from tests.conftest import TOLERANCE, assert_close, numerical_gradient
-from tests.functions import (
-    REDUCTIONS,
-    any_array,
-    check,
-    fixed_scale_magnitudes,
-    flatten,
-    gaussian_magnitudes,
-)
 
 SHAPES = [(1, 1), (2, 31), (31, 2), (33, 33), (1, 4095), (2, 4097), (4097, 1), (40, 784)]
 
@@ -33,7 +28,7 @@ def check_fixed(scale, arrays, dtype, reduction="mean"):
     got = Gaussian(scale).log_prob_and_grad(*arrays, reduction=reduction)
     expected = reference.Gaussian(scale).log_prob_and_grad(*arrays, reduction=reduction)
     wide = [a.astype(np.float64) for a in arrays]
-    scales = fixed_scale_magnitudes(np.asarray(scale, float))(*wide, reduction=reduction)
+    scales = gaussian("", np.asarray(scale, float)).magnitudes(*wide, reduction=reduction)
     assert got[1][0].dtype == dtype
     assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype, scales)
     value = Gaussian(scale).log_prob(*arrays, reduction=reduction)
@@ -46,7 +41,7 @@ def check_fixed(scale, arrays, dtype, reduction="mean"):
 @pytest.mark.parametrize("shape", [*SHAPES, (33,), (3, 28, 28), (2, 3, 5, 7)])
 def test_reference(kind, suffix, shape, reduction, dtype):
     arrays = draw(shape, dtype, 3 if kind == "Gaussian-learned" else 2)
-    check(f"{kind}.log_prob{suffix}", arrays, dtype, reduction=reduction)
+    check(f"{kind}{suffix}", arrays, dtype, reduction=reduction)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -73,7 +68,7 @@ def test_learned_scale_is_broadcast(log_shape, reduction, dtype):
     expected = ref.log_prob_and_grad(x, x_recon, log_scale, reduction=reduction)
     assert np.shape(got[1][1]) == log_shape
     wide = (a.astype(np.float64) for a in (x, x_recon, log_scale))
-    scales = gaussian_magnitudes(*wide, reduction=reduction)
+    scales = GAUSSIAN_LEARNED.magnitudes(*wide, reduction=reduction)
     assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype, scales)
 
 
@@ -117,7 +112,7 @@ def test_against_scipy(dtype):
     wide = [a.astype(np.float64) for a in (x, x_recon, log_scale)]
     scale = np.exp(wide[2])
     expected = scipy.stats.norm.logpdf(wide[0], wide[1], scale)
-    size = gaussian_magnitudes(*wide, reduction="none")[0]
+    size = GAUSSIAN_LEARNED.magnitudes(*wide, reduction="none")[0]
     learned = Gaussian("learned").log_prob(x, x_recon, log_scale, reduction="none")
     assert_close(learned, expected.sum(axis=1), dtype, size)
     expected = scipy.stats.norm.logpdf(wide[0], wide[1], scale[0])
@@ -220,7 +215,7 @@ def test_any_values(data):
     arrays = [any_array(data, dtype, shape, limit) for limit in (100, 100, 10)]
     scale = data.draw(st.floats(0.01, 100.0))
     for reduction in REDUCTIONS:
-        check("Gaussian-learned.log_prob_and_grad", arrays, dtype, reduction=reduction)
+        check("Gaussian-learned_and_grad", arrays, dtype, reduction=reduction)
         check_fixed(scale, arrays[:2], dtype, reduction)
 
 

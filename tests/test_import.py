@@ -2,11 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 import fastelbo
 
@@ -120,3 +123,25 @@ def test_imports_without_scipy():
         print(json.dumps(result.elbo == 0.0))
         """
     )
+
+
+@pytest.mark.parametrize("command", [("-c", "import fastelbo"), ("-m", "fastelbo", "info")])
+def test_not_compiled(command, tmp_path):
+    """A clone without kernels says so, and what to do."""
+    source = Path(fastelbo.__file__).parent
+    ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    shutil.copytree(source, tmp_path / "fastelbo", ignore=ignored)
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert "fastelbo is not compiled" in lines[-1]
+    assert f"{tmp_path}: run `pip install .`" in lines[-1]
+    assert "circular" not in done.stderr
+    assert command[0] == "-c" or len(lines) == 1

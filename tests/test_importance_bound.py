@@ -6,8 +6,8 @@ import pytest
 
 import fastelbo
 from fastelbo import importance_bound, importance_bound_and_grad, iwae, reference
+from fastelbo._catalogue import REDUCTIONS, flatten
 from tests.conftest import TOLERANCE, assert_close, numerical_gradient
-from tests.functions import REDUCTIONS, flatten
 from tests.importance import draw, peak_of
 
 ALPHAS = [0.0, 1, 0.5, -1.0, 2.0, -3.5, 1 - 1e-4, 1 + 1e-4, 30.0]

@@ -5,8 +5,8 @@ import pytest
 
 import fastelbo
 from fastelbo import importance, iwae, iwae_and_grad, reference, reparameterize_backward
+from fastelbo._catalogue import REDUCTIONS
 from tests.conftest import TOLERANCE, assert_close, numerical_gradient
-from tests.functions import REDUCTIONS
 from tests.importance import (
     LIKELIHOODS,
     LinearGaussian,
@@ -14,6 +14,7 @@ from tests.importance import (
     draw,
     likelihoods,
     magnitudes,
+    outputs_of,
     peak_of,
 )
 
@@ -34,7 +35,7 @@ def check(name, arrays, dtype, **options):
     value, grad = iwae_and_grad(*arrays, likelihood=ours, **options)
     options.pop("num_threads", None)
     expected, desired = reference.iwae_and_grad(*arrays, likelihood=theirs, **options)
-    sizes = magnitudes(*arrays, theirs)
+    sizes = magnitudes(*arrays, name)
     assert_close(value, expected, dtype, np.sum(sizes.max(axis=0)))
     inherited = 1 + 2 * sizes.max()
     for mine, specified in zip(flat(grad), flat(desired), strict=True):
@@ -51,7 +52,7 @@ def check(name, arrays, dtype, **options):
 def test_reference(name, samples, batch, event, latent, estimator, dtype):
     if name == "Gaussian-features" and event != (7,):
         event = (3, 7)
-    arrays = draw(dtype, samples, batch, event, latent, LIKELIHOODS[name][2])
+    arrays = draw(dtype, samples, batch, event, latent, outputs_of(name))
     check(name, arrays, dtype, estimator=estimator)
 
 
@@ -85,7 +86,7 @@ def test_one_sample_is_the_elbo_of_one_sample():
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_central_differences(name, reduction):
     """The standard estimator is the gradient of the value, by each argument."""
-    outputs = LIKELIHOODS[name][2]
+    outputs = outputs_of(name)
     x, *arrays = draw(np.float64, 3, 2, (7,), 2, outputs)
     if outputs > 1:
         arrays = [*arrays[:3], *arrays[3]]
@@ -112,7 +113,7 @@ def test_central_differences(name, reduction):
 @pytest.mark.parametrize("batch", [1, 3, 40])
 @pytest.mark.parametrize("name", ["Bernoulli", "Gaussian-learned"])
 def test_does_not_depend_on_threads_or_groups(name, batch, dtype, monkeypatch):
-    arrays = draw(dtype, 17, batch, (300,), 20, LIKELIHOODS[name][2])
+    arrays = draw(dtype, 17, batch, (300,), 20, outputs_of(name))
     likelihood, _ = likelihoods(name)
     value, expected = iwae_and_grad(*arrays, likelihood=likelihood, num_threads=1)
     # All samples of a row by one worker; all samples of all rows, of some, of one.
@@ -131,7 +132,7 @@ def test_does_not_depend_on_threads_or_groups(name, batch, dtype, monkeypatch):
 def test_long_rows_and_views(name, rows, dtype, monkeypatch):
     """Rows of several units, and of several runs."""
     monkeypatch.setattr(importance, "ROWS_A_THREAD", rows)
-    arrays = draw(dtype, 3, 5, (2, 4500), 4, LIKELIHOODS[name][2])
+    arrays = draw(dtype, 3, 5, (2, 4500), 4, outputs_of(name))
     outputs = arrays[4] if isinstance(arrays[4], tuple) else (arrays[4],)
     views = tuple(np.repeat(a, 2, axis=2)[:, :, ::2] for a in outputs)
     assert not views[0].flags.c_contiguous
@@ -282,7 +283,7 @@ def test_a_prior_of_ones_own(estimator, dtype):
     arrays = draw(dtype)
     value, grad = iwae_and_grad(*arrays, estimator=estimator)
     again, same = iwae_and_grad(*arrays, estimator=estimator, prior=StandardNormal())
-    sizes = magnitudes(*arrays, reference.SquaredError())
+    sizes = magnitudes(*arrays, "SquaredError")
     assert again == pytest.approx(value, rel=20 * TOLERANCE[dtype])
     for mine, theirs in zip(flat(grad), flat(same), strict=True):
         assert_close(mine, theirs, dtype, 2 * sizes.max() * np.abs(theirs).max(initial=0.0))

@@ -5,20 +5,21 @@ import pytest
 
 import fastelbo
 from fastelbo import kl_full_normal, kl_full_normal_and_grad, kl_normal, reference
-from fastelbo._cli.parity_aggregate import factors
-from fastelbo._cli.parity_checks import Inputs
+from fastelbo._catalogue import REDUCTIONS, flatten
+from fastelbo._catalogue.divergences import factors
 from tests.conftest import assert_close, numerical_gradient
-from tests.functions import REDUCTIONS, flatten
 
 NAMES = ("mu_q", "tril_q", "mu_p", "tril_p")
 
 
 def draw(dtype=np.float64, batch=4, dims=3, shared=""):
-    inputs = Inputs((batch, 1, dims), dtype)
-    shapes = {name: (dims,) if name in shared else (batch, dims) for name in NAMES}
+    rng = np.random.default_rng(2026)
+    square = (dims, dims)
     return [
-        factors(inputs, *shape) if "tril" in name else inputs.normal(batch, dims)
-        for name, shape in shapes.items()
+        factors(rng, square if name in shared else (batch, *square)).astype(dtype)
+        if "tril" in name
+        else rng.normal(size=(batch, dims)).astype(dtype)
+        for name in NAMES
     ]
 
 

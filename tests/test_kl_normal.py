@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastelbo import kl_normal, kl_normal_and_grad, kl_standard_normal_and_grad, reference
+from fastelbo._catalogue import REDUCTIONS
+from tests.cases import SHAPES, any_array, check
 from tests.conftest import assert_close, numerical_gradient
-from tests.functions import REDUCTIONS, SHAPES, any_array, check
 
 NAMES = ["kl_normal", "kl_normal_and_grad"]
 

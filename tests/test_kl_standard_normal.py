@@ -14,8 +14,9 @@ from fastelbo import (
     reparameterize_backward,
     reparameterize_kl,
 )
+from fastelbo._catalogue import REDUCTIONS
+from tests.cases import SHAPES, any_array, check
 from tests.conftest import assert_close, numerical_gradient
-from tests.functions import REDUCTIONS, SHAPES, any_array, check
 
 NAMES = ["kl_standard_normal", "kl_standard_normal_and_grad"]
 FREE_BITS = [

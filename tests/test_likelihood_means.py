@@ -24,6 +24,7 @@ BY_HAND = [
     (fastelbo.Binomial(8), [[0, LOG3]], [4, 6]),
     (fastelbo.Binomial([2, 8]), [[0, LOG3]], [1, 6]),
     (fastelbo.BetaBinomial([10, 20]), [[1, 3], [4, 1]], [2, 15]),
+    (fastelbo.Weibull(), [[2, 1], [1, 0.5]], [2, 2]),
     (fastelbo.NegativeBinomial(), [[0.5, 3], [1, 2]], [0.5, 3]),
     (fastelbo.NegativeBinomial(theta=2.0), [[0.5, 3]], [0.5, 3]),
     (fastelbo.ZeroInflatedNegativeBinomial(), [[8, 8], [1, 2], [0, LOG3]], [4, 2]),

@@ -7,7 +7,7 @@ import pytest
 
 import fastelbo
 from fastelbo import mixture_log_prob, mixture_log_prob_and_grad, reference
-from fastelbo._cli.parity_mixtures import mixture_scales, mixture_terms
+from fastelbo._catalogue.mixtures import mixture_scales, mixture_terms
 from tests.conftest import assert_close, numerical_gradient
 from tests.test_threads import eight_cpus as eight_cpus
 

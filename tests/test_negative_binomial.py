@@ -11,9 +11,7 @@ import fastelbo
 from fastelbo import NegativeBinomial, Poisson, reference
 from tests.conftest import assert_close
 from tests.count_checks import draw, grid, negative_binomial, scattered, within_bounds
-from tests.likelihood_checks import differences, offends, sweep
-
-test_reference = sweep("NegativeBinomial", "NegativeBinomial-fixed")
+from tests.likelihood_checks import differences, offends
 
 
 def test_mpmath_on_a_grid(dtype):

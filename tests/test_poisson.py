@@ -9,9 +9,7 @@ import scipy.stats
 
 from fastelbo import Poisson
 from tests.conftest import assert_close
-from tests.likelihood_checks import differences, exact, offends, sweep
-
-test_reference = sweep("Poisson", "Poisson-rate")
+from tests.likelihood_checks import differences, exact, offends
 
 
 def by_log_rate(x, a):

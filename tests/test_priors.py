@@ -111,7 +111,7 @@ def test_errors():
 def test_the_standard_normal_is_the_default(dtype):
     arrays = draw_samples(dtype)
     expected = fastelbo.log_weights(*arrays)
-    scale = magnitudes(*arrays, reference.SquaredError())
+    scale = magnitudes(*arrays, "SquaredError")
     got = fastelbo.log_weights(*arrays, prior=fastelbo.StandardNormal())
     assert_close(got, expected, dtype, scale)
     zeros = np.zeros((1, 3), dtype)
@@ -123,7 +123,7 @@ def test_the_standard_normal_is_the_default(dtype):
 def test_log_weights_and_iwae(kind, dtype):
     arrays = draw_samples(dtype)
     ours, theirs = priors(kind, dtype), priors(kind, dtype, reference)
-    scale = magnitudes(*arrays, reference.SquaredError()) + 20
+    scale = magnitudes(*arrays, "SquaredError") + 20
     got = fastelbo.log_weights(*arrays, prior=ours)
     assert_close(got, reference.log_weights(*arrays, prior=theirs), dtype, scale)
     bound, grad = fastelbo.iwae_and_grad(*arrays, prior=ours)

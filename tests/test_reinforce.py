@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fastelbo import importance_bound, reference, reinforce, reinforce_and_grad, vimco_and_grad
+from fastelbo._catalogue import REDUCTIONS
 from tests.conftest import assert_close
-from tests.functions import REDUCTIONS
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastelbo import reference, reparameterize
+from fastelbo._catalogue.posterior import z_magnitude
+from tests.cases import SHAPES, any_array, check
 from tests.conftest import assert_close
-from tests.functions import SHAPES, any_array, check, z_magnitude
 
 
 def draw(shape, dtype, samples=None, seed=0):

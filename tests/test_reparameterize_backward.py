@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastelbo import reference, reparameterize, reparameterize_backward
+from fastelbo._catalogue.posterior import backward_magnitudes
+from tests.cases import SHAPES, any_array, check
 from tests.conftest import assert_close, numerical_gradient
-from tests.functions import SHAPES, any_array, backward_magnitudes, check
 
 
 def draw(shape, dtype, samples=None, seed=0):

@@ -5,8 +5,10 @@ import pytest
 
 import fastelbo
 from fastelbo import FreeBits, kl_standard_normal, reference, reparameterize, reparameterize_kl
+from fastelbo._catalogue import REDUCTIONS
+from fastelbo._catalogue.posterior import z_magnitude
+from tests.cases import SHAPES, check
 from tests.conftest import assert_close
-from tests.functions import REDUCTIONS, SHAPES, check, z_magnitude
 
 FREE_BITS = [0.0, 0.3, FreeBits(0.4, granularity="sample"), FreeBits(9.0, granularity="total")]
 

@@ -8,7 +8,7 @@ import pytest
 
 import fastelbo
 from fastelbo import StreamingBound, effective_sample_size, importance_bound
-from tests.functions import REDUCTIONS
+from fastelbo._catalogue import REDUCTIONS
 from tests.importance import LinearGaussian, peak_of
 from tests.test_importance_bound import COLUMNS
 

@@ -1,36 +1,35 @@
-"""Every public function has a reference, tests, a parity check and a benchmark under one name."""
+"""Every public thing has all its parts under one name: what is missing is named."""
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
 
 import fastelbo
 from fastelbo import reference
-from fastelbo._cli import baselines, cases, parity
+from fastelbo._catalogue import CASES, ROWS
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ROOT / "tests"
-BENCHMARKS = ROOT / "asv_bench" / "benchmarks"
 
-#: Public names that compute nothing by themselves: settings, information, what others derive from.
-SETTINGS = {
+#: Public names that compute nothing by themselves: settings, information, what others derive from;
+#: and the model that is made of all the others.
+NO_ROW = {
     "FreeBits",
     "Likelihood",
+    "VAE",
     "build_info",
     "get_num_threads",
     "num_threads",
     "set_num_threads",
 }
-#: Made of all the others: it has tests, and `bench --vae`, but no formula of its own.
-ESTIMATORS = {"VAE"}
-#: What is tested and measured in one file, by name of that file.
+#: What is tested in one file, by name of that file.
 TOGETHER = dict.fromkeys(("MixtureOfGaussians", "StandardNormal", "VampPrior"), "priors")
+TORCH = importlib.util.find_spec("torch") is not None
 
 
 def is_result(thing):
@@ -38,91 +37,97 @@ def is_result(thing):
     return inspect.isclass(thing) and issubclass(thing, tuple)
 
 
-def public_functions():
-    """Public functions that compute, and classes that do: likelihoods, priors, StreamingBound."""
-    return [
-        name
-        for name in fastelbo.__all__
-        if name not in SETTINGS | ESTIMATORS and not is_result(getattr(fastelbo, name))
-    ]
+def public():
+    """Public names that compute; f stands for f_and_grad, too."""
+    names = (n for n in fastelbo.__all__ if not is_result(getattr(fastelbo, n)))
+    return [n for n in names if n not in NO_ROW and base(n) == n]
 
 
-def snake(name):
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+def base(name):
+    """f, of f_and_grad."""
+    return name.removesuffix("_and_grad")
 
 
 def stem(name):
-    """What the files of a function are called: those of `f_and_grad` are those of f."""
-    return TOGETHER.get(name, snake(name).removesuffix("_and_grad"))
+    """What the test file of a name is called."""
+    return TOGETHER.get(name, re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower())
 
 
-def camel(name):
-    return "".join(part[0].upper() + part[1:] for part in name.split("_"))
-
-
-def benchmark_classes(name, folder=BENCHMARKS):
-    """The suites in the benchmark file of a function, or none."""
-    path = folder / f"{stem(name)}.py"
-    if not path.is_file():
-        return set()
-    tree = ast.parse(path.read_text())
-    return {node.name for node in tree.body if isinstance(node, ast.ClassDef)}
-
-
-def missing(name):
-    """What a public function of this name lacks."""
+def missing(name, root=ROOT):
+    """The parts that a public thing of this name lacks."""
+    row = ROWS.get(name)
     present = {
         "reference": callable(getattr(reference, name, None)),
-        "tests": (TESTS / f"test_{stem(name)}.py").is_file(),
-        "parity": name in parity.REGISTRY,
-        "benchmark": camel(name) in benchmark_classes(name),
-        "baseline": hasattr(baselines.NumPy, snake(name)),
+        "row": row is not None and bool(row.cases),
+        "bench": row is not None and bool(row.bench),
+        "hand-worked test": (root / "tests" / f"test_{stem(name)}.py").is_file(),
+        "README": f"`{name.removesuffix('_backward')}" in (root / "README.md").read_text(),
     }
-    if hasattr(getattr(fastelbo, name, None), "log_prob_and_grad"):
-        present["benchmark of the gradient"] = f"{name}AndGrad" in benchmark_classes(name)
-        present["baseline of the gradient"] = hasattr(baselines.NumPy, f"{snake(name)}_and_grad")
-    return [room for room, is_there in present.items() if not is_there]
+    if TORCH:
+        twins = importlib.import_module("fastelbo.torch")
+        excused = row is not None and row.untwinned
+        present["PyTorch twin"] = bool(excused) or hasattr(twins, name)
+    return [part for part, is_there in present.items() if not is_there]
 
 
-@pytest.mark.parametrize("name", public_functions())
-def test_every_public_function_is_in_every_room(name):
+@pytest.mark.parametrize("name", public())
+def test_every_public_thing_has_all_its_parts(name):
     assert missing(name) == []
 
 
-@pytest.mark.parametrize("name", public_functions())
-def test_every_public_function_is_in_bench(name):
-    """A case, in a table of `bench --all` by itself or with its gradient, or among the stages."""
-    tables = [names for _, names in (*cases.MAIN, *cases.EXTRA)]
-    shown = set().union(*tables, *cases.STAGES.values())
-    assert snake(name) in cases.CASES
-    assert {snake(name), f"{snake(name)}_and_grad"} & shown
+def _without(part, monkeypatch, tmp_path):
+    """A tree and modules in which Laplace lacks this part."""
+    for kept in ("README.md", "tests/test_laplace.py"):
+        target = tmp_path / kept
+        target.parent.mkdir(exist_ok=True)
+        target.write_text((ROOT / kept).read_text())
+    if part == "reference":
+        monkeypatch.delattr(reference, "Laplace")
+    elif part == "row":
+        monkeypatch.setitem(ROWS, "Laplace", _changed("Laplace", cases=()))
+    elif part == "bench":
+        monkeypatch.setitem(ROWS, "Laplace", _changed("Laplace", bench=()))
+    elif part == "hand-worked test":
+        (tmp_path / "tests/test_laplace.py").unlink()
+    elif part == "README":
+        readme = tmp_path / "README.md"
+        readme.write_text(readme.read_text().replace("`Laplace`", ""))
+    else:
+        monkeypatch.delattr(importlib.import_module("fastelbo.torch"), "Laplace")
 
 
-def test_a_new_function_would_be_missed():
-    everything = ["reference", "tests", "parity", "benchmark", "baseline"]
-    assert missing("no_such_function") == everything
-    assert "elbo" in public_functions()
-    assert {"Bernoulli", "StreamingBound", "VampPrior"} <= set(public_functions())
+def _changed(name, **parts):
+    return type(ROWS[name])(**{**vars(ROWS[name]), **parts})
+
+
+@pytest.mark.parametrize(
+    "part", ["reference", "row", "bench", "hand-worked test", "README", "PyTorch twin"]
+)
+def test_a_likelihood_without_one_of_its_parts_is_found(part, monkeypatch, tmp_path):
+    if part == "PyTorch twin":
+        pytest.importorskip("torch")
+    _without(part, monkeypatch, tmp_path)
+    assert missing("Laplace", tmp_path) == [part]
 
 
 def test_nothing_is_left_behind():
-    """No parity check and no benchmark of what is not public."""
-    names = set(public_functions())
-    of_torch = {name for name in parity.REGISTRY if name.startswith("torch.")}
-    assert set(parity.REGISTRY) - of_torch <= names
-    files = {path.stem for path in BENCHMARKS.glob("*.py")} - {"__init__", "common", "torch"}
-    assert files == {stem(name) for name in names}
+    """No row of what is not public, no twin that is excused and there, no name twice."""
+    assert set(ROWS) == set(public())
+    assert sum(len(row.cases) for row in ROWS.values()) == len(CASES)
+    if TORCH:
+        twins = importlib.import_module("fastelbo.torch")
+        assert not [row.name for row in ROWS.values() if row.untwinned and hasattr(twins, row.name)]
 
 
-def test_parity_of_torch_is_of_all_that_is_public():
-    module = pytest.importorskip("fastelbo.torch")
-    names = {name for name in parity.REGISTRY if name.startswith("torch.")}
-    computes_nothing = {"BetaTcvaeResult", "ElboResult", "FreeBits", "Likelihood"}
-    computes_nothing |= {"TotalCorrelation"}
-    assert names == {f"torch.{name}" for name in set(module.__all__) - computes_nothing}
+@pytest.mark.parametrize("name", [n for n in fastelbo.__all__ if base(n) in ROWS])
+def test_gradients_have_cases(name):
+    """f_and_grad beside f, log_prob_and_grad beside log_prob."""
+    thing = getattr(fastelbo, name)
+    if hasattr(thing, "log_prob_and_grad") or name != base(name):
+        assert any(case.gives_gradients for case in ROWS[base(name)].cases)
 
 
-@pytest.mark.parametrize("name", public_functions())
+@pytest.mark.parametrize("name", public())
 def test_arguments_are_those_of_the_reference(name):
     """The same names in the same order, but for options that change no number."""
     changes_nothing = {"num_threads", "out"}
@@ -133,62 +138,48 @@ def test_arguments_are_those_of_the_reference(name):
     assert ours == theirs
 
 
-def imports_of(path):
-    """The packages that a file imports, wherever it does."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield node.module.split(".")[0]
+def test_environments_of_asv_have_what_peers_import():
+    given = json.loads((ROOT / "asv_bench/asv.conf.json").read_text())["matrix"]["req"]
+    assert {"numpy", "scipy"} <= set(given)
 
 
-def test_environments_of_asv_have_what_suites_import():
-    """NumPy's side, too; suites and contenders of other frameworks do without."""
-    files = [*BENCHMARKS.glob("*.py"), *(ROOT / "fastelbo" / "_cli").glob("*baselines.py")]
-    imported = {name for path in files for name in imports_of(path)}
-    given = json.loads((BENCHMARKS.parent / "asv.conf.json").read_text())["matrix"]["req"]
-    optional = {"fastelbo", "jax", "numba", "torch"}
-    assert imported - set(sys.stdlib_module_names) - optional <= set(given)
-    assert "scipy" in imported
-
-
-@pytest.mark.parametrize(
-    ("suite", "size", "shapes"),
-    [
-        ("NegativeBinomial", "vae", [(128, 5000)]),
-        ("ZeroInflatedNegativeBinomial", "vae", [(128, 5000)]),
-        ("MixtureLogProb", "vae", [(512, 40), (500,), (500, 40)]),
-        ("VampPrior", "vae", [(512, 40), (500, 40)]),
-        ("BetaTcvaeElbo", "RAM", [(1024, 784), (1024, 32)]),
-        ("Mmd", "vae", [(512, 32), (512, 32)]),
-        ("Iwae", "vae", [(128, 784), (64, 128, 20)]),
-    ],
-)
-def test_benchmarks_have_the_sizes_that_matter(suite, size, shapes, monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS.parent)
-    module = importlib.import_module(f"benchmarks.{stem(suite)}")
-    bench = getattr(module, suite)()
-    bench.setup(size, "float32", 1)
-    assert [a.shape for a in bench.arguments][: len(shapes)] == shapes
-
-
-def test_benchmark_sizes_are_what_their_names_say():
-    """In L1, in L2, and in neither: by what x and x_recon take in float64."""
-    sizes = {}
-    tree = ast.parse((BENCHMARKS / "common.py").read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "SIZES":
-            sizes = ast.literal_eval(node.value)
-    taken = {name: 2 * 8 * batch * event for name, (batch, event, _) in sizes.items()}
-    assert taken["L1"] <= 32 << 10 < taken["L2"] <= 1 << 20 < taken["vae"] < 32 << 20 < taken["RAM"]
-    assert sizes["vae"] == (128, 784, 20)
-
-
-def test_the_readme_names_everything():
-    """Every public name but results and what is named with its value; every module in the map."""
+def test_the_readme_names_every_module():
     readme = (ROOT / "README.md").read_text()
-    results = {n for n in fastelbo.__all__ if hasattr(getattr(fastelbo, n), "_fields")}
-    for name in set(fastelbo.__all__) - results - {"Likelihood"}:
-        assert f"`{name.removesuffix('_and_grad').removesuffix('_backward')}" in readme, name
     for path in (ROOT / "fastelbo").glob("[!_]*.py"):
         assert path.name in readme, path.name
+
+
+def test_no_file_is_too_long_to_read():
+    for pattern in ("fastelbo/**/*.py", "tests/*.py", "asv_bench/**/*.py", "setup.py"):
+        for path in ROOT.glob(pattern):
+            lines = path.read_text().count("\n")
+            assert lines <= 600, f"{path.relative_to(ROOT)} has {lines} lines"
+
+
+def imports_of(path):
+    """The modules that a file imports when it is imported."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_no_module_imports_one_that_imports_it():
+    files = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "fastelbo").rglob("*.py")
+    }
+    needs = {
+        name: {n for n in imports_of(path) if n in files and n != name}
+        for name, path in files.items()
+        if not path.name.startswith("__init__")
+    }
+    while True:
+        leaves = [name for name, wanted in needs.items() if not wanted & set(needs)]
+        if not leaves:
+            break
+        for name in leaves:
+            del needs[name]
+    assert not needs, f"these import each other: {sorted(needs)}"

@@ -14,9 +14,9 @@ import pytest
 
 import fastelbo
 from fastelbo import _threads
-from tests.functions import BY_NAME, FUNCTIONS, REDUCTIONS, flatten
+from fastelbo._catalogue import CASES, REDUCTIONS, flatten
 
-NAMES = [f.name for f in FUNCTIONS]
+NAMES = [name for name, case in CASES.items() if case.batched]
 HAS_OPENMP = fastelbo.build_info()["openmp"] > 0
 
 
@@ -47,10 +47,9 @@ def run_python(code, **environment):
 
 
 def draw(name, dtype, batch=128, event=(784,), latent=96):
-    if "features" in name:
-        batch, event = batch * event[0] // 7, (7,)
-        latent = latent // 24
-    return list(BY_NAME[name].draw(np.random.default_rng(3), dtype, batch, event, latent).values())
+    if CASES[name].fixed:
+        batch, latent = batch * event[0] // 7, latent // 24
+    return list(CASES[name].draw(3, dtype, B=batch, D=event, L=latent).values())
 
 
 # The same bits ----------------------------------------------------------------------------------
@@ -58,7 +57,7 @@ def draw(name, dtype, batch=128, event=(784,), latent=96):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_bits_do_not_depend_on_threads(name, dtype, eight_cpus):
-    function = BY_NAME[name]
+    function = CASES[name]
     arrays = draw(name, dtype)
     for reduction in REDUCTIONS if function.has_reduction else [None]:
         options = {"reduction": reduction} if reduction else {}
@@ -96,7 +95,7 @@ def test_threads_really_run(eight_cpus):
     counts = []
 
     def call():
-        BY_NAME["elbo[SquaredError]"].public(*arrays, num_threads=7)
+        CASES["elbo[SquaredError]"].public(*arrays, num_threads=7)
         counts.append(len(os.listdir("/proc/self/task")))
         started.set()
 
@@ -233,7 +232,7 @@ def test_threadpoolctl():
 @pytest.mark.parametrize("name", NAMES)
 def test_many_python_threads(name, eight_cpus):
     """Eight Python threads at once, each with a team of its own or none: the same bits."""
-    function = BY_NAME[name]
+    function = CASES[name]
     problems = [draw(name, np.float32, 20 + i, (1000,), 900) for i in range(4)]
     expected = [flatten(function.public(*p, num_threads=1)) for p in problems]
 
@@ -252,12 +251,10 @@ def test_the_gil_is_released(name):
     The interpreter is told to switch threads only when one lets go by itself; so the other thread
     can count only while the call has let go of the lock.
     """
-    function = BY_NAME[name]
+    function = CASES[name]
     latent = 4000 if "x" not in function.inputs else 2
-    batch, event = (40_000, (7,)) if "features" in name else (300, (2000,))
-    arrays = list(
-        function.draw(np.random.default_rng(0), np.float64, batch, event, latent).values()
-    )
+    batch = 40_000 if function.fixed else 300
+    arrays = list(function.draw(0, np.float64, B=batch, D=(2000,), L=latent).values())
     ticks, stop = [0], threading.Event()
 
     def tick():

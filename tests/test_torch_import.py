@@ -1,12 +1,10 @@
 """Where PyTorch is missing, and where fastelbo alone is wanted."""
 
-import inspect
 import subprocess
 import sys
 
 import pytest
 
-import fastelbo
 from tests.test_import import run_python
 from tests.torch_cases import torch
 
@@ -51,32 +49,6 @@ def test_public_names():
         assert getattr(ft, name).__doc__, f"{name} has no docstring"
         has_example = ">>> " in getattr(ft, name).__doc__
         assert has_example or name == "Likelihood" or hasattr(getattr(ft, name), "_fields"), name
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("elbo", "reparameterize", "reparameterize_kl", "kl_standard_normal", "kl_normal", "iwae"),
-        "kl_full_normal",
-        *("total_correlation", "beta_tcvae_elbo", "mixture_log_prob", "mmd"),
-    ],
-)
-def test_arguments_are_those_of_fastelbo(name):
-    """The same names in the same order; threads are PyTorch's, and there is no out."""
-    mine = list(inspect.signature(getattr(ft, name)).parameters)
-    theirs = list(inspect.signature(getattr(fastelbo, name)).parameters)
-    added = {"estimator"} if name == "iwae" else set()
-    left_out = {"num_threads", "out"}
-    assert [p for p in mine if p not in added] == [p for p in theirs if p not in left_out]
-
-
-@pytest.mark.parametrize("name", [n for n in ft.__all__ if n[0].isupper()])
-def test_constructors_are_those_of_fastelbo(name):
-    mine, theirs = getattr(ft, name), getattr(fastelbo, name, None)
-    if hasattr(mine, "_fields"):
-        assert mine._fields == theirs._fields
-    elif theirs is not None and mine not in (fastelbo.FreeBits, ft.Likelihood):
-        assert inspect.signature(mine) == inspect.signature(theirs)
 
 
 def test_dtype_of_results_is_no_surprise():

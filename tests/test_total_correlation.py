@@ -7,9 +7,8 @@ import pytest
 
 import fastelbo
 from fastelbo import _threads, reference, total_correlation, total_correlation_and_grad
-from fastelbo._cli import parity_aggregate
+from fastelbo._catalogue import CASES, REDUCTIONS, aggregate, flatten
 from tests.conftest import assert_close, numerical_gradient
-from tests.functions import REDUCTIONS, flatten
 
 SIZE = 5000
 VARIANTS = [
@@ -33,7 +32,7 @@ def check(arrays, dtype, **options):
     options = {"dataset_size": SIZE, "weights": (1.0, 6.0, 0.5), **options}
     got = total_correlation_and_grad(*arrays, **options)
     expected = reference.total_correlation_and_grad(*arrays, **options)
-    scales = parity_aggregate.magnitudes(*arrays, **options)
+    scales = aggregate.magnitudes(*arrays, **options)
     assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype, tuple(flatten(scales)))
     assert all(g.dtype == dtype for g in got[1])
     return got
@@ -155,10 +154,13 @@ def test_against_pytorch(dtype):
     arrays = draw(dtype, 40, 7)
     weights = 1.0, 6.0, 0.5
     tensors = [torch.from_numpy(a.astype(np.float64)).requires_grad_() for a in arrays]
-    value = parity_aggregate.torch_parts(torch, *tensors, weights=weights, dataset_size=SIZE)
+    of_torch = CASES["total_correlation"].peers["torch"](torch, *tensors)
+    value = sum(w * part for w, part in zip(weights, of_torch, strict=True))
     expected = [g.numpy() for g in torch.autograd.grad(value, tensors)]
-    parts, grad = total_correlation_and_grad(*arrays, dataset_size=SIZE, weights=weights)
-    scales, by = parity_aggregate.magnitudes(*arrays, weights=weights, dataset_size=SIZE)
+    parts, grad = total_correlation_and_grad(
+        *arrays, dataset_size=aggregate.DATASET_SIZE, weights=weights
+    )
+    scales, by = aggregate.magnitudes(*arrays, weights=weights)
     assert_close(np.dot(weights, parts), value.item(), dtype, np.dot(weights, scales))
     for mine, theirs, scale in zip(grad, expected, by, strict=True):
         assert_close(mine, theirs, dtype, scale)

@@ -1,17 +1,25 @@
-"""Stubs declare every public name, with the arguments that it has at run time."""
+"""Types are declared for every public name: inline, or by stubs, which must say what there is.
+
+Where the type of a result depends on an argument there are overloads; a module most of which these
+would be has a stub (`.pyi`).
+"""
+
+from __future__ import annotations  # nor are those of what from_stub executes ever evaluated
 
 import ast
 import functools
 import importlib
 import inspect
+import typing
 from pathlib import Path
 
 import pytest
 
 import fastelbo
 
+ROOT = Path(fastelbo.__file__).parent
 #: Methods of fastelbo.torch's likelihoods that are the package's own affair.
-INTERNAL = {"couples_rows", "elements", "kernels"}
+INTERNAL = {"couples_rows", "elements", "kernels", "spec"}
 
 
 def public():
@@ -26,43 +34,67 @@ def public():
 
 
 PUBLIC = dict(public())
+STUBS = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts): path
+    for path in ROOT.rglob("*.pyi")
+}
+
+
+def methods(cls):
+    """The public methods and properties of a class, by name; inherited ones, too."""
+    found = {}
+    for base in reversed(cls.__mro__):
+        for name, thing in vars(base).items() if base.__module__.startswith("fastelbo.") else ():
+            function = getattr(thing, "fget", None) or getattr(thing, "__func__", thing)
+            is_public = name == "__init__" or not name.startswith("_")
+            if is_public and inspect.isfunction(function) and name not in INTERNAL:
+                found[name] = function
+    return found
+
+
+def functions(name):
+    """A public function, or the methods of a public class."""
+    thing = PUBLIC[name]
+    return methods(thing).values() if inspect.isclass(thing) else [thing]
 
 
 @functools.cache
 def stub_of(module):
-    path = Path(importlib.import_module(module).__file__).with_suffix(".pyi")
-    return ast.parse(path.read_text())
+    return ast.parse(STUBS[module].read_text())
 
 
 def definitions(body, name):
-    """What the stub says of this name: several definitions if it is overloaded."""
+    """What a stub says of this name: several definitions if it is overloaded."""
     return [node for node in body if getattr(node, "name", None) == name]
 
 
-def arguments(definition):
-    """(name, kind, whether there is a default) of the arguments of a definition."""
-    a = definition.args
-    by_position = a.posonlyargs + a.args
-    kinds = ["POSITIONAL_ONLY"] * len(a.posonlyargs) + ["POSITIONAL_OR_KEYWORD"] * len(a.args)
-    required = len(by_position) - len(a.defaults)
-    found = [
-        (arg.arg, kind, i >= required)
-        for i, (arg, kind) in enumerate(zip(by_position, kinds, strict=True))
-    ]
-    if a.vararg:
-        found.append((a.vararg.arg, "VAR_POSITIONAL", False))
-    found += [
-        (arg.arg, "KEYWORD_ONLY", default is not None)
-        for arg, default in zip(a.kwonlyargs, a.kw_defaults, strict=True)
-    ]
-    if a.kwarg:
-        found.append((a.kwarg.arg, "VAR_KEYWORD", False))
-    return found
+def from_stub(definition):
+    """The function that a definition in a stub makes."""
+    definition.decorator_list = []
+    namespace = {}
+    exec(compile(ast.Module([definition], []), "stub", "exec"), namespace)
+    return namespace[definition.name]
+
+
+def declarations(function):
+    """The functions that declare the types of this one: its overloads, or what it says itself."""
+    if function.__module__ not in STUBS:
+        return typing.get_overloads(function) or [function]
+    found = [stub_of(function.__module__)]
+    for name in function.__qualname__.split("."):
+        found = [node for parent in found for node in definitions(parent.body, name)]
+    return [from_stub(definition) for definition in found]
+
+
+def arguments(function):
+    """(name, kind, whether there is a default) of the arguments of a function."""
+    parameters = inspect.signature(function).parameters.values()
+    return [(p.name, p.kind.name, p.default is not p.empty) for p in parameters]
 
 
 def declared(overloads):
-    """The arguments of a function; what tells overloads apart has its default in one of them."""
-    every = [arguments(definition) for definition in overloads]
+    """The arguments that these declare; what tells overloads apart has its default in one."""
+    every = [arguments(overload) for overload in overloads]
     names = {tuple(argument[:2] for argument in found) for found in every}
     assert len(names) == 1, "the overloads differ in their arguments"
     return [
@@ -70,64 +102,68 @@ def declared(overloads):
     ]
 
 
-def actual(function):
-    """The same of a function at run time."""
-    parameters = inspect.signature(function).parameters.values()
-    return [(p.name, p.kind.name, p.default is not p.empty) for p in parameters]
-
-
-def declared_methods(cls):
-    """The arguments of each method and property in the stub of a class."""
-    (stub,) = definitions(stub_of(cls.__module__).body, cls.__name__)
-    names = {node.name for node in stub.body if isinstance(node, ast.FunctionDef)}
-    return {name: declared(definitions(stub.body, name)) for name in names}
-
-
-def actual_methods(cls):
-    found = {}
-    for name, thing in vars(cls).items():
-        if name in INTERNAL or (name.startswith("_") and name != "__init__"):
-            continue
-        function = getattr(thing, "fget", None) or getattr(thing, "__func__", thing)
-        if inspect.isfunction(function):
-            found[name] = actual(function)
-    if "forward" in found:  # of a PyTorch module, whose own __call__ takes anything
-        found["__call__"] = found["forward"]
-    return found
-
-
-def with_inherited(methods, cls):
-    """What a class says, over what its bases in fastelbo say."""
-    found = {}
-    for base in reversed(cls.__mro__):
-        if base.__module__.startswith("fastelbo."):
-            found |= methods(base)
-    return found
+def without_type(function):
+    """The arguments of a function, or its result, that are not annotated."""
+    signature = inspect.signature(function)
+    found = [p.name for p in signature.parameters.values() if p.annotation is p.empty]
+    found += ["return"] if signature.return_annotation is signature.empty else []
+    return [name for name in found if name not in ("self", "cls")]
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_stubs_declare_what_is_there(name):
+def test_types_are_declared(name):
+    """Of every argument and every result, with the arguments that there are at run time."""
+    for function in functions(name):
+        full_name = f"{function.__module__}.{function.__qualname__}"
+        overloads = declarations(function)
+        assert overloads, f"no stub of {full_name}"
+        missing = [argument for overload in overloads for argument in without_type(overload)]
+        assert not missing, f"{full_name} has no types of {missing}"
+        assert declared(overloads) == arguments(function), full_name
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if "torch" not in name])
+def test_what_reduces_is_overloaded(name):
+    """The result is a float, or an array for ``reduction="none"``."""
+    for function in functions(name):
+        if "reduction" in inspect.signature(function).parameters:
+            assert len(declarations(function)) > 1, function.__qualname__
+
+
+@pytest.mark.parametrize("name", [n for n, thing in PUBLIC.items() if hasattr(thing, "_fields")])
+def test_results_have_their_fields(name):
     thing = PUBLIC[name]
-    stubs = definitions(stub_of(thing.__module__).body, thing.__name__)
-    assert stubs, f"{thing.__module__} has no stub of {thing.__name__}"
-    if not inspect.isclass(thing):
-        assert declared(stubs) == actual(thing)
-    elif hasattr(thing, "_fields"):
-        fields = [node.target.id for node in stubs[0].body if isinstance(node, ast.AnnAssign)]
-        assert fields == list(thing._fields)
-    else:
-        assert with_inherited(declared_methods, thing) == with_inherited(actual_methods, thing)
+    fields = list(thing.__annotations__)
+    if thing.__module__ in STUBS:
+        (stub,) = definitions(stub_of(thing.__module__).body, thing.__name__)
+        fields = [node.target.id for node in stub.body if isinstance(node, ast.AnnAssign)]
+    assert fields == list(thing._fields)
 
 
-def test_a_stub_that_rots_is_noticed():
-    stubs = ast.parse("def f(a, /, b, *c, d, e=..., **g): ...\ndef f(a, /, b, *c, d, e, **g): ...")
+@pytest.mark.parametrize("module", STUBS)
+def test_a_stub_is_for_overloads(module):
+    """Most of its functions are overloaded; or their types would stand inline."""
+    tree = stub_of(module)
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    overloaded = [name for name in names if len(definitions(tree.body, name)) > 1]
+    assert 2 * len(overloaded) > len(names)
 
-    def same(a, /, b, *c, d, e=1, **g): ...
+
+def test_a_declaration_that_rots_is_noticed():
+    stub = ast.parse("def f(a, /, b, *c, d, e=..., **g): ...\ndef f(a, /, b, *c, d, e, **g): ...")
+    overloads = [from_stub(definition) for definition in definitions(stub.body, "f")]
+
+    def same(a: int, /, b, *c: int, d, e=1, **g) -> None: ...
 
     def other(a, /, b, *c, e=1, d, **g): ...
 
-    assert declared(stubs.body) == actual(same)
-    assert declared(stubs.body) != actual(other)
+    assert declared(overloads) == arguments(same)
+    assert declared(overloads) != arguments(other)
+    assert without_type(same) == ["b", "d", "e", "g"]
+    assert without_type(other)[-1] == "return"
     assert not definitions(stub_of("fastelbo.elbo").body, "no_such_function")
-    of_vae = with_inherited(actual_methods, fastelbo.VAE)
+    of_vae = methods(fastelbo.VAE)
     assert {"__init__", "fit", "load", "prior_", "get_params"} <= set(of_vae)
+    assert methods(fastelbo.Poisson)["log_prob"] is fastelbo.Likelihood.log_prob
+    assert len(declarations(fastelbo.Likelihood.log_prob)) == 2
+    assert len(declarations(fastelbo.elbo_and_grad)) == 4

@@ -33,6 +33,7 @@ TRAINED = [
     fastelbo.ZeroInflatedNegativeBinomial(),
     fastelbo.ZeroInflatedNegativeBinomial(np.inf, missing="nan"),
     fastelbo.DiscretizedLogistic(bins=2, missing="nan"),
+    fastelbo.Weibull(concentration=1.0),
     fastelbo.DiscretizedLogistic(PER_FEATURE, bins=3, validate=False),
 ]
 #: What needs an axis of classes or components, which the decoder does not have.

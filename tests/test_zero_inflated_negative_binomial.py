@@ -10,11 +10,9 @@ from hypothesis import strategies as st
 from fastelbo import NegativeBinomial, ZeroInflatedNegativeBinomial, reference
 from tests.conftest import assert_close
 from tests.count_checks import draw, grid, scattered, within_bounds, zero_inflated
-from tests.likelihood_checks import differences, offends, sweep
+from tests.likelihood_checks import differences, offends
 
 LABEL = "ZeroInflatedNegativeBinomial"
-
-test_reference = sweep(LABEL, f"{LABEL}-fixed")
 
 
 def test_mpmath_on_a_grid(dtype):

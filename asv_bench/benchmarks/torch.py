@@ -2,50 +2,35 @@
 
 from functools import partial
 
-from . import common
+from . import rows
 
 try:
     import torch
 
     from fastelbo._cli import bench_torch
+
+    NAMES = [name for name, _ in bench_torch.LOSSES]
 except ImportError:
-    torch = None
+    torch, NAMES = None, []
 
 
-class _Loss:
-    """Subclasses name a row of `bench_torch.LOSSES`."""
+class Loss:
+    params = (NAMES, rows.THREADS)
+    param_names = ("case", "threads")
 
-    params = (common.THREADS,)
-    param_names = ("threads",)
-    row = 0
-
-    def setup(self, threads):
-        if torch is None:
-            raise NotImplementedError("PyTorch is not installed")
+    def setup(self, case, threads):
         torch.set_num_threads(threads)
-        _, plain, ours, tensors, by = bench_torch.LOSSES[self.row]
+        loss = bench_torch.Loss(case, dict(bench_torch.LOSSES)[case])
         self.plain, self.ours = (
-            partial(bench_torch.value_and_grad, loss, *bench_torch.leaves_of(tensors(), by))
-            for loss in (plain, ours)
+            partial(bench_torch.value_and_grad, function, *loss.tensors())
+            for function in (loss.plain, loss.ours)
         )
         self.ours()
 
-    def time_value_and_grad(self, threads):
+    def time_value_and_grad(self, case, threads):
         self.ours()
 
-    def track_ratio_vs_eager(self, threads):
-        return common.ratio(self.plain, self.ours)
+    def track_ratio_vs_eager(self, case, threads):
+        return rows.ratio(self.plain, self.ours)
 
     track_ratio_vs_eager.unit = "x"
-
-
-class SquaredErrorLoss(_Loss):
-    row = 0
-
-
-class BernoulliLoss(_Loss):
-    row = 1
-
-
-class NegativeBinomialLoss(_Loss):
-    row = 2

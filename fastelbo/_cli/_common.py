@@ -1,5 +1,6 @@
 """What `bench` and `parity` share: text tables, progress, a process in another build."""
 
+import difflib
 import gc
 import json
 import os
@@ -7,6 +8,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+#: The dtypes that kernels compute in.
+DTYPES = ("float64", "float32")
+
+
+def unknown(names, known):
+    """What is wrong with names of which some are not known; None if all are."""
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 3) or known
+            return f"unknown name {name!r}, did you mean {' or '.join(close)}?"
+    return None
 
 
 def table(header, rows, left=1):
@@ -21,13 +34,6 @@ def table(header, rows, left=1):
         return "  ".join(cells).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
-
-
-def flat(tree):
-    """The leaves of nested tuples."""
-    if not isinstance(tree, tuple):
-        return (tree,)
-    return tuple(leaf for branch in tree for leaf in flat(branch))
 
 
 def progress(items, description):

@@ -2,12 +2,7 @@
 
 from itertools import chain
 
-import numpy as np
-
 from fastelbo._cli._common import table
-from fastelbo._cli.cases import CASES, STAGES
-from fastelbo._cli.count_baselines import THETAS
-from fastelbo._cli.sizes import STANDARD
 
 NOTES = """\
 us: the fastest call; median: of all calls; NumPy/: NumPy's fastest call over this one.
@@ -55,11 +50,11 @@ def _cells(row):
 def show(rows):
     """The tables of text: one per case and size, float64 beside float32."""
     parts = []
-    for key in dict.fromkeys((row.case, row.size) for row in rows):
-        mine = [row for row in rows if (row.case, row.size) == key]
+    for key in dict.fromkeys((row.title, row.size) for row in rows):
+        mine = [row for row in rows if (row.title, row.size) == key]
         found = {(row.label, row.dtype): row for row in mine}
         dtypes = list(dict.fromkeys(row.dtype for row in mine))
-        header = [f"{CASES[key[0]].title}, {key[1]}"]
+        header = [", ".join(key)]
         columns = len(COLUMNS) - (not any(row.is_traffic for row in mine))
         for dtype in dtypes:
             header += [f"{dtype} {COLUMNS[0]}", *COLUMNS[1:columns]]
@@ -71,24 +66,24 @@ def show(rows):
     return "\n\n".join(parts)
 
 
-def show_stages(rows):
+def show_stages(rows, wholes):
     """The profile: one line a stage, NumPy beside fastelbo."""
     parts = []
     columns = list(dict.fromkeys(row.label for row in rows))
     for dtype in dict.fromkeys(row.dtype for row in rows):
         found = {(row.case, row.label): row.minimum for row in rows if row.dtype == dtype}
-        header = [f"stages, {STANDARD}, {dtype}"]
+        header = [f"stages, {rows[-1].size}, {dtype}"]
         for column in columns:
             header += [f"{column}, us", "share"]
         lines = []
-        for whole, stages in STAGES.items():
+        for whole, stages in wholes.items():
             for name in (*stages, whole):
                 cells = []
                 for column in columns:
                     seconds, total = found[name, column], found[whole, column]
                     cells.append(microseconds(seconds))
                     cells.append(f"{100 * seconds / total:.0f} %" if seconds and total else "-")
-                title = CASES[name].title if name != whole else "all of it in one call"
+                title = name if name != whole else "all of it in one call"
                 lines.append([title, *cells])
         parts.append(table(header, lines))
     return "\n\n".join(parts)
@@ -107,7 +102,7 @@ def show_builds(builds):
                 row = found[column]
                 cells.append(microseconds(row.minimum))
                 cells.append(f"{row.speedup:.1f}x" if row.speedup else "-")
-            lines.append([f"{CASES[case].title}, {size}", build, *cells])
+            lines.append([f"{case}, {size}", build, *cells])
     header = ["builds", ""]
     for dtype, label in columns:
         header += [f"{dtype}, {label.removeprefix('fastelbo, ')}, us", "NumPy/"]
@@ -129,11 +124,11 @@ def show_vae(report):
     return "\n".join([table(header, lines), *absent])
 
 
-def show_errors(errors):
+def show_errors(errors, thetas):
     """What float32 makes of the negative binomial where theta is large."""
     if not errors:
         return ""
-    header = ["error of log p in float32", *(f"theta {theta:.0e}" for theta in THETAS)]
+    header = ["error of log p in float32", *(f"theta {theta:.0e}" for theta in thetas)]
     return table(header, [[name, *(f"{e:.0e}" for e in row)] for name, row in errors.items()])
 
 
@@ -156,7 +151,7 @@ def show_torch(report):
     return "\n\n".join(parts)
 
 
-def text(report, rows, stages, builds):
+def text(report, rows, stages, builds, wholes, thetas):
     """Everything, to be printed."""
     about = report["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
@@ -167,10 +162,10 @@ def text(report, rows, stages, builds):
         f"{about['python']}\n{about['processor']}, {about['threads']} threads",
         show(rows),
         "\n".join(f"{name}: {why}" for name, why in report["absent"].items()),
-        show_stages(stages) if stages else "",
+        show_stages(stages, wholes) if stages else "",
         show_builds(builds) if builds else "",
         show_vae(report["vae"]) if report["vae"] else "",
-        show_errors(report["negative_binomial_errors"]),
+        show_errors(report["negative_binomial_errors"], thetas),
         show_torch(report["torch"]) if report["torch"] else "",
         "\n".join(
             f"{name} of a (1, 1, 1) problem costs {ratio:.1f} np.add(a, b, out=c) of one element "
@@ -183,11 +178,9 @@ def text(report, rows, stages, builds):
 
 
 def four_panels(rows):
-    """The rows of the first four cases at the smallest size: a chart that can be read."""
-    size = min((row.size for row in rows), key=np.prod)
-    rows = [row for row in rows if row.size == size]
-    cases = list(dict.fromkeys(row.case for row in rows))[:4]
-    return [row for row in rows if row.case in cases]
+    """The rows of the first four cases: a chart that can be read."""
+    cases = list(dict.fromkeys((row.case, row.size) for row in rows))[:4]
+    return [row for row in rows if (row.case, row.size) in cases]
 
 
 def plot(rows, path):
@@ -195,7 +188,7 @@ def plot(rows, path):
     from matplotlib.figure import Figure
 
     rows = [r for r in rows if r.minimum and not r.is_traffic]
-    cases = list(dict.fromkeys((r.case, r.size) for r in rows))
+    cases = list(dict.fromkeys((r.title, r.size) for r in rows))
     colours = {"float64": "#4878a8", "float32": "#9cc3e6"}
     strong = {"float64": "#c8553d", "float32": "#eda58f"}
     figure = Figure(figsize=(12, 0.6 + 3.6 * -(-len(cases) // 2)), layout="constrained")
@@ -203,7 +196,7 @@ def plot(rows, path):
     for panel in panels[len(cases) :]:
         panel.axis("off")
     for panel, case in zip(panels, cases, strict=False):
-        mine = [r for r in rows if (r.case, r.size) == case]
+        mine = [r for r in rows if (r.title, r.size) == case]
         labels = list(dict.fromkeys(r.label for r in mine))
         dtypes = list(dict.fromkeys(r.dtype for r in mine))
         longest = max(1e6 * r.minimum for r in mine)
@@ -220,9 +213,7 @@ def plot(rows, path):
         panel.set_yticks(range(len(labels)), labels, fontsize=9)
         panel.invert_yaxis()
         panel.set_xlim(0, 1.3 * longest)
-        panel.set_title(
-            f"{CASES[case[0]].title}, {case[1]}", fontsize=11, loc="left", fontweight="bold"
-        )
+        panel.set_title(", ".join(case), fontsize=11, loc="left", fontweight="bold")
         panel.spines[["top", "right", "left"]].set_visible(False)
         panel.tick_params(axis="y", length=0)
         panel.tick_params(axis="x", labelsize=8, colors="#777777")

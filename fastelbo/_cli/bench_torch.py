@@ -8,102 +8,52 @@ takes for a loss, whoever computes it.
 import statistics
 from functools import partial
 
-import numpy as np
 import torch
 
 import fastelbo.torch
+from fastelbo._catalogue import CASES
+from fastelbo._catalogue.sizes import GENES, STANDARD
+from fastelbo._catalogue.twins import tensors_of
 from fastelbo._cli import _common
-from fastelbo._cli._torch_vae import TorchVAE, kl_to_standard_normal, negative_elbo
-from fastelbo._cli.bench import THEIRS, worst_error
+from fastelbo._cli._torch_vae import TorchVAE, negative_elbo
+from fastelbo._cli.measure import THEIRS, error_of_largest, size_of
 
-BATCH, FEATURES, LATENT = 128, 784, 20
 HIDDEN = (400,)
-GENES = 5000
 EAGER, COMPILED = "PyTorch eager", "torch.compile"
 OURS, OURS_COMPILED = "fastelbo.torch", "fastelbo.torch, torch.compile"
 
 
-# The losses --------------------------------------------------------------------------------------
-
-
-def squared_error(x_recon, x, mu, logvar):
-    return (torch.sum((x - x_recon) ** 2) + kl_to_standard_normal(mu, logvar)) / len(x)
-
-
-def negative_binomial(mean, theta, x):
-    """As in scvi-tools, up to the name of things."""
-    eps = 1e-8
-    log_both = torch.log(theta + mean + eps)
-    log_prob = (
-        theta * (torch.log(theta + eps) - log_both)
-        + x * (torch.log(mean + eps) - log_both)
-        + torch.lgamma(x + theta)
-        - torch.lgamma(theta)
-        - torch.lgamma(x + 1)
-    )
-    return -log_prob.sum(dim=-1).mean()
-
-
-_SQUARED_ERROR = fastelbo.torch.ElboLoss()
-_BERNOULLI = fastelbo.torch.ElboLoss(fastelbo.torch.Bernoulli())
-
-
-def our_squared_error(x_recon, x, mu, logvar):
-    return _SQUARED_ERROR(x, mu, logvar, x_recon)
-
-
-def our_negative_elbo(logits, x, mu, logvar):
-    return _BERNOULLI(x, mu, logvar, logits)
-
-
-def our_negative_binomial(mean, theta, x):
-    return fastelbo.torch.negative_binomial_loss(x, mean, theta)
-
-
-def vae_tensors():
-    """(decoder output, x, mu, logvar)."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(BATCH, FEATURES, generator=generator)
-    output, mu, logvar = (
-        scale * torch.randn(BATCH, n, generator=generator)
-        for n, scale in ((FEATURES, 1.0), (LATENT, 1.0), (LATENT, 0.5))
-    )
-    return output, x, mu, logvar
-
-
-def count_tensors():
-    """(mean, theta, x) of genes that differ by orders of magnitude; most counts are 0."""
-    rng = np.random.default_rng(0)
-    mean = np.exp(rng.normal(-2.0, 1.5, GENES) + rng.normal(0.0, 0.3, (BATCH, 1)))
-    theta = np.exp(rng.normal(0.0, 1.0, GENES))
-    x = rng.poisson(mean * rng.gamma(theta, 1 / theta, (BATCH, GENES)))
-    return tuple(torch.from_numpy(a.astype(np.float32)) for a in (mean, theta, x))
-
-
-#: Title, what is written usually, ours, the tensors, and which of them are differentiated by.
+#: The cases whose losses are measured, with the extents of their arrays.
 LOSSES = (
-    (
-        f"squared error + KL, ({BATCH}, {FEATURES}, {LATENT})",
-        squared_error,
-        our_squared_error,
-        vae_tensors,
-        (0, 2, 3),
-    ),
-    (
-        f"Bernoulli + KL, ({BATCH}, {FEATURES}, {LATENT})",
-        negative_elbo,
-        our_negative_elbo,
-        vae_tensors,
-        (0, 2, 3),
-    ),
-    (
-        f"negative binomial, ({BATCH}, {GENES})",
-        negative_binomial,
-        our_negative_binomial,
-        count_tensors,
-        (0, 1),
-    ),
+    ("elbo", STANDARD),
+    ("elbo-Bernoulli", STANDARD),
+    ("NegativeBinomial", GENES),
 )
+
+
+class Loss:
+    """Minus a case's value, as it is usually written and by fastelbo.torch, and its tensors."""
+
+    def __init__(self, name, extents):
+        self.case = CASES[name]
+        self.gradient = CASES[f"{name}_and_grad"]
+        self.arrays = self.case.draw(2026, "float32", **extents)
+        self.title = f"{name}, {size_of(self.case, extents)}"
+
+    def plain(self, *tensors):
+        return -first(self.case.peers["torch"](torch, *tensors))
+
+    def ours(self, *tensors):
+        return -first(self.case.call(fastelbo.torch, *tensors))
+
+    def tensors(self, dtype=None):
+        """(all, those that are differentiated by)."""
+        tensors = tensors_of(self.gradient, self.arrays, dtype)
+        return tuple(tensors.values()), [tensors[name] for name in self.gradient.outs]
+
+
+def first(result):
+    return result[0] if isinstance(result, tuple) else result
 
 
 # How they are measured --------------------------------------------------------------------------
@@ -114,42 +64,38 @@ def measure(threads, quick, rounds, burst):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
+        losses = [Loss(*loss) for loss in LOSSES]
         tables = [
-            {"title": title, "rows": measure_loss(plain, ours, tensors(), by, quick, rounds, burst)}
-            for title, plain, ours, tensors, by in _common.progress(LOSSES, "torch")
+            {"title": loss.title, "rows": measure_loss(loss, quick, rounds, burst)}
+            for loss in _common.progress(losses, "torch")
         ]
-        floor = measure_floor(threads, rounds, burst)
+        floor = measure_floor(losses[0], threads, rounds, burst)
         tables.append({"title": "what the first loss cannot avoid", "rows": floor})
-        title = "-".join(map(str, (FEATURES, *HIDDEN, LATENT)))
-        rows = measure_steps(tables[1]["rows"], quick, rounds, burst)
-        tables.append({"title": f"a training step of a VAE, {title}, batch {BATCH}", "rows": rows})
+        rows = measure_steps(losses[1], tables[1]["rows"], quick, rounds, burst)
+        batch, features, latent = STANDARD.values()
+        title = "-".join(map(str, (features, *HIDDEN, latent)))
+        tables.append({"title": f"a training step of a VAE, {title}, batch {batch}", "rows": rows})
     finally:
         torch.set_num_threads(before)
     return {"tables": tables, "absent": {COMPILED: "left out by --quick"} if quick else {}}
 
 
-def measure_loss(plain, ours, tensors, by, quick, rounds, burst):
-    """Rows of one loss, its value and its gradients; a row that is wrong is not timed."""
-    losses = {EAGER: plain, OURS: ours}
+def measure_loss(loss, quick, rounds, burst):
+    """Times of one loss, its value and its gradients; one that is wrong is not timed."""
+    losses = {EAGER: loss.plain, OURS: loss.ours}
     if not quick:
-        losses[COMPILED] = torch.compile(plain, dynamic=False)
-        losses[OURS_COMPILED] = torch.compile(ours, fullgraph=True, dynamic=False)
-    desired = value_and_grad(plain, *leaves_of([t.double() for t in tensors], by))
+        losses[COMPILED] = torch.compile(loss.plain, dynamic=False)
+        losses[OURS_COMPILED] = torch.compile(loss.ours, fullgraph=True, dynamic=False)
+    desired = value_and_grad(loss.plain, *loss.tensors("float64"))
     rows, calls = {}, {}
-    for label, loss in losses.items():
-        call = partial(value_and_grad, loss, *leaves_of(tensors, by))
-        error = worst_error(_arrays(call()), _arrays(desired))
+    for label, function in losses.items():
+        call = partial(value_and_grad, function, *loss.tensors())
+        error = error_of_largest(_arrays(call()), _arrays(desired))
         rows[label] = {"label": label, "disagrees": not error <= THEIRS["float32"]}
         if not rows[label]["disagrees"]:
             calls[label] = call
     _time(calls, rows, rounds, burst)
     return list(rows.values())
-
-
-def leaves_of(tensors, by):
-    """Copies, and those of them that are differentiated by."""
-    tensors = [t.clone() for t in tensors]
-    return tensors, [tensors[i].requires_grad_() for i in by]
 
 
 def value_and_grad(loss, tensors, leaves):
@@ -174,14 +120,14 @@ class Nothing(torch.autograd.Function):
         return ctx.saved_tensors
 
 
-def measure_floor(threads, rounds, burst):
-    """Rows of what PyTorch takes for a graph of one node, alone and after the kernels have run."""
-    tensors, leaves = leaves_of(vae_tensors(), (0, 2, 3))
-    output, x, mu, logvar = (t.detach().numpy() for t in tensors)
+def measure_floor(loss, threads, rounds, burst):
+    """Times of what PyTorch takes for a graph of one node, alone and after the kernels have run."""
+    tensors, leaves = loss.tensors()
+    arrays = loss.arrays.values()
     one = torch.ones((), requires_grad=True)
 
     def kernels_and(node):
-        fastelbo.elbo_and_grad(x, mu, logvar, output, num_threads=threads)
+        loss.gradient.public(*arrays, num_threads=threads)
         return node()
 
     def node():
@@ -191,7 +137,7 @@ def measure_floor(threads, rounds, burst):
         return torch.autograd.grad(Nothing.apply(*leaves), leaves)
 
     calls = {
-        EAGER: partial(value_and_grad, squared_error, tensors, leaves),
+        EAGER: partial(value_and_grad, loss.plain, tensors, leaves),
         "one scalar product, its gradient": node,
         "the same after elbo_and_grad": partial(kernels_and, node),
         "an autograd.Function of nothing": function,
@@ -202,12 +148,17 @@ def measure_floor(threads, rounds, burst):
     return list(rows.values())
 
 
-def measure_steps(alone, quick, rounds, burst):
-    """Rows of whole training steps; `alone` are the rows of their loss."""
-    steps = {EAGER: (negative_elbo, False), OURS: (our_negative_elbo, False)}
+def measure_steps(loss, alone, quick, rounds, burst):
+    """Times of whole training steps; `alone` are those of their loss."""
+    bernoulli = fastelbo.torch.ElboLoss(fastelbo.torch.Bernoulli())
+
+    def ours(logits, x, mu, logvar):
+        return bernoulli(x, mu, logvar, logits)
+
+    steps = {EAGER: (negative_elbo, False), OURS: (ours, False)}
     if not quick:
-        steps |= {COMPILED: (negative_elbo, True), OURS_COMPILED: (our_negative_elbo, True)}
-    x = vae_tensors()[1]
+        steps |= {COMPILED: (negative_elbo, True), OURS_COMPILED: (ours, True)}
+    x = torch.from_numpy(loss.arrays["x"])
     rows = {label: {"label": label, "disagrees": False} for label in steps}
     calls = {label: training_step(x, *how) for label, how in steps.items()}
     _time(calls, rows, rounds, 5 * burst)
@@ -220,7 +171,7 @@ def measure_steps(alone, quick, rounds, burst):
 def training_step(x, loss, compiled):
     """A function that trains the classic VAE by one minibatch."""
     torch.manual_seed(0)
-    model = TorchVAE(FEATURES, HIDDEN, LATENT)
+    model = TorchVAE(x.shape[1], HIDDEN, STANDARD["L"])
     optimizer = torch.optim.Adam(model.parameters())
 
     def loss_of(x):

@@ -42,6 +42,8 @@ cdef enum Weighting:       # w_ij, but for a constant
     PAPER = 1              # two exceptional points: i, and the next
     REFERENCE = 2          # the first two points instead
 
+cdef dict WEIGHTINGS = {"equal": EQUAL, "paper": PAPER, "reference": REFERENCE}
+
 cdef struct Points:
     Py_ssize_t n, padded
     Py_ssize_t dims, ld    # L; elements from row to row, no multiple of 4 KiB apart
@@ -727,16 +729,17 @@ cdef inline void minibatch(Job* job, int threads, const real* kind) noexcept nog
             finish_share(job, t, threads, kind)
 
 
-def decompose(tuple latent, int weighting, double first, double second, cnp.ndarray parts,
+def decompose(tuple latent, str weighting, double first, double second, cnp.ndarray parts,
               tuple weights, tuple gradients, int threads):
     """log q(z|x), log q(z), sum_l log q(z_l) and log p(z) of every sample of a minibatch, (4, B).
 
     `latent` is (z, mu, logvar), each (B, L) with a contiguous last axis, of one dtype. All weights of
-    the points are one, but for 2^first and 2^second where `weighting` (0 equal, 1 paper, 2
-    reference) says so. `gradients` is None or (dz, dmu, dlogvar) to be written, of the sum of the
+    the points are one, but for 2^first and 2^second where `weighting`, a name in WEIGHTINGS, says
+    so. `gradients` is None or (dz, dmu, dlogvar) to be written, of the sum of the
     parts times their weights.
     """
     cdef Job job
+    cdef Weighting named = WEIGHTINGS[weighting]
     cdef cnp.ndarray z = latent[0], mu = latent[1], logvar = latent[2]
     cdef bint single = cnp.PyArray_TYPE(z) == cnp.NPY_FLOAT
     cdef Py_ssize_t size, itemsize = cnp.PyArray_ITEMSIZE(z), k
@@ -747,7 +750,7 @@ def decompose(tuple latent, int weighting, double first, double second, cnp.ndar
     else:
         points = bind(&job.q, mu, logvar, <const double*>NULL)
     bind_samples(&job.s, z)
-    job.s.weighting = <Weighting>weighting
+    job.s.weighting = named
     job.s.first = first
     job.s.second = second
     job.parts = <double*>data_of(parts)

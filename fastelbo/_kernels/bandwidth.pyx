@@ -3,7 +3,11 @@
 # Both kernels work on whole cache lines of LINE bytes; a last partial line is left out. Every
 # thread takes one contiguous share, as in the passes.
 
+cimport numpy as cnp
 from cython.parallel cimport prange
+
+cnp.import_array()
+
 
 cdef enum:
     LINE = 64              # bytes
@@ -56,7 +60,7 @@ cdef extern from *:
     void fe_write_past(const word* a, const word* b, word* out, Py_ssize_t n) noexcept nogil
 
 
-def read(const word[::1] a, const word[::1] b, int threads):
+def read(cnp.ndarray[word, ndim=1, mode="c"] a, cnp.ndarray[word, ndim=1, mode="c"] b, int threads):
     """Read a and b. Returns the exclusive or of their words, which proves it."""
     cdef Py_ssize_t steps = min(a.shape[0], b.shape[0]) // (STEP * LINE // 8)
     cdef Py_ssize_t words = STEP * LINE // 8, first, last
@@ -78,7 +82,8 @@ def read(const word[::1] a, const word[::1] b, int threads):
     return total
 
 
-def read_and_write(const word[::1] a, const word[::1] b, word[::1] out, bint streamed, int threads):
+def read_and_write(cnp.ndarray[word, ndim=1, mode="c"] a, cnp.ndarray[word, ndim=1, mode="c"] b,
+                   cnp.ndarray[word, ndim=1, mode="c"] out, bint streamed, int threads):
     """out = a ^ b, word by word; streamed: written past the caches (out aligned to 64 bytes)."""
     cdef Py_ssize_t steps = min(a.shape[0], b.shape[0], out.shape[0]) // (STEP * LINE // 8)
     cdef Py_ssize_t words = STEP * LINE // 8, first, last

@@ -1,10 +1,9 @@
 # The pass over decoder outputs: log p(x | parameters), summed, with its gradients, and, in the
 # same parallel region, the pass over the latents: a whole ELBO.
 #
-# Included by every family of likelihoods, after it has cimported its terms: `term`, `log_prob`,
-# `outside`, `parameters_of`, `gradients_of` and `has_factor`. The family then says in
-# `likelihood_share` which code is which term, and includes evaluate.pxi, which plans the work and
-# is called from Python.
+# Included by every family of likelihoods, after it has cimported its `terms`; the family then lists
+# them in TERMS, a table from names to the pass of each. At the end comes evaluate.pxi, which plans
+# the work and is called from Python.
 #
 # A unit of work is a chunk of the run in a block of outer positions. It goes tile by tile: stage x
 # and the parameters, apply the term lane by lane, write the gradients. Ordinarily a block is a row.
@@ -13,7 +12,7 @@
 
 cimport numpy as cnp
 from cpython.object cimport PyObject
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
@@ -33,6 +32,7 @@ cnp.import_array()
 
 cdef enum:
     CHUNK = 4096           # elements a unit
+    STRETCH = FLUSH * LANES        # elements that float32 sums take up; no fewer than TILE
     MAX_PARAMETERS = 4
     MAX_GRADIENTS = 3
     OPERANDS = 2 + MAX_PARAMETERS + MAX_GRADIENTS
@@ -42,8 +42,12 @@ cdef enum:
     STEP = 16              # lanes that may be left out together: a vector at most
     STREAM_FROM = 1 << 23  # bytes of a gradient that is written past the caches
 
+# The pass of one term in one dtype; both pointers are tags, and NULL.
+ctypedef void (*Share)(const void* tag, const void* kind, const Job* job, Py_ssize_t share,
+                       Py_ssize_t shares) noexcept nogil
+
 cdef struct Job:
-    int code               # which term of the family
+    Share run              # the pass of the term, in the dtype of its operands
     Shape shape
     Operand x
     Operand keep           # 0 where an element is missing; read if `masked`
@@ -143,15 +147,18 @@ cdef void add_own(const Job* job, int i, Py_ssize_t block, Py_ssize_t chunk, Py_
             sums[first + j] += gradient[j]
 
 
-cdef inline void run_tile(const term* tag, const wanted* want, const real* restrict x,
-                          const real* restrict a, const real* restrict b, const real* restrict c,
-                          const real* restrict d, real* restrict ga, real* restrict gb,
-                          real* restrict gc, Py_ssize_t n, const real* restrict keep, bint some,
-                          int lane, const Ahead* ahead, real x_scale, real weight,
-                          double* restrict total, real* restrict odds,
-                          real* restrict bad) noexcept nogil:
-    """n elements, a multiple of LANES; `some` (a constant): only those that `keep` marks, and of
-    the first LANES only those from number `lane` on. What lies `ahead` (or NULL) is fetched
+cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed, bint some,
+                          const real* restrict x, const real* restrict a, const real* restrict b,
+                          const real* restrict c, const real* restrict d, real* restrict ga,
+                          real* restrict gb, real* restrict gc, Py_ssize_t n, Py_ssize_t lane,
+                          const real* restrict keep, const Ahead* ahead, real x_scale, real weight,
+                          double* restrict total, real* restrict odds, real* restrict values,
+                          real* restrict factors, real* restrict bad) noexcept nogil:
+    """n elements, a multiple of LANES, but for those before number `lane`, a multiple of STEP.
+
+    `summed` (a constant): they are added up at once; with `some` (a constant) those that `keep`
+    marks. Else `values`, and `factors` of a term that has some, are left for `add_values`, and what
+    is missing for `drop_missing`: then one loop serves all. What lies `ahead` (or NULL) is fetched
     meanwhile.
 
     The logarithm of a term's factor is not taken here: lane by lane the product of the factors is
@@ -160,56 +167,124 @@ cdef inline void run_tile(const term* tag, const wanted* want, const real* restr
     cdef real acc[LANES]
     cdef real v, e, xs, da, db, dc, here
     cdef real pb, pc, pd
-    cdef Py_ssize_t j = 0, flush
-    cdef int l, lanes = lanes_of(x)
+    cdef Py_ssize_t j = 0, flush, at, l, i
+    cdef int k, lanes = lanes_of(x), step = lanes if summed and not some else STEP
     while j < n:
         flush = min(j + FLUSH * LANES, n)
-        for l in range(lanes):
+        for l in range(lanes if summed else 0):
             acc[l] = 0
         while j < flush:
             if ahead != NULL:
                 fetch_lanes(a + j, lanes, ahead.parameter[0])
-                if gradients_of(tag) > 1:
+                if terms.gradients_of(tag) > 1:
                     fetch_lanes(b + j, lanes, ahead.parameter[1])
-                if gradients_of(tag) > 2:
+                if terms.gradients_of(tag) > 2:
                     fetch_lanes(c + j, lanes, ahead.parameter[2])
                 if wanted is ValueAndGradient:
                     fetch_lanes(ga + j, lanes, ahead.gradient[0])
-                    if gradients_of(tag) > 1:
+                    if terms.gradients_of(tag) > 1:
                         fetch_lanes(gb + j, lanes, ahead.gradient[1])
-                    if gradients_of(tag) > 2:
+                    if terms.gradients_of(tag) > 2:
                         fetch_lanes(gc + j, lanes, ahead.gradient[2])
-            for l in range(max(0, lane - <int>j) if some else 0, lanes):
-                xs = x[j + l] * x_scale
-                pb = b[j + l] if parameters_of(tag) > 1 else <real>0
-                pc = c[j + l] if parameters_of(tag) > 2 else <real>0
-                pd = d[j + l] if parameters_of(tag) > 3 else <real>0
-                v = log_prob(tag, xs, a[j + l], pb, pc, pd, &da, &db, &dc, &e)
-                here = <real>1 if outside(tag, xs, a[j + l], pb, pc, pd) else <real>0
-                if some:
-                    v = v if keep[j + l] != <real>0 else <real>0
-                    if has_factor(tag):
-                        e = e if keep[j + l] != <real>0 else <real>0
-                    here = here if keep[j + l] != <real>0 else <real>0
-                acc[l] = acc[l] + v
-                if has_factor(tag):
-                    odds[l] = odds[l] + e * (odds[l] + <real>1.0)
-                bad[l] = <real>1 if here != <real>0 else bad[l]
-                if wanted is ValueAndGradient:
+            at = max(<Py_ssize_t>0, lane - j) if some or not summed else 0
+            while at < lanes:
+                for k in range(step):            # a constant: no loop for a rest
+                    l = at + k
+                    i = j + l
+                    xs = x[i] * x_scale
+                    pb = b[i] if terms.parameters_of(tag) > 1 else <real>0
+                    pc = c[i] if terms.parameters_of(tag) > 2 else <real>0
+                    pd = d[i] if terms.parameters_of(tag) > 3 else <real>0
+                    v = terms.log_prob(tag, xs, a[i], pb, pc, pd, &da, &db, &dc, &e)
+                    here = <real>1 if terms.outside(tag, xs, a[i], pb, pc, pd) else <real>0
                     if some:
-                        da = da if keep[j + l] != <real>0 else <real>0
-                    ga[j + l] = da * weight
-                    if gradients_of(tag) > 1:
+                        v = v if keep[i] != <real>0 else <real>0
+                        if terms.has_factor(tag):
+                            e = e if keep[i] != <real>0 else <real>0
+                        here = here if keep[i] != <real>0 else <real>0
+                    if summed:
+                        acc[l] = acc[l] + v
+                        if terms.has_factor(tag):
+                            odds[l] = odds[l] + e * (odds[l] + <real>1.0)
+                    else:
+                        values[i] = v
+                        if terms.has_factor(tag):
+                            factors[i] = e
+                    bad[l] = <real>1 if here != <real>0 else bad[l]
+                    if wanted is ValueAndGradient:
                         if some:
-                            db = db if keep[j + l] != <real>0 else <real>0
-                        gb[j + l] = db * weight
-                    if gradients_of(tag) > 2:
-                        if some:
-                            dc = dc if keep[j + l] != <real>0 else <real>0
-                        gc[j + l] = dc * weight
+                            da = da if keep[i] != <real>0 else <real>0
+                        ga[i] = da * weight
+                        if terms.gradients_of(tag) > 1:
+                            if some:
+                                db = db if keep[i] != <real>0 else <real>0
+                            gb[i] = db * weight
+                        if terms.gradients_of(tag) > 2:
+                            if some:
+                                dc = dc if keep[i] != <real>0 else <real>0
+                            gc[i] = dc * weight
+                at += step
             j += lanes
-        for l in range(lanes):
+        for l in range(lanes if summed else 0):
             total[l] += acc[l]
+
+
+cdef void add_values(const real* restrict values, const real* restrict factors, Py_ssize_t n,
+                     double* restrict total, real* restrict odds) noexcept nogil:
+    """Sum at most STRETCH values, a multiple of LANES; `factors` may be NULL."""
+    cdef real acc[LANES]
+    cdef Py_ssize_t j = 0
+    cdef int l, lanes = lanes_of(values)
+    for l in range(lanes):
+        acc[l] = 0
+    while j < n:
+        for l in range(lanes):
+            acc[l] = acc[l] + values[j + l]
+        j += lanes
+    for l in range(lanes):
+        total[l] += acc[l]
+    j = 0
+    while j < n and factors != NULL:
+        for l in range(lanes):
+            odds[l] = odds[l] + factors[j + l] * (odds[l] + <real>1.0)
+        j += lanes
+
+
+cdef void clear_ends(real* values, Py_ssize_t done, Py_ssize_t n, Py_ssize_t padded) noexcept nogil:
+    """What a tile begins with because it is short, and its padding, count for nothing."""
+    memset(values, 0, done * sizeof(real))
+    memset(values + n, 0, (padded - n) * sizeof(real))
+
+
+cdef void drop_missing(const real* restrict keep, Py_ssize_t n, real* restrict values) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        values[i] = values[i] if keep[i] != <real>0 else <real>0
+
+
+cdef bint any_marked(real* marks) noexcept nogil:
+    """Whether one of LANES marks is set; they are cleared."""
+    cdef bint found = False
+    cdef int l
+    for l in range(LANES):
+        found |= marks[l] != 0
+        marks[l] = 0
+    return found
+
+
+cdef bint any_outside(const terms.term* tag, const real* x, const real** p, const real* keep,
+                      Py_ssize_t n, real x_scale) noexcept nogil:
+    """Whether something that is not missing is outside the domain."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if keep[i] != <real>0 and terms.outside(
+            tag, x[i] * x_scale, p[0][i],
+            p[1][i] if terms.parameters_of(tag) > 1 else <real>0,
+            p[2][i] if terms.parameters_of(tag) > 2 else <real>0,
+            p[3][i] if terms.parameters_of(tag) > 3 else <real>0,
+        ):
+            return True
+    return False
 
 
 cdef inline Py_ssize_t most_factors(const real* kind) noexcept nogil:
@@ -235,12 +310,16 @@ cdef inline void take_logs(double* restrict total, real* restrict odds,
         odds[l] = 0
 
 
-cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssize_t index,
+cdef double run_unit(const terms.term* tag, const wanted* want, const Job* job, Py_ssize_t index,
                      Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
                      real* bad) noexcept nogil:
     """A chunk of run number `index`: its sum, and in `count` how many elements were not missing."""
     cdef real x_s[TILE]
-    cdef real keep[TILE]
+    cdef real keep[STRETCH]
+    cdef real values[STRETCH]
+    cdef real factors[STRETCH]
+    cdef real beyond[LANES]
+    cdef real* marks = bad
     cdef real p_s[MAX_PARAMETERS][TILE]
     cdef real g_s[MAX_GRADIENTS * TILE]
     cdef const char* xr = run_at(&job.x, &job.shape, index)
@@ -254,24 +333,30 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
     cdef real weight = <real>job.weight, x_scale = <real>job.x_scale
     cdef Py_ssize_t first = chunk * job.chunk, stop = min(first + job.chunk, job.shape.run)
     cdef real odds[LANES]
-    cdef Py_ssize_t n, done, begin, padded, factors = 0
-    cdef Py_ssize_t tile = TILE if job.staged or job.streamed else CHUNK
-    cdef bint missing = job.masked or job.nan_missing
+    cdef Py_ssize_t n, done, begin, padded, multiplied = 0
+    cdef Py_ssize_t tile = CHUNK if terms.is_cheap(tag) else STRETCH
+    cdef bint missing = job.masked or job.nan_missing, whole
     cdef int i, l
     for i in range(MAX_PARAMETERS):
         p[i] = NULL
     for i in range(MAX_GRADIENTS):
         g[i] = NULL
-    for i in range(parameters_of(tag)):
+    for i in range(terms.parameters_of(tag)):
         pr[i] = run_at(&job.parameter[i], &job.shape, index)
     if job.masked:
         kr = run_at(&job.keep, &job.shape, index)
     if wanted is ValueAndGradient:
-        for i in range(gradients_of(tag)):
+        for i in range(terms.gradients_of(tag)):
             gr[i] = <real*>run_at(&job.gradient[i], &job.shape, index)
     for l in range(LANES):
         total[l] = 0
         odds[l] = 0
+    if job.staged or job.streamed:
+        tile = TILE
+    if missing:                              # what is outside may be missing
+        marks = beyond
+        for l in range(LANES):
+            beyond[l] = 0
     count[0] = 0
     while first < stop:
         n = min(tile, stop - first)
@@ -281,46 +366,69 @@ cdef double run_unit(const term* tag, const wanted* want, const Job* job, Py_ssi
         begin = first - done
         n += done
         padded = round_up(n)
+        whole = n == padded and done == 0
         if job.staged or n < padded:
             x = staged(&job.x, xr, begin, n, padded, x_s)
-            for i in range(parameters_of(tag)):
+            for i in range(terms.parameters_of(tag)):
                 p[i] = staged(&job.parameter[i], pr[i], begin, n, padded, p_s[i])
         else:
             x = <const real*>xr + begin
-            for i in range(parameters_of(tag)):
+            for i in range(terms.parameters_of(tag)):
                 p[i] = <const real*>pr[i] + begin
         if wanted is ValueAndGradient:
-            for i in range(gradients_of(tag)):
-                if n == padded and done == 0 and not job.streamed and job.own[i] == NULL:
+            for i in range(terms.gradients_of(tag)):
+                if whole and not job.streamed and job.own[i] == NULL:
                     g[i] = gr[i] + begin
                 else:
                     g[i] = g_s + i * TILE
                     memset(g[i], 0, done * sizeof(real))
-        if n == padded and done == 0 and not missing:
+        if terms.is_cheap(tag) and whole and not missing:
             count[0] += n
-            run_tile(tag, want, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], n, NULL, False,
-                     0, ahead, x_scale, weight, total, odds, bad)
-        else:
+            run_tile(tag, want, True, False, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], n, 0, NULL,
+                     ahead, x_scale, weight, total, odds, NULL, NULL, bad)
+        elif terms.is_cheap(tag):
             count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
-            run_tile(tag, want, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], padded, keep, True,
-                     <int>(done // STEP * STEP), NULL, x_scale, weight, total, odds, bad)
+            run_tile(tag, want, True, True, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], padded,
+                     done // STEP * STEP, keep, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
+        else:
+            run_tile(tag, want, False, False, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], padded,
+                     done // STEP * STEP, NULL, NULL, x_scale, weight, total, odds, values, factors,
+                     marks)
+            if missing:
+                count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
+                drop_missing(keep, padded, values)
+                if terms.has_factor(tag):
+                    drop_missing(keep, padded, factors)
+                for i in range(terms.gradients_of(tag) if wanted is ValueAndGradient else 0):
+                    drop_missing(keep, padded, g[i])
+                if any_marked(marks) and any_outside(tag, x, p, keep, n, x_scale):
+                    bad[0] = 1
+            else:
+                count[0] += n - done
+                if not whole:
+                    clear_ends(values, done, n, padded)
+                    if terms.has_factor(tag):
+                        clear_ends(factors, done, n, padded)
+                    for i in range(terms.gradients_of(tag) if wanted is ValueAndGradient else 0):
+                        clear_ends(g[i], done, n, padded)
+            add_values(values, &factors[0] if terms.has_factor(tag) else NULL, padded, total, odds)
         n -= done
         if wanted is ValueAndGradient:
-            for i in range(gradients_of(tag)):
+            for i in range(terms.gradients_of(tag)):
                 if job.own[i] != NULL:
                     add_own(job, i, block, chunk, index, begin, n + done, padded, <const real*>g[i])
                 elif job.streamed:
                     stream(<char*>(gr[i] + first), <char*>(g[i] + done), n * sizeof(real))
                 elif g[i] != gr[i] + begin:
                     memcpy(gr[i] + first, g[i] + done, n * sizeof(real))
-        if has_factor(tag):
-            factors += padded // lanes_of(odds)
-            if factors > most_factors(odds) - CHUNK // lanes_of(odds):
-                take_logs(total, odds, factors)
-                factors = 0
+        if terms.has_factor(tag):
+            multiplied += padded // lanes_of(odds)
+            if multiplied > most_factors(odds) - CHUNK // lanes_of(odds):
+                take_logs(total, odds, multiplied)
+                multiplied = 0
         first += n
-    if has_factor(tag) and factors > 0:
-        take_logs(total, odds, factors)
+    if terms.has_factor(tag) and multiplied > 0:
+        take_logs(total, odds, multiplied)
     return add_lanes(total)
 
 
@@ -364,7 +472,7 @@ cdef void hand_over(const Job* job, Py_ssize_t row) noexcept nogil:
     job.follower.take(job.follower.job, row)
 
 
-cdef inline void run_share(const term* tag, const wanted* want, const Job* job, Py_ssize_t share,
+cdef inline void run_share(const terms.term* tag, const wanted* want, const Job* job, Py_ssize_t share,
                            Py_ssize_t shares, const real* kind) noexcept nogil:
     """The units of one of `shares` workers."""
     cdef real bad[LANES]
@@ -397,9 +505,34 @@ cdef inline void run_share(const term* tag, const wanted* want, const Job* job, 
         stream_fence()
 
 
-cdef inline void run_term(const term* tag, const Job* job, Py_ssize_t share, Py_ssize_t shares,
-                          const real* kind) noexcept nogil:
+cdef void run_term(const terms.term* tag, const real* kind, const Job* job, Py_ssize_t share,
+                   Py_ssize_t shares) noexcept nogil:
     if job.gradients > 0:
         run_share(tag, <const ValueAndGradient*>NULL, job, share, shares, kind)
     else:
         run_share(tag, <const ValueOnly*>NULL, job, share, shares, kind)
+
+
+cdef inline void likelihood_share(const Job* job, Py_ssize_t share, Py_ssize_t shares,
+                                  const real* kind) noexcept nogil:
+    """The share of a worker, of the term that the job names."""
+    job.run(NULL, kind, job, share, shares)
+
+
+cdef class Term:
+    """A row of TERMS: the pass of a term, and how many parameters and gradients it takes."""
+
+    cdef Share of_float, of_double
+    cdef readonly int parameters, gradients
+
+
+cdef Term entry(const terms.term* tag):
+    cdef Term made = Term.__new__(Term)
+    made.of_float = <Share>run_term[terms.term, float]
+    made.of_double = <Share>run_term[terms.term, double]
+    made.parameters = terms.parameters_of(tag)
+    made.gradients = terms.gradients_of(tag)
+    return made
+
+
+include "evaluate.pxi"

@@ -1,5 +1,5 @@
 # The entry to the pass of elementwise.pxi: how the work is divided, and one parallel region over
-# decoder outputs and latents. Included by every family after its `likelihood_share`.
+# decoder outputs and latents.
 
 cdef inline void region(const Job* job, const Latents* latents, int threads,
                         const real* kind) noexcept nogil:
@@ -107,20 +107,22 @@ cdef inline void finish_own(const Job* job, int i, const real* kind) noexcept:
         to[e] = <real>s
 
 
-def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple parameters,
+def evaluate(str name, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple parameters,
              tuple gradients, double x_scale, double weight, double factor, double constant,
-             int batch_axes, cnp.ndarray row_values, latent, int threads):
-    """factor * (sum of the term) + constant * (number of elements), the KL of the latents, their z.
+             int batch_axes, cnp.ndarray row_values, tuple latent, follower, int threads):
+    """factor * (sum of a term) + constant * (number of elements), the KL of the latents, their z.
 
-    Arrays come checked: x, mask (bytes, 0 where x is missing; or None) and parameters broadcast to
-    one shape, batch first, parameters in the dtype of the pass; gradients (None: none wanted) are
-    C-contiguous arrays, broadcast to that shape where they are to be summed. `latent` is None or
-    (mu, logvar, noise, key, z, dmu, dlogvar, weight of the KL's gradient, row_kl). With row_values
-    (and row_kl) a value per row is written there, else the totals are summed. In the place of
-    `latent` may come the capsule of a Follower, to take over row_values (K, B) row by row.
+    `name` is the term's in TERMS. Arrays come checked: x, mask (bytes, 0 where x is missing; or
+    None) and parameters broadcast to one shape, batch first, parameters in the dtype of the pass;
+    gradients (None: none wanted) are C-contiguous arrays, broadcast to that shape where they are to
+    be summed. `latent` is None or (mu, logvar, noise, key, z, dmu, dlogvar, weight of the KL's
+    gradient, row_kl). With row_values (and row_kl) a value per row is written there, else the
+    totals are summed. `follower` is None or the capsule of a Follower, to take over row_values
+    (K, B) row by row.
 
     Returns (log_prob, kl, whether something was outside the domain, elements that were not missing).
     """
+    cdef Term term = (<dict>TERMS).get(name)
     cdef Job job
     cdef Latents latents
     cdef Operand* ops[OPERANDS]
@@ -132,6 +134,14 @@ def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
     cdef int i, n = 0
     cdef Py_ssize_t k
     cdef double value = 0, kl = 0, kept = 0
+    if term is None:
+        raise ValueError(f"no kernel has a term {name!r}; here are {', '.join(TERMS)}")
+    job.parameters = <int>len(parameters)
+    job.gradients = 0 if gradients is None else <int>len(gradients)
+    if job.parameters != term.parameters or job.gradients not in (0, term.gradients):
+        raise ValueError(f"{name} takes {term.parameters} parameters and {term.gradients} gradients"
+                         f", got {job.parameters} and {job.gradients}")
+    job.run = term.of_float if single else term.of_double
     ops[n] = &job.x
     arrays[n] = <PyObject*>x
     bind(ops[n], x, single)
@@ -142,8 +152,6 @@ def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
         arrays[n] = <PyObject*>mask
         bind(ops[n], mask, single)
         n += 1
-    job.parameters = <int>len(parameters)
-    job.gradients = 0 if gradients is None else <int>len(gradients)
     for i in range(job.parameters):
         ops[n] = &job.parameter[i]
         arrays[n] = <PyObject*>parameters[i]
@@ -155,7 +163,6 @@ def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
         bind(ops[n], gradients[i], single)
         n += 1
     arrange(&job.shape, ops, arrays, n, batch_axes, by_row)
-    job.code = code
     job.nan_missing = nan_missing
     job.x_scale = x_scale
     job.weight = weight
@@ -164,9 +171,8 @@ def evaluate(int code, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
     job.by_row = by_row
     job.row_values = <double*>data_of(row_values)
     job.follower = NULL
-    if PyCapsule_IsValid(latent, FOLLOWER):
-        job.follower = <const Follower*>PyCapsule_GetPointer(latent, FOLLOWER)
-        latent = None
+    if follower is not None:
+        job.follower = <const Follower*>PyCapsule_GetPointer(follower, FOLLOWER)
     job.streamed = (job.gradients > 0 and job.follower == NULL
                     and cnp.PyArray_NBYTES(<cnp.ndarray>gradients[0]) >= STREAM_FROM)
     job.staged = job.masked or nan_missing or not in_place(&job.x)

@@ -40,6 +40,8 @@ cdef enum Estimator:       # of the gradient
     STL = 1                # no score of q: nothing for mu and logvar
     DREG = 2               # the same, and squared weights for z
 
+cdef dict ESTIMATORS = {"standard": STANDARD, "stl": STL, "dreg": DREG}
+
 cdef struct Weighing:
     Py_ssize_t samples, rows, cols     # K, B, L
     Py_ssize_t first, last             # the rows at hand
@@ -312,7 +314,7 @@ cdef class Weigher:
 
     def __cinit__(self, cnp.ndarray log_prob, Py_ssize_t first, tuple latent, tuple prior,
                   cnp.ndarray log_w, cnp.ndarray bound, tuple gradients=None,
-                  int estimator=STANDARD, double weight=1.0):
+                  str estimator="standard", double weight=1.0):
         cdef Weighing* job = &self.job
         cdef cnp.ndarray z = latent[0], mu = latent[1], logvar = latent[2]
         cdef tuple outputs
@@ -335,7 +337,7 @@ cdef class Weigher:
         job.prior_gradient = NULL if prior is None else data_of(prior[1])
         job.log_w_out = <double*>data_of(log_w)
         job.bound = <double*>data_of(bound)
-        job.estimator = <Estimator>estimator
+        job.estimator = ESTIMATORS[estimator]
         job.weight = weight
         job.weights_out = NULL
         job.outputs = 0

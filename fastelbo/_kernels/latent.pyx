@@ -5,7 +5,7 @@ from cython.parallel cimport prange
 from libc.stdlib cimport free
 
 from fastelbo._kernels.latent cimport (
-    COLUMNS, CHUNK, Latents, ROWS, Samples, Sums, TOTAL, allocate_partial, any_far, bind_latents,
+    COLUMNS, CHUNK, Latents, NOTHING, ROWS, Samples, TOTAL, allocate_partial, any_far, bind_latents,
     bind_samples, data_of, draw_noise, gather, gather_sample, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport TILE, add_up, round_up
@@ -14,6 +14,8 @@ from fastelbo._kernels.terms.noise cimport BLOCK
 from fastelbo._kernels.terms.vecmath cimport real
 
 cnp.import_array()
+
+cdef dict SUMS = {"total": TOTAL, "rows": ROWS, "columns": COLUMNS, "nothing": NOTHING}
 
 
 cdef void latents_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
@@ -34,12 +36,12 @@ cdef const double* weights_of(cnp.ndarray a) noexcept:
 
 def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndarray z,
             cnp.ndarray dmu, cnp.ndarray dlogvar, double kl_weight, cnp.ndarray col_weight,
-            cnp.ndarray row_weight, double floor, double below, int sums, cnp.ndarray out,
+            cnp.ndarray row_weight, double floor, double below, str sums, cnp.ndarray out,
             int threads):
     """z and the KL from the standard normal, one pass.
 
-    sums: 0 the total is returned; 1 rows go to out (B,); 2 columns go to out (L,); 3 there is no
-    KL. Weights are float64 (L,) and (B,); see the fields of Latents for the rest.
+    sums: the "total" is returned; "rows" go to out (B,), "columns" to out (L,); "nothing": there is
+    no KL. Weights are float64 (L,) and (B,); see the fields of Latents for the rest.
     """
     cdef Latents job
     cdef int t
@@ -51,9 +53,9 @@ def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndar
     job.row_weight = weights_of(row_weight)
     job.floor = floor
     job.below = below
-    job.sums = <Sums>sums
+    job.sums = SUMS[sums]
     plan_latents(&job)
-    allocate_partial(&job, out if sums == ROWS else None)
+    allocate_partial(&job, out if job.sums == ROWS else None)
     try:
         with nogil:
             if threads == 1:                 # without the region: opening one is not free
@@ -61,16 +63,16 @@ def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndar
             else:
                 for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
                     latents_worker(&job, t, threads, single)
-        if sums == TOTAL:
+        if job.sums == TOTAL:
             return add_up(job.partial, job.units_a_sample)
-        if sums == COLUMNS:
+        if job.sums == COLUMNS:
             columns = <double*>cnp.PyArray_DATA(out)
             for c in range(job.cols):
                 columns[c] = 0
                 for u in range(job.units_a_sample):
                     columns[c] += job.partial[u * job.cols + c]
     finally:
-        if sums != ROWS:
+        if job.sums != ROWS:
             free(job.partial)
 
 

@@ -35,6 +35,8 @@ cdef enum Kernel:
     RBF = 0                # e^(-c d^2)
     IMQ = 1                # 1 / (1 + c d^2), inverse multiquadratic
 
+cdef dict KERNELS = {"rbf": RBF, "imq": IMQ}
+
 cdef struct Points:
     Py_ssize_t count, first    # N, the first group of the set
     const char* data           # (N, L), rows stride bytes apart
@@ -296,9 +298,10 @@ cdef void run(const Discrepancy* job, int threads, const real* kind) noexcept no
             write_gradient(job, group, kind)
 
 
-def mmd(cnp.ndarray z, cnp.ndarray y, int kernel, cnp.ndarray c, bint unbiased, tuple gradients,
+def mmd(cnp.ndarray z, cnp.ndarray y, str kernel, cnp.ndarray c, bint unbiased, tuple gradients,
         int threads):
-    """MMD^2 of z (N, L) and y (M, L), both with contiguous rows; c (scales,) is float64.
+    """MMD^2 of z (N, L) and y (M, L), both with contiguous rows; c (scales,) is float64. `kernel` is
+    a name in KERNELS.
 
     `gradients` is None or contiguous (dz, dy).
     """
@@ -313,7 +316,7 @@ def mmd(cnp.ndarray z, cnp.ndarray y, int kernel, cnp.ndarray c, bint unbiased, 
     job.cols = cnp.PyArray_DIM(z, 1)
     job.depth = ceil_div(job.cols, DEEP) * DEEP
     job.width = ceil_div(job.cols, HALF) * HALF
-    job.kernel = <Kernel>kernel
+    job.kernel = KERNELS[kernel]
     job.scales = <int>cnp.PyArray_DIM(c, 0)
     job.c = <double*>data_of(c)
     job.unbiased = unbiased

@@ -116,3 +116,4 @@ from fastelbo.reference.noise import (
 from fastelbo.reference.posterior import reparameterize, reparameterize_backward, reparameterize_kl
 from fastelbo.reference.priors import MixtureOfGaussians, StandardNormal, VampPrior
 from fastelbo.reference.streaming import StreamingBound
+from fastelbo.reference.survival import Weibull

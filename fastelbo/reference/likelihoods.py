@@ -50,9 +50,9 @@ def is_no_count(x):
 
 def sum_to(array, shape):
     """The sum over the axes along which `shape` was broadcast to that of the array."""
-    array = array.sum(axis=tuple(range(array.ndim - len(shape))))
-    axes = tuple(d for d, extent in enumerate(shape) if extent == 1)
-    return array.sum(axis=axes, keepdims=True) if axes else array
+    more = array.ndim - len(shape)
+    axes = (*range(more), *(more + d for d, extent in enumerate(shape) if extent == 1))
+    return array.sum(axis=axes, keepdims=True).reshape(shape)
 
 
 class Likelihood:

@@ -17,33 +17,27 @@ except ModuleNotFoundError as error:
     ) from error
 
 from fastelbo.divergences import FreeBits
-from fastelbo.torch.functions import (
-    ElboResult,
-    elbo,
-    iwae,
-    kl_full_normal,
-    kl_normal,
-    kl_standard_normal,
-    reparameterize,
-    reparameterize_kl,
+from fastelbo.torch.aggregate import (
+    BetaTcvaeResult,
+    TotalCorrelation,
+    beta_tcvae_elbo,
+    total_correlation,
 )
-from fastelbo.torch.likelihoods import (
-    Bernoulli,
+from fastelbo.torch.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
+from fastelbo.torch.discrepancies import mmd
+from fastelbo.torch.discrete import (
     BetaBinomial,
     Binomial,
     Categorical,
-    ContinuousBernoulli,
     DiscretizedLogistic,
     DiscretizedLogisticMixture,
-    Gaussian,
-    Laplace,
-    Likelihood,
-    NegativeBinomial,
     Poisson,
-    SquaredError,
-    StudentT,
-    ZeroInflatedNegativeBinomial,
 )
+from fastelbo.torch.divergences import kl_full_normal, kl_normal, kl_standard_normal
+from fastelbo.torch.elbo import ElboResult, elbo
+from fastelbo.torch.importance import iwae
+from fastelbo.torch.likelihoods import Bernoulli, ContinuousBernoulli, Likelihood
+from fastelbo.torch.locations import Gaussian, Laplace, SquaredError, StudentT
 from fastelbo.torch.losses import (
     BetaTCVAELoss,
     ElboLoss,
@@ -52,14 +46,9 @@ from fastelbo.torch.losses import (
     vae_loss,
     zero_inflated_negative_binomial_loss,
 )
-from fastelbo.torch.pairwise import (
-    BetaTcvaeResult,
-    TotalCorrelation,
-    beta_tcvae_elbo,
-    mixture_log_prob,
-    mmd,
-    total_correlation,
-)
+from fastelbo.torch.mixtures import mixture_log_prob
+from fastelbo.torch.posterior import reparameterize, reparameterize_kl
+from fastelbo.torch.survival import Weibull
 
 del _torch
 
@@ -85,6 +74,7 @@ __all__ = [
     "SquaredError",
     "StudentT",
     "TotalCorrelation",
+    "Weibull",
     "ZeroInflatedNegativeBinomial",
     "beta_tcvae_elbo",
     "elbo",

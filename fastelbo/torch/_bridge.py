@@ -8,17 +8,20 @@ eager mode, too, but costs tens of microseconds more.)
 
 import ast
 import functools
+from dataclasses import dataclass
 
 import torch
 
 import fastelbo
+from fastelbo.torch import composites
+from fastelbo.torch._tensors import has_kernels
 
 #: By name, as the strings of the operator name them.
 OPERATIONS = {}
 
 
 class Operation:
-    """A function of some tensors; its options are what the constructor takes.
+    """A function of some tensors; its options are the fields of a dataclass.
 
     Of its methods, those that see arrays run NumPy code; the others may be traced.
     """
@@ -31,12 +34,9 @@ class Operation:
     def __init_subclass__(cls):
         OPERATIONS[cls.__name__] = cls
 
-    def __init__(self, *options):
-        self.options = options
-
     def call(self, with_gradient):
         """This call as a string: literals only."""
-        options = tuple([_spec(option) for option in self.options])
+        options = [_spec(getattr(self, name)) for name in self.__dataclass_fields__]
         return f"{(type(self).__name__, with_gradient, options)!r}"
 
     def forward(self, arrays, with_gradient, threads):
@@ -65,13 +65,20 @@ class Operation:
 
 
 def _spec(option):
-    """An option as literals: (class, ((argument, value), ...)) where it is an object."""
+    """An option as literals: (class, arguments) where it is an object."""
+    if isinstance(option, float):  # of which torch.compile knows no repr where it may change
+        return "float", option.hex()
+    if isinstance(option, list | tuple):
+        return [_spec(value) for value in option]
+    if isinstance(option, dict):
+        return {name: _spec(value) for name, value in option.items()}
     if isinstance(option, fastelbo.FreeBits):
         names = ("threshold", "granularity", "below")
-        return "FreeBits", tuple([(name, getattr(option, name)) for name in names])
-    if isinstance(option, float):
-        return option.hex()  # which torch.compile takes for a constant, where repr is unknown to it
-    return getattr(option, "spec", option)
+        return "FreeBits", {name: _spec(getattr(option, name)) for name in names}
+    if hasattr(option, "spec"):
+        kind, arguments = option.spec
+        return kind, _spec(arguments)
+    return option
 
 
 def kernels_of(option):
@@ -145,25 +152,57 @@ class _Evaluate(torch.autograd.Function):
         return tuple(flows)
 
 
+@dataclass(eq=False)
+class Function(Operation):
+    """fastelbo's function of this name, which has a twin ``..._and_grad`` for every argument."""
+
+    name: str
+    options: dict
+    takes_threads: bool = True
+
+    def forward(self, arrays, with_gradient, threads):
+        options = self.options
+        if self.takes_threads:
+            options = {**options, "num_threads": threads}
+        if not with_gradient:
+            return (getattr(fastelbo, self.name)(*arrays, **options),), ()
+        value, gradients = getattr(fastelbo, f"{self.name}_and_grad")(*arrays, **options)
+        return (value,), gradients
+
+    def shapes(self, tensors):
+        return [tensors[0].shape[:-1] if self.options.get("reduction") == "none" else ()]
+
+
+def function(name, *tensors, takes_threads=True, **options):
+    """The value of fastelbo's function of this name, or of its composite, differentiable."""
+    if not has_kernels(*tensors):
+        return getattr(composites, name)(*tensors, **options)
+    return run(Function(name, options, takes_threads), *tensors)[0]
+
+
 # The operator -----------------------------------------------------------------------------------
 
 
 @functools.lru_cache(256)
 def _parsed(call):
     """(operation, with_gradient) of a string that `Operation.call` made."""
-    numbers = call.replace("inf", "1e999")  # which is a literal
-    name, with_gradient, options = ast.literal_eval(numbers)
+    name, with_gradient, options = ast.literal_eval(call)
     return OPERATIONS[name](*map(_made, options)), with_gradient
 
 
 def _made(option):
     """What `_spec` described."""
-    if isinstance(option, str) and "0x" in option:
-        return float.fromhex(option)
-    if not isinstance(option, tuple):
-        return option
-    kind, arguments = option
-    return getattr(fastelbo, kind)(**dict(arguments))
+    if isinstance(option, list):
+        return [_made(value) for value in option]
+    if isinstance(option, dict):
+        return {name: _made(value) for name, value in option.items()}
+    if isinstance(option, tuple):
+        kind, arguments = option
+        is_number = kind == "float"
+        return (
+            float.fromhex(arguments) if is_number else getattr(fastelbo, kind)(**_made(arguments))
+        )
+    return option
 
 
 @torch.library.custom_op("fastelbo::evaluate", mutates_args=(), device_types="cpu")

@@ -15,7 +15,7 @@ def has_kernels(*tensors, constants=()):
     """Whether kernels serve these tensors: all on the CPU, no gradient wanted by the constants."""
     if always_composite or not all([t.is_cpu for t in tensors]):
         return False
-    if not torch.is_grad_enabled():
+    if not (constants and torch.is_grad_enabled()):
         return True
     return not any([t is not None and t.requires_grad for t in constants])
 
@@ -32,6 +32,12 @@ def promoted(*tensors):
     first, *rest = tensors
     first = first.to(dtype) if first.is_floating_point() else first
     return first, *[t.to(dtype) for t in rest]
+
+
+def checked(**tensors):
+    """The tensors, which they must be, in one dtype."""
+    check_tensors(**tensors)
+    return promoted(*tensors.values())
 
 
 def check_tensors(**tensors):

@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from fastelbo.discrepancies import BANDWIDTHS
 from fastelbo.divergences import as_free_bits
 from fastelbo.torch._tensors import reduce
 
@@ -120,7 +121,9 @@ def mixture_log_prob(z, log_weights, mu, logvar, reduction):
     return reduce(torch.logsumexp(log_p, -1), reduction)
 
 
-def mmd(z, y, kernel, estimator, bandwidths):
+def mmd(z, y, kernel, bandwidth, estimator):
+    bandwidths = bandwidth or [s * max(z.shape[1], 1) ** 0.5 for s in BANDWIDTHS[kernel]]
+
     def mean(a, b, without_self=False):
         squares = ((a[:, None] - b) ** 2).sum(2)
         scaled = [squares * (0.5 / s**2) for s in bandwidths]

@@ -1,22 +1,40 @@
 """Losses to minimise: modules, and drop-ins for the lines that they replace."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
 from torch import nn
 
-from fastelbo.torch.functions import negative_elbo, signed_iwae
-from fastelbo.torch.likelihoods import (
-    Bernoulli,
-    NegativeBinomial,
-    SquaredError,
-    ZeroInflatedNegativeBinomial,
-)
-from fastelbo.torch.pairwise import signed_beta_tcvae
+from fastelbo.torch.aggregate import signed_beta_tcvae
+from fastelbo.torch.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
+from fastelbo.torch.elbo import negative_elbo
+from fastelbo.torch.importance import signed_iwae
+from fastelbo.torch.likelihoods import Bernoulli, Likelihood
+from fastelbo.torch.locations import SquaredError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastelbo._typing import Reduction
+    from fastelbo.divergences import FreeBits
+    from fastelbo.torch._typing import Outputs, Prior, Weight
 
 _BERNOULLI = Bernoulli(validate=False)
 _NEGATIVE_BINOMIAL = NegativeBinomial(validate=False)
 _ZERO_INFLATED = ZeroInflatedNegativeBinomial(validate=False)
 
 
-class ElboLoss(nn.Module):
+class _Loss(nn.Module):
+    """What the losses share."""
+
+    def __init__(self, likelihood: Likelihood | None, reduction: Reduction) -> None:
+        super().__init__()
+        self.likelihood = SquaredError() if likelihood is None else likelihood
+        self.reduction = reduction
+
+
+class ElboLoss(_Loss):
     """Minus the ELBO, averaged over the batch.
 
     Parameters
@@ -40,32 +58,33 @@ class ElboLoss(nn.Module):
     tensor(1.3863)
     """
 
-    def __init__(self, likelihood=None, *, beta=1.0, free_bits=0.0, reduction="mean"):
-        super().__init__()
-        self.likelihood = SquaredError() if likelihood is None else likelihood
+    def __init__(
+        self,
+        likelihood: Likelihood | None = None,
+        *,
+        beta: Weight = 1.0,
+        free_bits: float | FreeBits = 0.0,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(likelihood, reduction)
         self.beta = beta
         self.free_bits = free_bits
-        self.reduction = reduction
 
-    def forward(self, x, mu, logvar, x_recon, *, mask=None):
+    def forward(
+        self, x: Tensor, mu: Tensor, logvar: Tensor, x_recon: Outputs, *, mask: Tensor | None = None
+    ) -> Tensor:
         """The loss of data x (B, ...), posterior (B, L) and decoder output(s)."""
-        return negative_elbo(
-            x,
-            mu,
-            logvar,
-            x_recon,
-            self.likelihood,
-            self.beta,
-            self.free_bits,
-            mask,
-            self.reduction,
-        )
+        options = self.likelihood, self.beta, self.free_bits, mask, self.reduction
+        return negative_elbo(x, mu, logvar, x_recon, *options)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return f"likelihood={self.likelihood!r}, beta={self.beta}, free_bits={self.free_bits}"
 
 
-class IwaeLoss(nn.Module):
+class IwaeLoss(_Loss):
     """Minus the importance-weighted bound, averaged over the batch.
 
     Parameters
@@ -85,35 +104,41 @@ class IwaeLoss(nn.Module):
     tensor(1.3863)
     """
 
-    def __init__(self, likelihood=None, *, prior=None, estimator="standard", reduction="mean"):
-        super().__init__()
-        self.likelihood = SquaredError() if likelihood is None else likelihood
+    def __init__(
+        self,
+        likelihood: Likelihood | None = None,
+        *,
+        prior: Prior | None = None,
+        estimator: Literal["standard", "stl", "dreg"] = "standard",
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(likelihood, reduction)
         self.prior = prior
         self.estimator = estimator
-        self.reduction = reduction
 
-    def forward(self, x, z, mu, logvar, x_recon, *, mask=None):
+    def forward(
+        self,
+        x: Tensor,
+        z: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        x_recon: Outputs,
+        *,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """The loss of data x (B, ...), samples z (K, B, L) of the posterior (B, L), and what the
         decoder makes of them, (K, B, ...)."""
-        return signed_iwae(
-            x,
-            z,
-            mu,
-            logvar,
-            x_recon,
-            self.likelihood,
-            self.prior,
-            mask,
-            self.estimator,
-            self.reduction,
-            -1.0,
-        )
+        options = self.likelihood, self.prior, mask, self.estimator, self.reduction
+        return signed_iwae(x, z, mu, logvar, x_recon, *options, sign=-1.0)
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         return f"likelihood={self.likelihood!r}, estimator={self.estimator!r}"
 
 
-class BetaTCVAELoss(nn.Module):
+class BetaTCVAELoss(_Loss):
     """Minus the beta-TCVAE objective, averaged over the batch.
 
     Parameters
@@ -140,48 +165,54 @@ class BetaTCVAELoss(nn.Module):
 
     def __init__(
         self,
-        dataset_size,
-        likelihood=None,
+        dataset_size: int,
+        likelihood: Likelihood | None = None,
         *,
-        alpha=1.0,
-        beta=6.0,
-        gamma=1.0,
-        method="mws",
-        normalize=True,
-        mss="paper",
-        reduction="mean",
-    ):
-        super().__init__()
+        alpha: Weight = 1.0,
+        beta: Weight = 6.0,
+        gamma: Weight = 1.0,
+        method: Literal["mws", "mss"] = "mws",
+        normalize: bool = True,
+        mss: Literal["paper", "reference"] = "paper",
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__(likelihood, reduction)
         self.dataset_size = dataset_size
-        self.likelihood = SquaredError() if likelihood is None else likelihood
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.method, self.normalize, self.mss = method, normalize, mss
-        self.reduction = reduction
 
-    def forward(self, x, z, mu, logvar, x_recon, *, mask=None):
+    def forward(
+        self,
+        x: Tensor,
+        z: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        x_recon: Outputs,
+        *,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """The loss of data x (B, ...), one sample z of each posterior (B, L) and what the decoder
         makes of it."""
-        loss, _ = signed_beta_tcvae(
-            x,
-            z,
-            mu,
-            logvar,
-            x_recon,
-            self.likelihood,
-            (self.alpha, self.beta, self.gamma),
-            (self.dataset_size, self.method, self.normalize, self.mss),
-            mask,
-            self.reduction,
-            -1.0,
-        )
+        weights = self.alpha, self.beta, self.gamma
+        sampling = {
+            "dataset_size": self.dataset_size,
+            "method": self.method,
+            "normalize": self.normalize,
+            "mss": self.mss,
+        }
+        options = self.likelihood, weights, sampling, mask, self.reduction
+        loss, _ = signed_beta_tcvae(x, z, mu, logvar, x_recon, *options, sign=-1.0)
         return loss
 
-    def extra_repr(self):
+    if TYPE_CHECKING:
+        __call__ = forward
+
+    def extra_repr(self) -> str:
         weights = f"alpha={self.alpha}, beta={self.beta}, gamma={self.gamma}"
         return f"{self.dataset_size}, likelihood={self.likelihood!r}, {weights}"
 
 
-def vae_loss(logits, x, mu, logvar):
+def vae_loss(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     """The loss of PyTorch's VAE example, summed over the batch.
 
     In place of::
@@ -209,7 +240,9 @@ def vae_loss(logits, x, mu, logvar):
     return negative_elbo(x, mu, logvar, logits, _BERNOULLI, 1.0, 0.0, None, "sum")
 
 
-def negative_binomial_loss(x, mu, theta, *, reduction="mean"):
+def negative_binomial_loss(
+    x: Tensor, mu: Tensor, theta: Tensor, *, reduction: Reduction = "mean"
+) -> Tensor:
     """Minus the negative binomial log-likelihood, summed over genes.
 
     In place of scvi-tools' ``-log_nb_positive(x, mu, theta).sum(-1)``, and its mean over cells.
@@ -242,7 +275,9 @@ def negative_binomial_loss(x, mu, theta, *, reduction="mean"):
     return _NEGATIVE_BINOMIAL._signed(x, (mu, theta), None, reduction, -1.0)
 
 
-def zero_inflated_negative_binomial_loss(x, mu, theta, pi, *, reduction="mean"):
+def zero_inflated_negative_binomial_loss(
+    x: Tensor, mu: Tensor, theta: Tensor, pi: Tensor, *, reduction: Reduction = "mean"
+) -> Tensor:
     """Minus the zero-inflated negative binomial log-likelihood, summed over genes.
 
     In place of scvi-tools' ``-log_zinb_positive(x, mu, theta, pi).sum(-1)``, and its mean over

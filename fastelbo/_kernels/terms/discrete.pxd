@@ -5,20 +5,27 @@
 # binomial probabilities, 2000.)
 
 from fastelbo._kernels.terms.gamma cimport deviance, log_factorial_rest, rise
+from fastelbo._kernels.terms.likelihoods cimport no_branch_for
 from fastelbo._kernels.terms.vecmath cimport exp, exp_minus_one, log, logistic, real
 
 ctypedef struct PoissonTerm:             # a: rate
-    char _
+    char[1] parameters
+    char[1] gradients
 ctypedef struct PoissonLogTerm:          # a: log rate
-    char _
+    char[1] parameters
+    char[1] gradients
 ctypedef struct BinomialTerm:            # a: logits, b: total count n, c: log n, d: what is left of log n!
-    char _
+    char[4] parameters
+    char[1] gradients
 ctypedef struct BetaBinomialTerm:        # a: alpha, b: beta, c: total count, d: its logarithm
-    char _
+    char[4] parameters
+    char[2] gradients
 ctypedef struct DiscretizedLogisticTerm:     # a: mean, b: 1 / scale, c: top, d: 1 / top
-    char _
+    char[4] parameters
+    char[1] gradients
 ctypedef struct DiscretizedLogisticLogScaleTerm:     # a: mean, b: log scale, c: top, d: 1 / top
-    char _
+    char[4] parameters
+    char[2] gradients
 
 ctypedef fused term:
     PoissonTerm
@@ -31,18 +38,12 @@ ctypedef fused term:
 
 cdef inline int parameters_of(const term* tag) noexcept nogil:
     """How many parameters the term reads."""
-    if term is PoissonTerm or term is PoissonLogTerm:
-        return 1
-    else:
-        return 4
+    return sizeof(tag.parameters)
 
 
 cdef inline int gradients_of(const term* tag) noexcept nogil:
     """Of how many of them, from the first, it knows the derivative."""
-    if term is BetaBinomialTerm or term is DiscretizedLogisticLogScaleTerm:
-        return 2
-    else:
-        return 1
+    return sizeof(tag.gradients)
 
 
 cdef inline bint is_fractional(real x) noexcept nogil:
@@ -137,6 +138,11 @@ cdef inline bint has_factor(const term* tag) noexcept nogil:
     return False
 
 
+cdef inline bint is_cheap(const term* tag) noexcept nogil:
+    """None of these is (see terms/likelihoods.pxd)."""
+    return False
+
+
 cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real d,
                           real* da, real* db, real* dc, real* factor) noexcept nogil:
     cdef real m, s, p, small, y, v, ix, iy, lx, ly
@@ -172,6 +178,8 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         return logistic_bin(x, a, b, c, d, da, db)
     elif term is DiscretizedLogisticLogScaleTerm:
         return logistic_bin(x, a, exp(-b), c, d, da, db)
+    else:
+        no_branch_for(tag)
 
 
 cdef inline bint outside(const term* tag, real x, real a, real b, real c, real d) noexcept nogil:
@@ -184,5 +192,7 @@ cdef inline bint outside(const term* tag, real x, real a, real b, real c, real d
         return is_no_count(x) | (x > b)
     elif term is BetaBinomialTerm:
         return is_no_count(x) | (x > c) | (a <= <real>0.0) | (b <= <real>0.0)
-    else:
+    elif term is DiscretizedLogisticTerm or term is DiscretizedLogisticLogScaleTerm:
         return is_no_count(x) | (x > c)
+    else:
+        no_branch_for(tag)

@@ -1,35 +1,58 @@
 # Terms of likelihoods over real numbers: log p(x | parameters) of one element, with its derivatives.
 #
-# A likelihood is a tag type and a branch in `log_prob`. Tags carry nothing: passes are fused over
-# them, and Cython keeps only the branch of the tag it compiles for, so a pass is written once.
-# Parameters a, b, c, d are what the class of the likelihood lists, decoder outputs first; da, db
-# and dc are the derivatives by the first of them. Unused ones are ignored.
+# A term is a tag type, a branch in `log_prob` (and in `outside`, where x or a parameter has a
+# domain) and a line in the table of its family's .pyx. Tags are never made: passes are fused over
+# them, and Cython keeps only the branch of the tag it compiles for, so a pass is written once. The
+# lengths of a tag's fields say how many parameters the term reads and by how many of them, from the
+# first, it has a derivative. Parameters a, b, c, d are what the class of the likelihood lists,
+# decoder outputs first; da, db and dc are the derivatives. Unused ones are ignored.
 
 from fastelbo._kernels.terms.gamma cimport half_rise, log1p, log1p_pair
 from fastelbo._kernels.terms.vecmath cimport exp, exp_minus_one, log, logistic_odds, real
 
 ctypedef struct SquaredErrorTerm:        # a: x_recon
-    char _
+    char[1] parameters
+    char[1] gradients
 ctypedef struct GaussianTerm:            # a: mean, b: 1 / scale, c: log(scale) + log(2 pi) / 2
-    char _
+    char[3] parameters
+    char[1] gradients
 ctypedef struct GaussianLogScaleTerm:    # a: mean, b: log scale
-    char _
+    char[2] parameters
+    char[2] gradients
 ctypedef struct BernoulliTerm:           # a: logits
-    char _
+    char[1] parameters
+    char[1] gradients
 ctypedef struct ContinuousBernoulliTerm:     # a: logits
-    char _
+    char[1] parameters
+    char[1] gradients
 ctypedef struct LaplaceTerm:             # a: location, b: 1 / scale, c: log(2 scale)
-    char _
+    char[3] parameters
+    char[1] gradients
 ctypedef struct LaplaceLogScaleTerm:     # a: location, b: log scale
-    char _
+    char[2] parameters
+    char[2] gradients
 ctypedef struct StudentTTerm:            # a: location, b: 1 / scale, c: log(scale) - norm, d: df
-    char _
+    char[4] parameters
+    char[1] gradients
 ctypedef struct StudentTLogScaleTerm:    # a: location, b: log scale, c: norm, d: df
-    char _
+    char[4] parameters
+    char[2] gradients
 ctypedef struct StudentTLogDfTerm:       # a: location, b: log df, c: 1 / scale, d: log(scale)
-    char _
+    char[4] parameters
+    char[2] gradients
 ctypedef struct StudentTLearnedTerm:     # a: location, b: log scale, c: log df
-    char _
+    char[3] parameters
+    char[3] gradients
+
+ctypedef struct WeibullTerm:             # a: scale, b: concentration, c: whether observed
+    char[3] parameters
+    char[2] gradients
+ctypedef struct WeibullScaleTerm:        # a: scale, b: concentration, c: whether observed
+    char[3] parameters
+    char[1] gradients
+ctypedef struct WeibullConcentrationTerm:    # a: concentration, b: scale, c: whether observed
+    char[3] parameters
+    char[1] gradients
 
 ctypedef fused term:
     SquaredErrorTerm
@@ -43,6 +66,17 @@ ctypedef fused term:
     StudentTLogScaleTerm
     StudentTLogDfTerm
     StudentTLearnedTerm
+    WeibullTerm
+    WeibullScaleTerm
+    WeibullConcentrationTerm
+
+
+# Takes no tag: what gives it one does not compile, and the compiler names the term.
+ctypedef struct NoTerm:
+    char _
+
+cdef extern from *:
+    void no_branch_for(const NoTerm* tag) noexcept nogil
 
 
 # What a pass computes: a tag like the terms.
@@ -58,30 +92,25 @@ ctypedef fused wanted:
 
 cdef inline int parameters_of(const term* tag) noexcept nogil:
     """How many parameters the term reads."""
-    if term is StudentTTerm or term is StudentTLogScaleTerm or term is StudentTLogDfTerm:
-        return 4
-    elif term is GaussianTerm or term is LaplaceTerm or term is StudentTLearnedTerm:
-        return 3
-    elif term is GaussianLogScaleTerm or term is LaplaceLogScaleTerm:
-        return 2
-    else:
-        return 1
+    return sizeof(tag.parameters)
 
 
 cdef inline int gradients_of(const term* tag) noexcept nogil:
     """Of how many of them, from the first, it knows the derivative."""
-    if term is StudentTLearnedTerm:
-        return 3
-    elif (term is GaussianLogScaleTerm or term is LaplaceLogScaleTerm
-            or term is StudentTLogScaleTerm or term is StudentTLogDfTerm):
-        return 2
-    else:
-        return 1
+    return sizeof(tag.gradients)
 
 
 cdef inline bint has_factor(const term* tag) noexcept nogil:
     """Whether log_prob leaves out the logarithm of 1 + factor, to be subtracted."""
     return term is BernoulliTerm
+
+
+cdef inline bint is_cheap(const term* tag) noexcept nogil:
+    """Whether it shows when values are stored before they are added up, so that whole tiles without
+    missing elements have a loop of their own. Others are compiled once: see `run_tile`."""
+    return (term is SquaredErrorTerm or term is GaussianTerm or term is GaussianLogScaleTerm
+            or term is BernoulliTerm or term is LaplaceTerm or term is LaplaceLogScaleTerm
+            or term is StudentTTerm)
 
 
 cdef inline void log_expc(real t, real* g, real* mean) noexcept nogil:
@@ -110,6 +139,34 @@ cdef inline real student_t(real scaled, real df, real* pull, real* by_log_df) no
     pull[0] = (df + <real>1.0) * ((scaled / df) * shrunk)
     by_log_df[0] = <real>0.5 * ((u * shrunk) * (<real>1.0 - scaled * scaled) - df * lm)
     return <real>-0.5 * ((df + <real>1.0) * l)
+
+
+cdef inline real weibull(real x, real scale, real k, real observed, real* by_scale,
+                         real* by_k) noexcept nogil:
+    """log p of an event at x, or, where it was not observed, the logarithm of the survival to x.
+
+    Near the scale log(x / scale) is taken of the difference, which is exact; where the ratio is no
+    number of the dtype, of both. The bounds of e^z and of e^z - 1 hide from the compiler which
+    products they are: it would contract them with sums where no derivative is wanted, and round
+    the value in another way.
+    """
+    cdef real ratio = x / scale, l, z, e, em1, rest, power, pull, slope, v
+    cdef bint near = (ratio > <real>0.5) & (ratio < <real>2.0), event = observed != <real>0.0
+    cdef real log_scale = log(scale), far = log(ratio), apart = log(x) - log_scale
+    far = far if (ratio > <real>1e-30) & (ratio < <real>1e30) else apart
+    l = log1p((x - scale) / scale if near else <real>0.0)
+    l = l if near else far
+    z = k * l
+    exp_minus_one(z, &e, &em1, &rest)
+    e = <real>0.0 if e < <real>0.0 else e
+    em1 = <real>-1.0 if em1 < <real>-1.0 else em1
+    power = <real>0.0 if k == <real>1.0 else (k - <real>1.0) * l
+    pull = em1 if event else e
+    slope = <real>0.0 if pull == <real>0.0 else l * pull         # l may be infinite there
+    by_scale[0] = (k / scale) * pull
+    by_k[0] = (<real>1.0 / k if event else <real>0.0) - slope
+    v = (log(k) - log_scale) + ((power - em1) - <real>1.0)
+    return v if event else -e
 
 
 cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real d,
@@ -180,11 +237,21 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         db[0] = z * pull - <real>1.0
         dc[0] = by_df + dh
         return v + (h - <real>0.9189385332046727) - b
+    elif term is WeibullTerm:
+        return weibull(x, a, b, c, da, db)
+    elif term is WeibullScaleTerm:
+        return weibull(x, a, b, c, da, &s)
+    elif term is WeibullConcentrationTerm:
+        return weibull(x, b, a, c, &s, da)
+    else:
+        no_branch_for(tag)
 
 
 cdef inline bint outside(const term* tag, real x, real a, real b, real c, real d) noexcept nogil:
     """Whether x or a parameter lies outside the domain of the likelihood; NaN does not count."""
     if term is BernoulliTerm or term is ContinuousBernoulliTerm:
         return (x < <real>0.0) | (x > <real>1.0)
+    elif term is WeibullTerm or term is WeibullScaleTerm or term is WeibullConcentrationTerm:
+        return (x < <real>0.0) | (a <= <real>0.0) | (b <= <real>0.0)
     else:
         return False

@@ -1,9 +1,0 @@
-from . import common
-
-
-class Binomial(common._Likelihood):
-    baseline = "binomial"
-
-
-class BinomialAndGrad(Binomial):
-    baseline = "binomial_and_grad"

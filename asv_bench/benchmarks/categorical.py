@@ -1,9 +1,0 @@
-from . import common
-
-
-class Categorical(common._Likelihood):
-    baseline = "categorical"
-
-
-class CategoricalAndGrad(Categorical):
-    baseline = "categorical_and_grad"

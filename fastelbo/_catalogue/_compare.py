@@ -1,0 +1,36 @@
+"""How results are compared with those of the reference: the errors of elements."""
+
+import numpy as np
+
+from fastelbo._catalogue._row import flatten
+
+
+def errors(actual, desired, dtype, scale=0.0):
+    """Errors of elements relative to max(|desired|, scale); infinite where nothing may differ.
+
+    NaN and infinities must be where they are expected. One unit in the last place of a denormal of
+    `dtype` is forgiven.
+    """
+    actual, desired = np.asarray(actual, np.float64), np.asarray(desired, np.float64)
+    if actual.shape != desired.shape:
+        return np.array(np.inf)
+    finite = np.isfinite(desired)
+    found = np.zeros(desired.shape)
+    same = (actual == desired) | (np.isnan(actual) & np.isnan(desired))
+    found[~finite & ~same] = np.inf
+    with np.errstate(all="ignore"):
+        size = np.maximum(np.abs(desired), 0.0 if scale is None else scale)
+        error = np.abs(actual - desired) - float(np.finfo(dtype).smallest_subnormal)
+        relative = np.where(error <= 0, 0.0, error / size)
+    found[finite] = np.where(np.isnan(relative), np.inf, relative)[finite]
+    return found
+
+
+def worst_error(actual, desired, dtype, scales=()):
+    """The worst of the errors of all leaves of two results; `scales` are a flat list."""
+    actual, desired = flatten(actual), flatten(desired)
+    if len(actual) != len(desired):
+        return np.inf
+    scales = scales or [0.0] * len(desired)
+    found = (errors(*item, dtype, s) for *item, s in zip(actual, desired, scales, strict=True))
+    return float(max((np.max(e, initial=0.0) for e in found), default=0.0))

@@ -1,0 +1,320 @@
+"""Rows of the evidence lower bound."""
+
+import numpy as np
+
+from fastelbo import reference
+from fastelbo._catalogue import likelihoods
+from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
+from fastelbo._catalogue.divergences import KL_STANDARD_NORMAL, with_free_bits
+from fastelbo._catalogue.posterior import KEY, LATENTS, drawn_magnitude, numpy_draw, z_magnitude
+from fastelbo._catalogue.sizes import IN_RAM, STANDARD
+
+#: Whose ELBO is a case: every way in which decoder outputs reach a pass.
+IN_ELBO = (
+    "SquaredError",
+    "Gaussian-features",
+    "Gaussian-learned",
+    "Gaussian-optimal",
+    "Bernoulli",
+    "StudentT-learned",
+    "Poisson",
+    "Categorical",
+)
+
+
+def _call(variant, noisy, **fixed):
+    """elbo with this likelihood; `noisy`: noise comes last among the arrays."""
+
+    def of(module, suffix):
+        function = getattr(module, f"elbo{suffix}")
+
+        def run(x, mu, logvar, *rest, **options):
+            options = with_free_bits(module, {**fixed, **options})
+            if noisy:
+                *rest, options["noise"] = rest
+            x_recon = tuple(rest) if len(variant.parameters) > 1 else rest[0]
+            return function(x, mu, logvar, x_recon, likelihood=variant.make(module), **options)
+
+        return run
+
+    return of
+
+
+def _magnitudes(variant, noisy, drawn=False):
+    def of(x, mu, logvar, *rest, reduction="mean", beta=1.0, free_bits=0.0):
+        value, *gradients = variant.magnitudes(
+            x, *rest[: len(variant.parameters)], reduction=reduction
+        )
+        value = value + np.abs(0.0 if reduction != "none" else np.zeros(len(x)))
+        kl = reference.kl_standard_normal(mu, logvar, reduction=reduction)
+        floor = getattr(free_bits, "threshold", free_bits)
+        floor = (floor["threshold"] if isinstance(floor, dict) else floor) * mu.shape[1]
+        floor = floor * (len(x) if reduction == "sum" else 1)
+        values = (value + abs(beta) * (kl + floor), value, 0.0)
+        if noisy:
+            values += (z_magnitude(mu, logvar, rest[-1]),)
+        elif drawn:
+            values += (drawn_magnitude(mu, logvar),)
+        return *values, 0.0, 0.0, *gradients
+
+    return of
+
+
+def elbo_cases(variant, name=None, *, noisy=True, drawn=False, **others):
+    """The cases of elbo and elbo_and_grad with a likelihood."""
+    fixed = {"rng": KEY} if drawn else {}
+    return with_and_grad(
+        name or f"elbo[{variant.label}]",
+        _call(variant, noisy, **fixed),
+        {"x": "BD", **LATENTS, **variant.parameters, **({"noise": "BL"} if noisy else {})},
+        _magnitudes(variant, noisy, drawn),
+        ("mu", "logvar", *variant.parameters),
+        draws=variant.draws,
+        constants=("x", "noise"),
+        fixed=variant.fixed,
+        options=(
+            {"beta": 4.0},
+            {"free_bits": 0.4},
+            {"beta": 0.5, "free_bits": {"threshold": 0.5, "granularity": "total"}},
+        ),
+        **others,
+    )
+
+
+# The code that users write ----------------------------------------------------------------------
+
+
+def numpy_elbo(x, mu, logvar, x_recon):
+    reconstruction = -np.mean(np.sum((x - x_recon) ** 2, axis=1))
+    kl = -0.5 * np.mean(np.sum(1 + logvar - mu**2 - np.exp(logvar), axis=1))
+    return reconstruction - kl
+
+
+def numpy_elbo_and_grad(x, mu, logvar, x_recon):
+    batch = len(x)
+    error = x - x_recon
+    sigma2 = np.exp(logvar)
+    reconstruction = -np.mean(np.sum(error**2, axis=1))
+    kl = -0.5 * np.mean(np.sum(1 + logvar - mu**2 - sigma2, axis=1))
+    return reconstruction - kl, -mu / batch, -0.5 * (sigma2 - 1) / batch, 2 * error / batch
+
+
+def numpy_drawn(x, mu, logvar, x_recon):
+    return numpy_elbo(x, mu, logvar, x_recon), numpy_draw(mu, logvar)
+
+
+def numpy_drawn_and_grad(x, mu, logvar, x_recon):
+    z = numpy_draw(mu, logvar)
+    value, *gradients = numpy_elbo_and_grad(x, mu, logvar, x_recon)
+    return value, z, *gradients
+
+
+def torch_elbo(torch, x, mu, logvar, x_recon):
+    reconstruction = -((x - x_recon) ** 2).sum(1).mean()
+    kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(1).mean()
+    return reconstruction - kl
+
+
+def torch_drawn(torch, x, mu, logvar, x_recon):
+    z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+    return torch_elbo(torch, x, mu, logvar, x_recon), z
+
+
+def numba_elbo(njit, prange):
+    @njit
+    def elbo(x, mu, logvar, x_recon):
+        batch = x.shape[0]
+        total = 0.0
+        for i in prange(batch):
+            reconstruction = 0.0
+            kl = 0.0
+            for j in range(x.shape[1]):
+                error = x[i, j] - x_recon[i, j]
+                reconstruction -= error * error
+            for j in range(mu.shape[1]):
+                kl -= 0.5 * (1 + logvar[i, j] - mu[i, j] ** 2 - np.exp(logvar[i, j]))
+            total += reconstruction - kl
+        return total / batch
+
+    return elbo
+
+
+def numba_elbo_and_grad(njit, prange):
+    @njit
+    def elbo_and_grad(x, mu, logvar, x_recon):
+        batch = x.shape[0]
+        d_mu = np.empty_like(mu)
+        d_logvar = np.empty_like(logvar)
+        d_recon = np.empty_like(x_recon)
+        weight = x.dtype.type(1.0 / batch)
+        total = 0.0
+        for i in prange(batch):
+            reconstruction = 0.0
+            kl = 0.0
+            for j in range(x.shape[1]):
+                error = x[i, j] - x_recon[i, j]
+                reconstruction -= error * error
+                d_recon[i, j] = (error + error) * weight
+            for j in range(mu.shape[1]):
+                sigma2 = np.exp(logvar[i, j])
+                kl -= 0.5 * (1 + logvar[i, j] - mu[i, j] ** 2 - sigma2)
+                d_mu[i, j] = -mu[i, j] * weight
+                d_logvar[i, j] = -0.5 * (sigma2 - 1) * weight
+            total += reconstruction - kl
+        return total / batch, d_mu, d_logvar, d_recon
+
+    return elbo_and_grad
+
+
+def numba_drawn(njit, prange):
+    @njit
+    def elbo(x, mu, logvar, x_recon):
+        batch = x.shape[0]
+        z = np.empty_like(mu)
+        total = 0.0
+        for i in prange(batch):
+            reconstruction = 0.0
+            kl = 0.0
+            for j in range(x.shape[1]):
+                error = x[i, j] - x_recon[i, j]
+                reconstruction -= error * error
+            for j in range(mu.shape[1]):
+                sigma = np.exp(0.5 * logvar[i, j])
+                z[i, j] = mu[i, j] + sigma * np.random.standard_normal()  # noqa: NPY002
+                kl -= 0.5 * (1 + logvar[i, j] - mu[i, j] ** 2 - sigma * sigma)
+            total += reconstruction - kl
+        return total / batch, z
+
+    return elbo
+
+
+def jax_elbo(jax, x, mu, logvar, x_recon):
+    jnp = jax.numpy
+    reconstruction = -jnp.mean(jnp.sum((x - x_recon) ** 2, axis=1))
+    kl = -0.5 * jnp.mean(jnp.sum(1 + logvar - mu**2 - jnp.exp(logvar), axis=1))
+    return reconstruction - kl
+
+
+def numpy_bernoulli(x, mu, logvar, logits):
+    kl = -0.5 * np.mean(np.sum(1 + logvar - mu**2 - np.exp(logvar), axis=1))
+    return np.mean(np.sum(x * logits - np.logaddexp(0, logits), axis=1)) - kl
+
+
+def numpy_bernoulli_and_grad(x, mu, logvar, logits):
+    batch = len(x)
+    gradients = (
+        -mu / batch,
+        -0.5 * (np.exp(logvar) - 1) / batch,
+        (x - 1 / (1 + np.exp(-logits))) / batch,
+    )
+    return numpy_bernoulli(x, mu, logvar, logits), *gradients
+
+
+def torch_bernoulli(torch, x, mu, logvar, logits):
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(1).mean()
+    return -loss(logits, x, reduction="none").sum(1).mean() - kl
+
+
+def jax_bernoulli(jax, x, mu, logvar, logits):
+    jnp = jax.numpy
+    kl = -0.5 * jnp.mean(jnp.sum(1 + logvar - mu**2 - jnp.exp(logvar), axis=1))
+    return jnp.mean(jnp.sum(x * logits - jnp.logaddexp(0.0, logits), axis=1)) - kl
+
+
+def numpy_buffers(x, mu, logvar, x_recon):
+    """From buffers that NumPy can read without a copy."""
+    arrays = (np.frombuffer(a.data, a.dtype).reshape(a.shape) for a in (x, mu, logvar, x_recon))
+    return numpy_elbo(*arrays)
+
+
+# The rows ---------------------------------------------------------------------------------------
+
+PLAIN = likelihoods.SQUARED_ERROR
+
+
+def _buffers(module, x, mu, logvar, x_recon, **options):
+    flat = [a.reshape(-1).data for a in (x, mu, logvar, x_recon)]
+    sizes = x.shape[0], int(np.prod(x.shape[1:])), mu.shape[1]
+    return module.elbo_from_buffers(*flat, *sizes, dtype=x.dtype, **options)
+
+
+def rows(variants):
+    """The rows, of likelihoods by label."""
+    cases = (
+        *elbo_cases(
+            PLAIN,
+            "elbo",
+            noisy=False,
+            extremes={**PLAIN.extremes, **KL_STANDARD_NORMAL.cases[0].extremes},
+            peers={
+                "numpy": numpy_elbo,
+                "numpy_and_grad": numpy_elbo_and_grad,
+                "torch": torch_elbo,
+                "numba": numba_elbo,
+                "numba_and_grad": numba_elbo_and_grad,
+                "jax": jax_elbo,
+            },
+        ),
+        *elbo_cases(
+            PLAIN,
+            "elbo[drawn]",
+            noisy=False,
+            drawn=True,
+            draws_noise=True,
+            peers={
+                "numpy": numpy_drawn,
+                "numpy_and_grad": numpy_drawn_and_grad,
+                "torch": torch_drawn,
+                "numba": numba_drawn,
+            },
+        ),
+        *elbo_cases(
+            variants["Bernoulli"],
+            "elbo-Bernoulli",
+            noisy=False,
+            peers={
+                "numpy": numpy_bernoulli,
+                "numpy_and_grad": numpy_bernoulli_and_grad,
+                "torch": torch_bernoulli,
+                "jax": jax_bernoulli,
+            },
+        ),
+        *(case for label in IN_ELBO for case in elbo_cases(variants[label])),
+    )
+    titles = {
+        "elbo[drawn]": "value, noise and z",
+        "elbo": "value",
+        "elbo[drawn]_and_grad": "value, gradient, noise and z",
+        "elbo_and_grad": "value and gradient",
+    }
+    return (
+        Row(
+            "elbo",
+            cases,
+            (
+                *(Bench(name, title, STANDARD) for name, title in titles.items()),
+                Bench("elbo", "value", IN_RAM),
+                Bench("elbo_and_grad", "value and gradient", IN_RAM),
+                Bench("elbo-Bernoulli", "Bernoulli ELBO", STANDARD),
+                Bench("elbo-Bernoulli_and_grad", "Bernoulli ELBO and gradient", STANDARD),
+            ),
+        ),
+        Row(
+            "elbo_from_buffers",
+            (
+                Case(
+                    "elbo_from_buffers",
+                    _buffers,
+                    {"x": "BD", **LATENTS, "x_recon": "BD"},
+                    lambda *arrays, **options: _magnitudes(PLAIN, False)(*arrays, **options)[:3],
+                    draws=PLAIN.draws,
+                    batched=False,
+                    options=({"beta": 4.0}, {"free_bits": 0.4}),
+                    peers={"numpy": numpy_buffers},
+                ),
+            ),
+            (Bench("elbo_from_buffers", "value from buffers", STANDARD),),
+            untwinned="tensors are no buffers",
+        ),
+    )

@@ -1,9 +1,0 @@
-from collections.abc import Generator
-from contextlib import contextmanager
-
-from fastelbo._typing import Threads
-
-def set_num_threads(n: Threads) -> None: ...
-def get_num_threads() -> int: ...
-@contextmanager
-def num_threads(n: Threads) -> Generator[None]: ...

@@ -1,0 +1,47 @@
+"""What annotations and stubs share. Only type checkers import it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# float32 or float64, as the arguments are.
+FloatArray: TypeAlias = NDArray[np.floating[Any]]
+Float64Array: TypeAlias = NDArray[np.float64]
+Out: TypeAlias = FloatArray | None
+
+Number: TypeAlias = float | np.floating[Any] | np.integer[Any]
+# ArrayLike without strings, so that a misspelt word is none.
+Numbers: TypeAlias = Number | Sequence[float] | Sequence[Sequence[float]] | NDArray[Any]
+Outputs: TypeAlias = ArrayLike | tuple[ArrayLike, ...]
+Missing: TypeAlias = Literal["nan"] | None
+Rng: TypeAlias = SupportsIndex | np.random.Generator | None
+Threads: TypeAlias = SupportsIndex | None
+
+Reduced: TypeAlias = Literal["mean", "sum"]
+ByRow: TypeAlias = Literal["none"]
+Reduction: TypeAlias = Reduced | ByRow
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar  # typing has defaults from Python 3.13 on
+
+    # A float, or an array for reduction="none".
+    ValueT_co = TypeVar(
+        "ValueT_co", bound=float | Float64Array, default=float | Float64Array, covariant=True
+    )
+    # An array, or a tuple where the decoder's outputs came as one.
+    OutputT_co = TypeVar(
+        "OutputT_co",
+        bound=FloatArray | tuple[FloatArray, ...],
+        default=FloatArray | tuple[FloatArray, ...],
+        covariant=True,
+    )
+
+
+class Prior(Protocol):
+    def log_prob(self, z: FloatArray, /) -> ArrayLike: ...
+
+
+class DifferentiablePrior(Protocol):
+    def log_prob_and_grad(self, z: FloatArray, /) -> tuple[ArrayLike, ArrayLike]: ...

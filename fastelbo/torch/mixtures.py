@@ -1,0 +1,88 @@
+"""Densities of mixtures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import fastelbo
+from fastelbo.mixtures import weighted_gradients
+from fastelbo.torch._bridge import Operation, function, run
+from fastelbo.torch._tensors import check_reduction, checked, has_kernels
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastelbo._typing import Reduction
+
+
+def mixture_log_prob(
+    z: Tensor, log_weights: Tensor, mu: Tensor, logvar: Tensor, *, reduction: Reduction = "mean"
+) -> Tensor:
+    """Log density of points under a mixture of Gaussians; see :func:`fastelbo.mixture_log_prob`.
+
+    Parameters
+    ----------
+    z : Tensor, shape (..., L)
+    log_weights : Tensor, shape (K,)
+        Logarithms of the components' weights, taken as they are:
+        ``torch.log_softmax(logits, 0)`` gives those of logits.
+    mu, logvar : Tensor, shape (K, L)
+        Means and log variances of the components.
+    reduction : {"mean", "sum", "none"}
+        Over all points.
+
+    Returns
+    -------
+    Tensor, shape (), or (...) for ``reduction="none"``
+        In nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastelbo.torch
+    >>> mu = torch.tensor([[-1.0], [1.0]])
+    >>> weights = torch.tensor([0.5, 0.5])
+    >>> fastelbo.torch.mixture_log_prob(torch.zeros(1, 1), weights.log(), mu, torch.zeros(2, 1))
+    tensor(-1.4189)
+    """
+    check_reduction(reduction)
+    tensors = checked(z=z, log_weights=log_weights, mu=mu, logvar=logvar)
+    if reduction == "none" and has_kernels(*tensors):
+        return run(MixtureByPoint(), *tensors)[0]
+    return function("mixture_log_prob", *tensors, reduction=reduction)
+
+
+@dataclass(eq=False)
+class MixtureByPoint(Operation):
+    """A value a point, of tensors (z, log_weights, mu, logvar): components are shared by points,
+    so that gradients need what flows to each."""
+
+    gives_gradients = False
+
+    def forward(self, arrays, with_gradient, threads):
+        options = {"reduction": "none", "num_threads": threads}
+        return (fastelbo.mixture_log_prob(*arrays, **options),), ()
+
+    def shapes(self, tensors):
+        return [tensors[0].shape[:-1]]
+
+    def kept(self, tensors):
+        return tensors
+
+    def backward(self, upstream, gradients, kept, run):
+        return run(MixtureByPointBackward(), *kept, upstream[0])
+
+
+@dataclass(eq=False)
+class MixtureByPointBackward(Operation):
+    """What flows to each, of tensors (z, log_weights, mu, logvar, upstream gradients)."""
+
+    values = 4
+    gives_gradients = False
+
+    def forward(self, arrays, with_gradient, threads):
+        return weighted_gradients(*arrays, num_threads=threads), ()
+
+    def shapes(self, tensors):
+        return [t.shape for t in tensors[:4]]

@@ -1,0 +1,59 @@
+"""Likelihoods of times until an event."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastelbo.torch.likelihoods import Likelihood, like
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fastelbo._typing import Numbers
+
+
+@dataclass(eq=False, repr=False)
+class Weibull(Likelihood):
+    """Weibull distribution by scale and concentration; see :class:`fastelbo.Weibull`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import Weibull
+    >>> x, scale = torch.tensor([[3.0]]), torch.ones(1, 1)
+    >>> Weibull(concentration=1.0).log_prob(x, scale)
+    tensor(-3.)
+    """
+
+    scale: Numbers | Tensor | None = None
+    concentration: Numbers | Tensor | None = None
+    _: KW_ONLY
+    observed: Tensor | None = None
+    validate: bool = True
+
+    def __post_init__(self):
+        """As every likelihood, but `observed` stays the tensor that it is."""
+        observed, self.observed = self.observed, None
+        super().__post_init__()
+        self.observed = observed
+
+    def couples_rows(self, reduction):
+        """A tensor is no constant of torch.compile: there, the formula takes it."""
+        return self.observed is not None and torch.compiler.is_compiling()
+
+    def elements(self, x, *given):
+        scale = given[0] if self.scale is None else like(self.scale, given[0])
+        k = given[-1] if self.concentration is None else like(self.concentration, given[0])
+        near = torch.abs(x - scale) < 0.5 * scale
+        ratio = torch.where(near, (x - scale) / scale, 0.0)
+        log_ratio = torch.where(near, torch.log1p(ratio), torch.log(x) - torch.log(scale))
+        hazard = torch.exp(k * log_ratio)
+        density = (
+            torch.log(k) - torch.log(scale) + torch.xlogy(k - 1, torch.exp(log_ratio)) - hazard
+        )
+        if self.observed is None:
+            return density
+        return torch.where(torch.as_tensor(self.observed, device=x.device), density, -hazard)

@@ -1,0 +1,260 @@
+"""The bounds and losses of fastelbo.torch: parts, priors, what they stand in for."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastelbo
+from tests.torch_cases import CASE_BY_NAME, REDUCTIONS, torch
+
+ft = pytest.importorskip("fastelbo.torch")
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 2])
+def test_every_part_of_an_elbo_has_its_own_gradient(beta):
+    x, mu, logvar, logits, noise = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    likelihood = ft.Bernoulli()
+    result = ft.elbo(x, mu, logvar, logits, likelihood=likelihood, beta=beta, noise=noise)
+    parts = ft.ElboResult(
+        None,
+        likelihood.log_prob(x, logits),
+        ft.kl_standard_normal(mu, logvar),
+        ft.reparameterize(mu, logvar, noise=noise),
+    )
+    parts = parts._replace(elbo=parts.reconstruction - beta * parts.kl)
+    inputs = (mu, logvar, logits)
+    for name in result._fields:
+        alone, expected = (
+            torch.autograd.grad(
+                getattr(r, name).sum(), inputs, retain_graph=True, allow_unused=True
+            )
+            for r in (result, parts)
+        )
+        for mine, theirs in zip(alone, expected, strict=True):
+            theirs = torch.zeros(()) if theirs is None else theirs
+            mine = torch.zeros(()) if mine is None else mine
+            np.testing.assert_allclose(mine, theirs.expand_as(mine), rtol=1e-12, atol=1e-15)
+
+
+def test_a_loss_hands_its_gradient_on_as_it_is():
+    """Its upstream gradient is one: nothing is multiplied, nothing copied."""
+    x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    seen = []
+    hidden = logits * 1.0
+    hidden.register_hook(lambda g: seen.append(g.data_ptr()))
+    loss = ft.ElboLoss(ft.Bernoulli())(x, mu, logvar, hidden)
+    kept = loss.grad_fn.saved_tensors[2].data_ptr()
+    loss.backward()
+    assert seen == [kept]
+
+
+def test_losses_are_minus_the_bounds():
+    x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    for beta, reduction in [(1.0, "mean"), (0.0, "sum"), (4.0, "none")]:
+        options = {"beta": beta, "free_bits": 0.1, "reduction": reduction}
+        loss = ft.ElboLoss(ft.Bernoulli(), **options)(x, mu, logvar, logits)
+        bound = ft.elbo(x, mu, logvar, logits, likelihood=ft.Bernoulli(), **options).elbo
+        torch.testing.assert_close(loss, -bound)
+        grads = [torch.autograd.grad(t.sum(), (mu, logvar, logits)) for t in (loss, -bound)]
+        torch.testing.assert_close(*grads)
+    x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
+    for reduction in REDUCTIONS:
+        loss = ft.IwaeLoss(ft.Bernoulli(), reduction=reduction)(x, z, mu, logvar, logits)
+        bound = ft.iwae(x, z, mu, logvar, logits, likelihood=ft.Bernoulli(), reduction=reduction)
+        torch.testing.assert_close(loss, -bound)
+        grads = [torch.autograd.grad(t.sum(), (z, mu, logvar, logits)) for t in (loss, -bound)]
+        torch.testing.assert_close(*grads)
+    x, z, mu, logvar, logits = CASE_BY_NAME["beta_tcvae_elbo"].draw().values()
+    for reduction in REDUCTIONS:
+        options = {"alpha": 0.5, "beta": 3.0, "gamma": 2.0, "reduction": reduction}
+        loss = ft.BetaTCVAELoss(9, ft.Bernoulli(), **options)(x, z, mu, logvar, logits)
+        bound = ft.beta_tcvae_elbo(
+            x, z, mu, logvar, logits, dataset_size=9, likelihood=ft.Bernoulli(), **options
+        ).elbo
+        torch.testing.assert_close(loss, -bound)
+        grads = [torch.autograd.grad(t.sum(), (z, mu, logvar, logits)) for t in (loss, -bound)]
+        torch.testing.assert_close(*grads)
+
+
+def test_a_loss_of_the_aggregate_runs_its_kernel_once(monkeypatch):
+    """The gradient comes with the value; that of the parts alone is a second pass."""
+    calls = []
+    original = fastelbo.total_correlation_and_grad
+    monkeypatch.setattr(
+        fastelbo,
+        "total_correlation_and_grad",
+        lambda *a, **k: calls.append(k["weights"]) or original(*a, **k),
+    )
+    x, z, mu, logvar, logits = CASE_BY_NAME["beta_tcvae_elbo"].draw().values()
+    ft.BetaTCVAELoss(9, ft.Bernoulli(), beta=3.0)(x, z, mu, logvar, logits).backward()
+    assert calls == [(1.0, 3.0, 1.0)]
+    ft.total_correlation(z, mu, logvar, dataset_size=9).mutual_information.backward()
+    assert calls[1:] == [[1.0, 0.0, 0.0]]
+
+
+def test_losses_mask_print_copy_and_pickle():
+    x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    loss = ft.ElboLoss(ft.Bernoulli(x_scale=0.5), beta=2.0)
+    mask = x > 0.5
+    value = loss(x, mu, logvar, logits, mask=mask)
+    arrays = [t.detach().numpy() for t in (x, mu, logvar, logits)]
+    likelihood = fastelbo.Bernoulli(x_scale=0.5)
+    expected = fastelbo.elbo(*arrays, likelihood=likelihood, beta=2.0, mask=mask.numpy()).elbo
+    assert value.item() == pytest.approx(-expected, rel=1e-14)
+    assert "Bernoulli(validate=True, x_scale=0.5)" in repr(loss)
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert twin(x, mu, logvar, logits, mask=mask) == value
+    assert "stl" in repr(ft.IwaeLoss(estimator="stl"))
+    assert "beta=3.0" in repr(ft.BetaTCVAELoss(9, beta=3.0))
+
+
+def test_vae_loss_is_the_line_of_the_example():
+    x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    bce = torch.nn.functional.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+    line = bce - 0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+    loss = ft.vae_loss(logits, x, mu, logvar)
+    torch.testing.assert_close(loss, line)
+    grads = [torch.autograd.grad(t, (logits, mu, logvar)) for t in (loss, line)]
+    torch.testing.assert_close(*grads)
+
+
+def log_nb_positive(x, mu, theta, eps=1e-8):
+    """As in scvi-tools."""
+    log_theta_mu_eps = torch.log(theta + mu + eps)
+    return (
+        theta * (torch.log(theta + eps) - log_theta_mu_eps)
+        + x * (torch.log(mu + eps) - log_theta_mu_eps)
+        + torch.lgamma(x + theta)
+        - torch.lgamma(theta)
+        - torch.lgamma(x + 1)
+    )
+
+
+def log_zinb_positive(x, mu, theta, pi, eps=1e-8):
+    """As in scvi-tools."""
+    softplus = torch.nn.functional.softplus
+    softplus_pi = softplus(-pi)
+    log_theta_eps = torch.log(theta + eps)
+    log_theta_mu_eps = torch.log(theta + mu + eps)
+    pi_theta_log = -pi + theta * (log_theta_eps - log_theta_mu_eps)
+    case_zero = softplus(pi_theta_log) - softplus_pi
+    case_non_zero = (
+        -softplus_pi
+        + pi_theta_log
+        + x * (torch.log(mu + eps) - log_theta_mu_eps)
+        + torch.lgamma(x + theta)
+        - torch.lgamma(theta)
+        - torch.lgamma(x + 1)
+    )
+    return (x < eps).type_as(x) * case_zero + (x > eps).type_as(x) * case_non_zero
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_count_losses_are_those_of_scvi(reduction):
+    x, *parameters = CASE_BY_NAME["ZeroInflatedNegativeBinomial"].draw().values()
+    reduce = {"mean": torch.mean, "sum": torch.sum, "none": lambda rows: rows}[reduction]
+    for loss, line, n in [
+        (ft.negative_binomial_loss, log_nb_positive, 2),
+        (ft.zero_inflated_negative_binomial_loss, log_zinb_positive, 3),
+    ]:
+        mine = loss(x, *parameters[:n], reduction=reduction)
+        theirs = reduce(-line(x, *parameters[:n]).sum(-1))
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-6)
+        grads = [torch.autograd.grad(t.sum(), parameters[:n]) for t in (mine, theirs)]
+        torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-6)
+
+
+def test_an_impossible_count_is_an_infinite_loss():
+    """Where scvi-tools adds a small number to the mean."""
+    x, mean, theta = torch.tensor([[3.0]]), torch.zeros(1, 1), torch.ones(1)
+    assert ft.negative_binomial_loss(x, mean, theta).item() == np.inf
+    assert torch.isfinite(log_nb_positive(x, mean, theta)).all()
+    assert "infinite" in ft.negative_binomial_loss.__doc__
+
+
+class Mixture:
+    """A prior of equal components at -1 and 1, as PyTorch and fastelbo see it."""
+
+    mu, logvar = np.array([[-1.0] * 3, [1.0] * 3]), np.zeros((2, 3))
+
+    def log_prob(self, z):
+        log_weights, mu, logvar = map(torch.tensor, (np.log([0.5, 0.5]), self.mu, self.logvar))
+        return ft.mixture_log_prob(z, log_weights, mu, logvar, reduction="none")
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_elbo_with_a_prior(reduction):
+    tensors = CASE_BY_NAME["elbo[Bernoulli]"].draw()
+    x, mu, logvar, logits, noise = tensors.values()
+    options = {"beta": 1.5, "reduction": reduction}
+
+    def bound(mu, logvar, logits, noise):
+        return ft.elbo(
+            x,
+            mu,
+            logvar,
+            logits,
+            likelihood=ft.Bernoulli(),
+            prior=Mixture(),
+            noise=noise,
+            **options,
+        )
+
+    result = bound(mu, logvar, logits, noise)
+    arrays = [t.detach().numpy() for t in (x, mu, logvar, logits)]
+    prior = fastelbo.MixtureOfGaussians(None, Mixture.mu, Mixture.logvar)
+    expected, grad = fastelbo.elbo_and_grad(
+        *arrays, likelihood=fastelbo.Bernoulli(), prior=prior, noise=noise.numpy(), **options
+    )
+    for mine, theirs in zip(result, expected, strict=True):
+        np.testing.assert_allclose(mine.detach().numpy(), theirs, rtol=1e-12)
+    mine = torch.autograd.grad(result.elbo.sum(), (mu, logvar, logits))
+    for one, other in zip(mine, grad, strict=True):
+        np.testing.assert_allclose(one.numpy(), other, rtol=1e-10, atol=1e-14)
+    assert torch.autograd.gradcheck(
+        lambda *t: tuple(bound(*t)), (mu, logvar, logits, noise.requires_grad_())
+    )
+
+
+def test_a_prior_needs_z_and_one_density_for_each():
+    x, mu, logvar, logits, noise = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    normal = torch.distributions.Normal(torch.zeros_like(mu[0]), torch.ones_like(mu[0]))
+    with pytest.raises(ValueError, match="rng or noise"):
+        ft.elbo(x, mu, logvar, logits, prior=Mixture())
+    with pytest.raises(ValueError, match="free_bits"):
+        ft.elbo(x, mu, logvar, logits, prior=Mixture(), noise=noise, free_bits=0.1)
+    with pytest.raises(ValueError, match=r"prior\.log_prob\(z\) has shape"):
+        ft.elbo(x, mu, logvar, logits, prior=normal, noise=noise)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [
+        fastelbo.StandardNormal(),
+        fastelbo.MixtureOfGaussians(None, Mixture.mu, Mixture.logvar),
+        "normal",
+    ],
+    ids=str,
+)
+def test_a_prior_of_arrays_is_an_error(prior):
+    x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
+    with pytest.raises(TypeError, match="prior must have"):
+        ft.elbo(x, mu, logvar, logits[0], prior=prior, rng=1)
+    with pytest.raises(TypeError, match="prior must have"):
+        ft.iwae(x, z, mu, logvar, logits, prior=prior)
+    with pytest.raises(TypeError, match="prior must have"):
+        ft.IwaeLoss(prior=prior)(x, z, mu, logvar, logits)
+
+
+def test_a_prior_of_pytorch_can_learn():
+    x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
+    location = torch.zeros(z.shape[-1], dtype=z.dtype, requires_grad=True)
+    normal = torch.distributions.Normal(location, torch.ones_like(location))
+    prior = torch.distributions.Independent(normal, 1)
+    options = {"likelihood": ft.Bernoulli()}
+    with_prior = ft.iwae(x, z, mu, logvar, logits, prior=prior, **options)
+    without = ft.iwae(x, z, mu, logvar, logits, **options)
+    torch.testing.assert_close(with_prior, without)
+    assert torch.autograd.grad(with_prior, location)[0].any()
