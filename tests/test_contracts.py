@@ -1,7 +1,5 @@
 """What holds for every public function: memory, layouts, `out`, errors, and any input at all."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
 
@@ -10,6 +8,7 @@ from fastelbo import reference
 from fastelbo._catalogue import CASES, REDUCTIONS, flatten
 from fastelbo._catalogue.likelihoods import positive
 from tests.conftest import LAYOUTS, assert_close, lay_out
+from tests.importance import peak_of
 
 NAMES = [name for name, case in CASES.items() if case.batched]
 WITH_OUT = [name for name in NAMES if CASES[name].outs]
@@ -199,21 +198,6 @@ def test_other_dtypes(name):
 
 
 # Memory -----------------------------------------------------------------------------------------
-
-
-def peak_of(f):
-    """Bytes that NumPy and Python allocate at most during f()."""
-    f()
-    tracemalloc.start()
-    try:
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
-        result = f()
-        peak = tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
-    del result
-    return peak
 
 
 BATCH, DIM = 60, 3000

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,9 +139,51 @@ def test_arguments_are_those_of_the_reference(name):
     assert ours == theirs
 
 
-def test_environments_of_asv_have_what_peers_import():
+def test_environments_of_asv_have_what_suites_and_peers_import():
+    """NumPy's side, too; suites and contenders of other frameworks do without."""
+    folders = ("asv_bench/benchmarks", "fastelbo/_catalogue")
+    files = [path for folder in folders for path in (ROOT / folder).glob("*.py")]
+    imported = set()
+    for path in [*files, ROOT / "fastelbo/_cli/contenders.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.split(".")[0])
     given = json.loads((ROOT / "asv_bench/asv.conf.json").read_text())["matrix"]["req"]
-    assert {"numpy", "scipy"} <= set(given)
+    optional = {"fastelbo", "jax", "numba", "torch"}
+    assert imported - set(sys.stdlib_module_names) - optional <= set(given)
+    assert "scipy" in imported
+
+
+def test_benchmark_sizes_are_what_their_names_say():
+    """In L1, in L2, and in neither: by what x and x_recon take in float64."""
+    tree = ast.parse((ROOT / "asv_bench/benchmarks/rows.py").read_text())
+    (sizes,) = (
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "SIZES"
+    )
+    own = {entry.case: entry.extents for entry in ROWS["elbo"].bench}["elbo-Bernoulli"]
+    taken = {name: 2 * 8 * e["B"] * e["D"] for name, e in {**sizes, "own": own}.items()}
+    assert taken["L1"] <= 32 << 10 < taken["L2"] <= 1 << 20 < taken["own"] < 32 << 20 < taken["RAM"]
+
+
+@pytest.mark.parametrize(
+    ("name", "extents"),
+    [
+        ("elbo", {"B": 128, "D": 784, "L": 20}),
+        ("NegativeBinomial", {"B": 128, "D": 5000}),
+        ("ZeroInflatedNegativeBinomial", {"B": 128, "D": 5000}),
+        ("mixture_log_prob", {"B": 512, "M": 500, "L": 40}),
+        ("VampPrior", {"B": 512, "M": 500, "L": 40}),
+        ("beta_tcvae_elbo", {"B": 1024, "L": 32}),
+        ("mmd", {"B": 512, "N": 512, "L": 32}),
+        ("iwae", {"B": 128, "D": 784, "L": 20, "K": 64}),
+    ],
+)
+def test_benchmarks_have_the_sizes_that_matter(name, extents):
+    assert any(extents.items() <= dict(entry.extents).items() for entry in ROWS[name].bench)
 
 
 def test_the_readme_names_every_module():

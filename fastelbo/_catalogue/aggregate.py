@@ -14,7 +14,6 @@ from fastelbo._catalogue.sizes import PAIRS
 DATASET_SIZE = 60_000
 #: Of mutual information, total correlation and dimension-wise KL.
 WEIGHTS = (1.0, 6.0, 1.0)
-LOG_2PI = math.log(2 * math.pi)
 POINTS = {"z": "BL", **LATENTS}
 #: Whose beta-TCVAE is a case, besides that of the squared error: one output of a decoder, and two.
 IN_TCVAE = ("Bernoulli", "Gaussian-learned")
@@ -111,12 +110,12 @@ def _log_sum(a):
 def _numpy_parts(z, mu, logvar):
     difference = z[:, None] - mu
     pull = difference * np.exp(-logvar)
-    log_q = -0.5 * (LOG_2PI + logvar + difference * pull)
+    log_q = -0.5 * (reference.LOG_2PI + logvar + difference * pull)
     constant = math.log(len(z) * DATASET_SIZE)
     joint, marginal = _log_sum(log_q.sum(axis=2)), _log_sum(log_q)
     own = np.einsum("iil->i", log_q)
     product = (marginal - constant).sum(axis=1)
-    prior = -0.5 * (LOG_2PI + z**2).sum(axis=1)
+    prior = -0.5 * (reference.LOG_2PI + z**2).sum(axis=1)
     mutual = np.mean(own - joint) + constant
     total = np.mean(joint - product) - constant
     parts = mutual, total, np.mean(product - prior)
@@ -146,7 +145,7 @@ def _numpy_tcvae_and_grad(x, z, mu, logvar, x_recon):
 
 
 def _torch_log_density(torch, z, mu, logvar):
-    return -0.5 * (LOG_2PI + logvar + (z - mu) ** 2 * torch.exp(-logvar))
+    return -0.5 * (reference.LOG_2PI + logvar + (z - mu) ** 2 * torch.exp(-logvar))
 
 
 def _torch_parts(torch, z, mu, logvar):
@@ -155,7 +154,7 @@ def _torch_parts(torch, z, mu, logvar):
     joint = torch.logsumexp(log_q.sum(2), 1) - constant
     product = (torch.logsumexp(log_q, 1) - constant).sum(1)
     own = _torch_log_density(torch, z, mu, logvar).sum(1)
-    prior = -0.5 * (LOG_2PI + z**2).sum(1)
+    prior = -0.5 * (reference.LOG_2PI + z**2).sum(1)
     return (own - joint).mean(), (joint - product).mean(), (product - prior).mean()
 
 
@@ -166,7 +165,7 @@ def _torch_tcvae(torch, x, z, mu, logvar, x_recon):
 
 
 def _numpy_aggregate(z, mu, logvar):
-    log_q = -0.5 * (LOG_2PI + logvar + (z[:, None] - mu) ** 2 * np.exp(-logvar))
+    log_q = -0.5 * (reference.LOG_2PI + logvar + (z[:, None] - mu) ** 2 * np.exp(-logvar))
     constant = math.log(len(mu))
     return _log_sum(log_q.sum(axis=2)) - constant, _log_sum(log_q) - constant
 

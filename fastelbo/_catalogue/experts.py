@@ -8,7 +8,6 @@ from fastelbo import reference
 from fastelbo._catalogue._row import Bench, Case, Row
 from fastelbo._catalogue.sizes import STANDARD
 
-LOG_2PI = math.log(2 * math.pi)
 EXPERTS = {"mu": "EBL", "logvar": "EBL"}
 #: Why there is nothing in fastelbo.torch.
 TWINLESS = "PyTorch's operations on a few (B, L) cost little beside the networks that gave them"
@@ -164,7 +163,7 @@ def _numpy_mopoe_backward(grad_mu, grad_logvar, mu, logvar):
 def _numpy_mixture_and_grad(z, mu, logvar):
     d = z - mu
     precision = np.exp(-logvar)
-    log_p = -0.5 * np.sum(d**2 * precision + logvar + LOG_2PI, axis=2)
+    log_p = -0.5 * np.sum(d**2 * precision + logvar + reference.LOG_2PI, axis=2)
     top = log_p.max(axis=0)
     value = top + np.log(np.mean(np.exp(log_p - top), axis=0))
     share = (np.exp(log_p - value) / (len(mu) * len(z)))[..., None]
@@ -179,7 +178,7 @@ def _torch_product(torch, mu, logvar):
 
 
 def _torch_mixture(torch, z, mu, logvar):
-    log_p = -0.5 * ((z - mu) ** 2 * torch.exp(-logvar) + logvar + LOG_2PI).sum(2)
+    log_p = -0.5 * ((z - mu) ** 2 * torch.exp(-logvar) + logvar + reference.LOG_2PI).sum(2)
     return torch.logsumexp(log_p, 0).mean() - math.log(len(mu))
 
 

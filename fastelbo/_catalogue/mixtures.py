@@ -1,14 +1,11 @@
 """Rows of mixtures, of priors that are mixtures, and of the maximum mean discrepancy."""
 
-import math
-
 import numpy as np
 
 from fastelbo import reference
 from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
 from fastelbo._catalogue.divergences import function
 
-LOG_2PI = math.log(2 * math.pi)
 VAMP = {"B": 512, "M": 500, "L": 40}
 TWO_SETS = {"B": 512, "N": 512, "L": 32}
 
@@ -49,7 +46,7 @@ def mixture_scales(z, log_weights, mu, logvar, reduction="mean"):
 def _numpy_joint(z, log_weights, mu, logvar):
     d = z[:, None] - mu
     precision = np.exp(-logvar)
-    joint = log_weights - 0.5 * np.sum(d**2 * precision + logvar + LOG_2PI, axis=2)
+    joint = log_weights - 0.5 * np.sum(d**2 * precision + logvar + reference.LOG_2PI, axis=2)
     top = joint.max(axis=1)
     value = top + np.log(np.sum(np.exp(joint - top[:, None]), axis=1))
     return value, joint, d, precision
@@ -66,13 +63,13 @@ def _numpy_mixture_and_grad(z, log_weights, mu, logvar):
 def torch_rows(torch, z, log_weights, mu, logvar):
     d = z[:, None] - mu
     square = (d * d * torch.exp(-logvar) + logvar).sum(2)
-    return torch.logsumexp(log_weights - 0.5 * (square + mu.shape[1] * LOG_2PI), 1)
+    return torch.logsumexp(log_weights - 0.5 * (square + mu.shape[1] * reference.LOG_2PI), 1)
 
 
 def _torch_products(torch, z, log_weights, mu, logvar):
     precision = torch.exp(-logvar)
     square = (z * z) @ precision.T - 2 * z @ (mu * precision).T
-    of_component = (mu * mu * precision + logvar).sum(1) + mu.shape[1] * LOG_2PI
+    of_component = (mu * mu * precision + logvar).sum(1) + mu.shape[1] * reference.LOG_2PI
     return torch.logsumexp(log_weights - 0.5 * (square + of_component), 1).mean()
 
 
@@ -185,7 +182,7 @@ def _prior(kind, title, *cases):
 
 
 def _standard_rows(z):
-    return -0.5 * np.sum(z**2 + LOG_2PI, axis=1)
+    return -0.5 * np.sum(z**2 + reference.LOG_2PI, axis=1)
 
 
 def _standard_cases(label, axes, peers=None):
