@@ -12,7 +12,8 @@ import pytest
 import fastelbo
 from fastelbo import _builds
 
-KERNELS = Path(fastelbo.__file__).parent / "_kernels"
+#: The sources, which an installed wheel leaves out.
+KERNELS = Path(__file__).parents[1] / "fastelbo" / "_kernels"
 #: The terms of each family that has a table of them.
 FAMILIES = {"likelihood": "likelihoods", "discrete": "discrete"}
 
