@@ -1,4 +1,8 @@
-# What only the OpenMP runtime can tell.
+# The OpenMP runtime: the one parallel region, and what only OpenMP can tell.
+
+from cython.parallel cimport prange
+
+from fastelbo._kernels.terms.vecmath cimport real
 
 cdef extern from *:
     """
@@ -32,3 +36,18 @@ def usable_threads():
 
 def usable_cpus():
     return omp_get_num_procs()
+
+
+cdef void in_parallel(
+    void (*pass_)(const void* job, Py_ssize_t share, Py_ssize_t shares, const real* kind) noexcept nogil,
+    const void* job, int threads,
+) noexcept nogil:
+    """A share of the job to each of so many threads. A lone one enters no region: that costs more than
+    a small problem.
+    """
+    cdef int t
+    if threads == 1:
+        pass_(job, 0, 1, NULL)
+        return
+    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
+        pass_(job, t, threads, NULL)

@@ -13,9 +13,9 @@ from fastelbo import _arrays, _builds
 from fastelbo._threads import threads_for
 from fastelbo.likelihoods import as_number, check_reduction
 
-_kernels = _builds.kernels("importance")
+_kernels = _builds.kernels("bounds")
 
-#: Rows of a state, as in ``_kernels/importance.pyx``; a sum is two rows, what it lost being one.
+#: Rows of a state, as in ``_kernels/bounds.pyx``; a sum is two rows, what it lost being one.
 SHIFT, W, W2, LOG_W, NEGATIVE, POSITIVE, STATE = 0, 1, 3, 5, 7, 8, 9
 BASELINES = ("leave-one-out", "none")
 #: A log weight costs about this many elements of a squared error.

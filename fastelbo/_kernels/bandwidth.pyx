@@ -4,7 +4,8 @@
 # thread takes one contiguous share, as in the passes.
 
 cimport numpy as cnp
-from cython.parallel cimport prange
+
+from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
 
@@ -12,6 +13,8 @@ cnp.import_array()
 cdef enum:
     LINE = 64              # bytes
     STEP = 8               # lines that are combined at once, each by an accumulator of its own
+    WORDS = 8 * STEP       # in them, of 8 bytes
+    MOST_THREADS = 256
 
 cdef extern from *:
     """
@@ -60,23 +63,50 @@ cdef extern from *:
     void fe_write_past(const word* a, const word* b, word* out, Py_ssize_t n) noexcept nogil
 
 
+cdef struct Traffic:
+    const word* a
+    const word* b
+    word* out              # NULL: only read
+    Py_ssize_t steps       # of WORDS each
+    bint streamed
+    word* result           # of each share: the exclusive or of what it read
+
+
+cdef void traffic_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                        const double* kind) noexcept nogil:
+    cdef const Traffic* job = <const Traffic*>given
+    cdef Py_ssize_t first = job.steps * share // shares * WORDS
+    cdef Py_ssize_t n = job.steps * (share + 1) // shares * WORDS - first
+    if job.out == NULL:
+        job.result[share] = fe_read(job.a + first, job.b + first, n)
+    elif job.streamed:
+        fe_write_past(job.a + first, job.b + first, job.out + first, n)
+    else:
+        fe_write(job.a + first, job.b + first, job.out + first, n)
+
+
+cdef int check_threads(int threads) except -1:
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads must lie in [1, {MOST_THREADS}], got {threads}")
+    return 0
+
+
 def read(cnp.ndarray[word, ndim=1, mode="c"] a, cnp.ndarray[word, ndim=1, mode="c"] b, int threads):
     """Read a and b. Returns the exclusive or of their words, which proves it."""
-    cdef Py_ssize_t steps = min(a.shape[0], b.shape[0]) // (STEP * LINE // 8)
-    cdef Py_ssize_t words = STEP * LINE // 8, first, last
-    cdef word result[256]
+    cdef word result[MOST_THREADS]
     cdef word total = 0
+    cdef Traffic job
     cdef int t
-    if not 1 <= threads <= 256:
-        raise ValueError(f"threads must lie in [1, 256], got {threads}")
-    if steps == 0:
+    check_threads(threads)
+    job.steps = min(a.shape[0], b.shape[0]) // WORDS
+    if job.steps == 0:
         return 0
+    job.a = &a[0]
+    job.b = &b[0]
+    job.out = NULL
+    job.result = result
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            first = steps * t // threads * words
-            last = steps * (t + 1) // threads * words
-            result[t] = fe_read(&a[0] + first, &b[0] + first, last - first)
+        in_parallel[double](traffic_share, &job, threads)
         for t in range(threads):
             total = total ^ result[t]
     return total
@@ -85,21 +115,16 @@ def read(cnp.ndarray[word, ndim=1, mode="c"] a, cnp.ndarray[word, ndim=1, mode="
 def read_and_write(cnp.ndarray[word, ndim=1, mode="c"] a, cnp.ndarray[word, ndim=1, mode="c"] b,
                    cnp.ndarray[word, ndim=1, mode="c"] out, bint streamed, int threads):
     """out = a ^ b, word by word; streamed: written past the caches (out aligned to 64 bytes)."""
-    cdef Py_ssize_t steps = min(a.shape[0], b.shape[0], out.shape[0]) // (STEP * LINE // 8)
-    cdef Py_ssize_t words = STEP * LINE // 8, first, last
-    cdef int t
-    if not 1 <= threads <= 256:
-        raise ValueError(f"threads must lie in [1, 256], got {threads}")
-    if steps == 0:
+    cdef Traffic job
+    check_threads(threads)
+    job.steps = min(a.shape[0], b.shape[0], out.shape[0]) // WORDS
+    if job.steps == 0:
         return
     if streamed and <size_t>&out[0] % LINE:
         raise ValueError("out must be aligned to 64 bytes to be streamed")
+    job.a = &a[0]
+    job.b = &b[0]
+    job.out = &out[0]
+    job.streamed = streamed
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            first = steps * t // threads * words
-            last = steps * (t + 1) // threads * words
-            if streamed:
-                fe_write_past(&a[0] + first, &b[0] + first, &out[0] + first, last - first)
-            else:
-                fe_write(&a[0] + first, &b[0] + first, &out[0] + first, last - first)
+        in_parallel[double](traffic_share, &job, threads)

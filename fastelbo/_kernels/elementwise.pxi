@@ -13,25 +13,25 @@
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cython.parallel cimport prange
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from fastelbo._kernels.follower cimport FOLLOWER, Follower
 from fastelbo._kernels.latent cimport (
-    Latents, ROWS, TOTAL, bind_latents, data_of, latent_share, plan_latents,
+    Latents, ROWS, TOTAL, bind_latents, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
-    LANES, TILE, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, fetch_lanes, in_place, lanes_of,
-    round_up, run_at, stage, stream, stream_fence,
+    LANES, TILE, VECTOR, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, data_of, fetch_lanes,
+    in_place, lanes_of, round_up, run_at, stage, stream, stream_fence,
 )
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
 from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
+from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
 
 cdef enum:
-    CHUNK = 4096           # elements a unit
+    CHUNK = 64 * LANES     # elements a unit; in a lane no more than there may be factors
     STRETCH = FLUSH * LANES        # elements that float32 sums take up; no fewer than TILE
     MAX_PARAMETERS = 4
     MAX_GRADIENTS = 3
@@ -39,7 +39,7 @@ cdef enum:
     FEW_UNITS = 64
     PARTS = 16             # units that are enough where a gradient is summed over rows
     SUMS = 1 << 16         # sums that may be kept once for every block of rows
-    STEP = 16              # lanes that may be left out together: a vector at most
+    STEP = VECTOR          # lanes that may be left out together
     STREAM_FROM = 1 << 23  # bytes of a gradient that is written past the caches
 
 # The pass of one term in one dtype; both pointers are tags, and NULL.
@@ -79,6 +79,10 @@ cdef struct Job:
     Py_ssize_t own_block[MAX_GRADIENTS]    # copies from a block to the next; 0: blocks are apart
     Py_ssize_t own_chunk[MAX_GRADIENTS]    # copies from a chunk to the next; 0: chunks are apart
     bint* found_outside
+
+cdef struct Both:          # passes of an ELBO
+    const Job* job
+    const Latents* latents
 
 cdef struct Ahead:         # from what a unit reads and writes to what the next one will, in bytes
     Py_ssize_t parameter[MAX_GRADIENTS]
@@ -299,7 +303,7 @@ cdef inline void take_logs(double* restrict total, real* restrict odds,
     Few factors a lane are multiplied further, lanes by lanes, as long as the product holds.
     """
     cdef int l, lanes = lanes_of(odds)
-    while lanes > 8 and 2 * factors <= most_factors(odds):
+    while lanes > VECTOR // 2 and 2 * factors <= most_factors(odds):
         lanes //= 2
         factors *= 2
         for l in range(lanes):

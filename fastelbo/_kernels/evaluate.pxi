@@ -1,25 +1,19 @@
 # The entry to the pass of elementwise.pxi: how the work is divided, and one parallel region over
 # decoder outputs and latents.
 
-cdef inline void region(const Job* job, const Latents* latents, int threads,
-                        const real* kind) noexcept nogil:
-    """One parallel region over both passes; a worker takes its share of each.
+cdef void region_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                       const real* kind) noexcept nogil:
+    """A worker takes its share of both passes.
 
     Shares of the latents go in reverse, since the last ones are the larger where units do not divide
     evenly; and every second worker takes them last, since they compute while the others read memory.
-    A lone worker does without the region: opening one costs more than a small problem.
     """
-    cdef int t
-    if threads == 1:
-        latents_share(latents, 0, 1, kind)
-        likelihood_share(job, 0, 1, kind)
-        return
-    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-        if t % 2 == 0:
-            latents_share(latents, threads - 1 - t, threads, kind)
-        likelihood_share(job, t, threads, kind)
-        if t % 2 == 1:
-            latents_share(latents, threads - 1 - t, threads, kind)
+    cdef const Both* both = <const Both*>given
+    if share % 2 == 0:
+        latents_share(both.latents, shares - 1 - share, shares, kind)
+    likelihood_share(both.job, share, shares, kind)
+    if share % 2 == 1:
+        latents_share(both.latents, shares - 1 - share, shares, kind)
 
 
 cdef inline double* zeros(Py_ssize_t n, double* few) noexcept:
@@ -125,6 +119,7 @@ def evaluate(str name, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
     cdef Term term = (<dict>TERMS).get(name)
     cdef Job job
     cdef Latents latents
+    cdef Both both
     cdef Operand* ops[OPERANDS]
     cdef PyObject* arrays[OPERANDS]
     cdef double few[FEW_UNITS]
@@ -180,6 +175,8 @@ def evaluate(str name, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
         job.staged = job.staged or not in_place(&job.parameter[i])
     for i in range(MAX_GRADIENTS):
         job.own[i] = NULL
+    both.job = &job
+    both.latents = &latents
     job.found_outside = &found
     latents.units = 0
     latents.units_a_sample = 0
@@ -205,9 +202,9 @@ def evaluate(str name, cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple 
             raise MemoryError()
         with nogil:
             if single:
-                region(&job, &latents, threads, <const float*>NULL)
+                in_parallel[float](region_share, &both, threads)
             else:
-                region(&job, &latents, threads, <const double*>NULL)
+                in_parallel[double](region_share, &both, threads)
         for i in range(job.gradients):
             if job.own[i] == NULL:
                 continue

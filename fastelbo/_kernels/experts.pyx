@@ -4,14 +4,14 @@
 # too large. A sample's rows are finished alone, some dimensions at a time.
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.math cimport INFINITY
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from fastelbo._kernels.latent cimport data_of, padded_to
-from fastelbo._kernels.pairs cimport ceil_div, finite
+from fastelbo._kernels.operands cimport ceil_div, data_of, padded_to
+from fastelbo._kernels.pairs cimport finite
 from fastelbo._kernels.terms.vecmath cimport exp, log, real
+from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
 
@@ -84,8 +84,9 @@ cdef void multiply(const Product* job, uint64_t experts, Py_ssize_t row, Py_ssiz
         mean[i] = mean[i] / total[i]
 
 
-cdef void product_share(const Product* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void product_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                         const real* kind) noexcept nogil:
+    cdef const Product* job = <const Product*>given
     cdef real top[TILE]
     cdef real total[TILE]
     cdef real mean[TILE]
@@ -112,9 +113,10 @@ cdef void product_share(const Product* job, Py_ssize_t share, Py_ssize_t shares,
             memcpy(<real*>job.mu_out + at, mean, n * sizeof(real))
 
 
-cdef void backward_share(const Product* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void backward_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                          const real* kind) noexcept nogil:
     """With w the share of an expert in the precision: w g, and w (h - g (mu - mean))."""
+    cdef const Product* job = <const Product*>given
     cdef real top[TILE]
     cdef real total[TILE]
     cdef real mean[TILE]
@@ -181,18 +183,15 @@ def product(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray members, cnp.ndarray
     that a sample has. `whole`: a product counts only where the sample has all of it.
     """
     cdef Product job
-    cdef int t
+    cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
     describe(&job, mu, logvar, members, present, whole, prior)
     job.mu_out = data_of(mu_out)
     job.logvar_out = data_of(logvar_out)
-    cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            if single:
-                product_share(&job, t, threads, <const float*>NULL)
-            else:
-                product_share(&job, t, threads, <const double*>NULL)
+        if single:
+            in_parallel[float](product_share, &job, threads)
+        else:
+            in_parallel[double](product_share, &job, threads)
 
 
 def backward(cnp.ndarray grad_mu, cnp.ndarray grad_logvar, cnp.ndarray mu, cnp.ndarray logvar,
@@ -200,17 +199,14 @@ def backward(cnp.ndarray grad_mu, cnp.ndarray grad_logvar, cnp.ndarray mu, cnp.n
              cnp.ndarray dlogvar, int threads):
     """Gradients (M, B, L) of the experts from those of their products, contiguous (S, B, L)."""
     cdef Product job
-    cdef int t
+    cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
     describe(&job, mu, logvar, members, present, whole, prior)
     job.grad_mu = data_of(grad_mu)
     job.grad_logvar = data_of(grad_logvar)
     job.dmu = data_of(dmu)
     job.dlogvar = data_of(dlogvar)
-    cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            if single:
-                backward_share(&job, t, threads, <const float*>NULL)
-            else:
-                backward_share(&job, t, threads, <const double*>NULL)
+        if single:
+            in_parallel[float](backward_share, &job, threads)
+        else:
+            in_parallel[double](backward_share, &job, threads)

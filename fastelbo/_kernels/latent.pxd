@@ -10,19 +10,13 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
-from fastelbo._kernels.operands cimport LANES, TILE, add_lanes
+from fastelbo._kernels.operands cimport TILE, VECTOR, data_of, padded_to, tile_sum
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
 from fastelbo._kernels.terms.vecmath cimport real
 
 cdef enum:
     CHUNK = 256            # elements a unit where only the total is wanted
-    VECTOR = 16            # elements of the widest vector
-
-cdef inline Py_ssize_t padded_to(Py_ssize_t n) noexcept nogil:
-    """n rounded up to whole vectors: element loops then need no scalar rest."""
-    return (n + VECTOR - 1) // VECTOR * VECTOR
-
 
 cdef enum Sums:            # what the KL of the elements is summed to
     TOTAL = 0              # one number
@@ -54,10 +48,6 @@ cdef struct Latents:
     Sums sums
     Py_ssize_t rows_a_unit, units, units_a_sample
     double* partial        # TOTAL (units_a_sample,); ROWS (B,); COLUMNS (units_a_sample, L)
-
-
-cdef inline char* data_of(cnp.ndarray a) noexcept:
-    return NULL if a is None else <char*>cnp.PyArray_DATA(a)
 
 
 cdef inline void bind_samples(Samples* samples, cnp.ndarray a) noexcept:
@@ -291,24 +281,6 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     if graded and not whole:
         memcpy(<real*>job.dmu + first, gm, n * sizeof(real))
         memcpy(<real*>job.dlogvar + first, gl, n * sizeof(real))
-
-
-cdef inline double tile_sum(const real* el, Py_ssize_t n) noexcept nogil:
-    """Sum of n <= TILE elements."""
-    cdef double total[LANES]
-    cdef double rest = 0
-    cdef Py_ssize_t i, loops = n // LANES
-    cdef int l
-    for i in range(loops * LANES, n):
-        rest += el[i]
-    if loops == 0:
-        return rest
-    for l in range(LANES):
-        total[l] = el[l]
-    for i in range(1, loops):
-        for l in range(LANES):
-            total[l] += el[i * LANES + l]
-    return add_lanes(total) + rest
 
 
 cdef inline void latent_unit(const Latents* job, Py_ssize_t unit, const real* kind) noexcept nogil:

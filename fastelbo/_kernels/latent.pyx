@@ -1,33 +1,26 @@
 # Entries to the passes over latents: KL, reparameterisation and its backward.
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.stdlib cimport free
 
 from fastelbo._kernels.latent cimport (
     COLUMNS, CHUNK, Latents, NOTHING, ROWS, Samples, TOTAL, allocate_partial, any_far, bind_latents,
-    bind_samples, data_of, draw_noise, gather, gather_sample, latent_share, plan_latents,
+    bind_samples, draw_noise, gather, gather_sample, latent_share, plan_latents,
 )
-from fastelbo._kernels.operands cimport TILE, add_up, round_up
+from fastelbo._kernels.operands cimport TILE, add_up, data_of, round_up
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_between, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK
 from fastelbo._kernels.terms.vecmath cimport real
+from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
 
 cdef dict SUMS = {"total": TOTAL, "rows": ROWS, "columns": COLUMNS, "nothing": NOTHING}
 
 
-cdef void latents_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void latents_share(const void* job, Py_ssize_t share, Py_ssize_t shares,
                         const real* kind) noexcept nogil:
-    latent_share(job, share, shares, kind)
-
-
-cdef void latents_worker(const Latents* job, int share, int shares, bint single) noexcept nogil:
-    if single:
-        latents_share(job, share, shares, <const float*>NULL)
-    else:
-        latents_share(job, share, shares, <const double*>NULL)
+    latent_share(<const Latents*>job, share, shares, kind)
 
 
 cdef const double* weights_of(cnp.ndarray a) noexcept:
@@ -44,7 +37,6 @@ def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndar
     no KL. Weights are float64 (L,) and (B,); see the fields of Latents for the rest.
     """
     cdef Latents job
-    cdef int t
     cdef Py_ssize_t u, c
     cdef double* columns
     cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
@@ -58,11 +50,10 @@ def latents(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray noise, key, cnp.ndar
     allocate_partial(&job, out if job.sums == ROWS else None)
     try:
         with nogil:
-            if threads == 1:                 # without the region: opening one is not free
-                latents_worker(&job, 0, 1, single)
+            if single:
+                in_parallel[float](latents_share, &job, threads)
             else:
-                for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                    latents_worker(&job, t, threads, single)
+                in_parallel[double](latents_share, &job, threads)
         if job.sums == TOTAL:
             return add_up(job.partial, job.units_a_sample)
         if job.sums == COLUMNS:
@@ -154,8 +145,9 @@ cdef inline void copy_out(real* to, const real* source, Py_ssize_t n) noexcept n
         to[i] = source[i]
 
 
-cdef void backward_share(const Backward* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void backward_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                          const real* kind) noexcept nogil:
+    cdef const Backward* job = <const Backward*>given
     cdef Py_ssize_t unit, first, total = job.latents.rows * job.latents.cols
     cdef Py_ssize_t units = job.latents.units_a_sample
     for unit in range(units * share // shares, units * (share + 1) // shares):
@@ -163,19 +155,11 @@ cdef void backward_share(const Backward* job, Py_ssize_t share, Py_ssize_t share
         backward_tile(job, first, min(<Py_ssize_t>CHUNK, total - first), kind)
 
 
-cdef void backward_worker(const Backward* job, int share, int shares, bint single) noexcept nogil:
-    if single:
-        backward_share(job, share, shares, <const float*>NULL)
-    else:
-        backward_share(job, share, shares, <const double*>NULL)
-
-
 def backward(cnp.ndarray grad_z, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray z,
              cnp.ndarray noise, key, cnp.ndarray dmu, cnp.ndarray dlogvar, double kl_weight,
              cnp.ndarray col_weight, int threads):
     """Gradients of mu and logvar from that of z, minus kl_weight (or col_weight) times the KL's."""
     cdef Backward job
-    cdef int t
     cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
     bind_latents(&job.latents, mu, logvar, noise, key, grad_z, dmu, dlogvar, kl_weight)
     job.latents.col_weight = weights_of(col_weight)
@@ -183,11 +167,10 @@ def backward(cnp.ndarray grad_z, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray
     bind_samples(&job.grad_z, grad_z)
     bind_samples(&job.z, z)
     with nogil:
-        if threads == 1:
-            backward_worker(&job, 0, 1, single)
+        if single:
+            in_parallel[float](backward_share, &job, threads)
         else:
-            for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                backward_worker(&job, t, threads, single)
+            in_parallel[double](backward_share, &job, threads)
 
 
 # KL between two diagonal Gaussians --------------------------------------------------------------
@@ -201,17 +184,18 @@ cdef struct Between:
     double* partial            # (B,)
 
 
-cdef void between_rows(const Between* job, Py_ssize_t row, Py_ssize_t last,
-                       const real* kind) noexcept nogil:
+cdef void between_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                        const real* kind) noexcept nogil:
+    cdef const Between* job = <const Between*>given
+    cdef Py_ssize_t row, first, n, padded, i
     cdef real room[4][TILE]
     cdef real g[4][TILE]
     cdef const real* p[4]
     cdef real el[TILE]
-    cdef Py_ssize_t first, n, padded, i
     cdef int k
     cdef double s
     cdef real w = <real>job.weight
-    while row < last:
+    for row in range(job.rows * share // shares, job.rows * (share + 1) // shares):
         s = 0
         first = 0
         while first < job.cols:
@@ -232,21 +216,12 @@ cdef void between_rows(const Between* job, Py_ssize_t row, Py_ssize_t last,
                     copy_out(<real*>job.gradient[k] + row * job.cols + first, g[k], n)
             first += n
         job.partial[row] = s
-        row += 1
-
-
-cdef void between_worker(const Between* job, int share, int shares, bint single) noexcept nogil:
-    cdef Py_ssize_t row = job.rows * share // shares, last = job.rows * (share + 1) // shares
-    if single:
-        between_rows(job, row, last, <const float*>NULL)
-    else:
-        between_rows(job, row, last, <const double*>NULL)
 
 
 def between(tuple operands, tuple gradients, double weight, cnp.ndarray rows, int threads):
     """KL(q || p) of each row into rows (B,), and weight times the gradients where wanted."""
     cdef Between job
-    cdef int k, t
+    cdef int k
     cdef cnp.ndarray first = operands[0]
     cdef bint single = cnp.PyArray_TYPE(first) == cnp.NPY_FLOAT
     job.rows = cnp.PyArray_DIM(first, 0)
@@ -258,8 +233,7 @@ def between(tuple operands, tuple gradients, double weight, cnp.ndarray rows, in
         job.stride[k] = cnp.PyArray_STRIDE(<cnp.ndarray>operands[k], 0)
         job.gradient[k] = NULL if gradients is None else data_of(gradients[k])
     with nogil:
-        if threads == 1:
-            between_worker(&job, 0, 1, single)
+        if single:
+            in_parallel[float](between_share, &job, threads)
         else:
-            for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                between_worker(&job, t, threads, single)
+            in_parallel[double](between_share, &job, threads)

@@ -7,16 +7,14 @@
 # over the blocks. Chunks, blocks and slabs are fixed by the shapes, and so is every order of addition.
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.math cimport INFINITY
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from fastelbo._kernels.latent cimport data_of
-from fastelbo._kernels.pairs cimport (
-    DEEP, DEPTH, HALF, WIDE, add_half, add_wide, ceil_div, finite, lines,
-)
+from fastelbo._kernels.operands cimport LINE, add_halves, aligned, ceil_div, data_of, lines
+from fastelbo._kernels.pairs cimport DEEP, DEPTH, HALF, WIDE, finite
 from fastelbo._kernels.terms.vecmath cimport exp, log, real
+from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
 
@@ -55,9 +53,10 @@ cdef struct Mixture:
 
 # Components, transposed -------------------------------------------------------------------------
 
-cdef void transpose_share(const Mixture* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void transpose_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                           const real* kind) noexcept nogil:
     """mu_t, precision_t and shift. What pads them repeats the last component, without weight."""
+    cdef const Mixture* job = <const Mixture*>given
     cdef real* restrict mu = <real*>job.mu_t
     cdef real* restrict precision = <real*>job.precision_t
     cdef double logvars[WIDE]
@@ -168,7 +167,7 @@ cdef double soften(real* restrict w, const real* restrict shift, Py_ssize_t n,
                 p = exp(w[j + k] - largest)
                 w[j + k] = p
                 s[k] += p
-        total += add_wide(s)
+        total += add_halves(s, WIDE)
     if with_shares:
         scale = <real>(weight / total)
         for j in range(n):
@@ -176,9 +175,10 @@ cdef double soften(real* restrict w, const real* restrict shift, Py_ssize_t n,
     return <double>largest + log(total)
 
 
-cdef void soften_share(const Mixture* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void soften_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                        const real* kind) noexcept nogil:
     """The values of the slab's points, and their weights of the components."""
+    cdef const Mixture* job = <const Mixture*>given
     cdef Py_ssize_t unit, r, i, l, here, four
     cdef real* z
     cdef real* w
@@ -269,12 +269,13 @@ cdef void add_components(real* restrict e, Py_ssize_t cols, real* restrict out) 
     cdef Py_ssize_t l, r
     for l in range(cols):
         for r in range(ROWS):
-            out[r * cols + l] = <real>-2.0 * add_half(e + (l * ROWS + r) * HALF)
+            out[r * cols + l] = <real>-2.0 * add_halves(e + (l * ROWS + r) * HALF, HALF)
 
 
-cdef void pull_share(const Mixture* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void pull_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                      const real* kind) noexcept nogil:
     """Sums over the points of each chunk, for each block of components."""
+    cdef const Mixture* job = <const Mixture*>given
     cdef Py_ssize_t tasks = job.groups * job.blocks, rows = 2 * job.cols + 1
     cdef Py_ssize_t task, group, block, first, last, begin, n, unit, r, j, row
     cdef real* room = <real*>job.room + share * (rows * BLOCK + ROWS * job.cols * HALF)
@@ -312,9 +313,10 @@ cdef void pull_share(const Mixture* job, Py_ssize_t share, Py_ssize_t shares,
                     sums[j] += room[row * BLOCK + j]
 
 
-cdef void point_share(const Mixture* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void point_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                       const real* kind) noexcept nogil:
     """dz of the slab's points: the sum over the blocks of components."""
+    cdef const Mixture* job = <const Mixture*>given
     cdef Py_ssize_t n = min(job.rows * ROWS, job.points - job.first) * job.cols
     cdef Py_ssize_t i, block
     cdef real* restrict dz = <real*>job.dz + job.first * job.cols
@@ -327,9 +329,10 @@ cdef void point_share(const Mixture* job, Py_ssize_t share, Py_ssize_t shares,
         dz[i] = <real>total
 
 
-cdef void component_share(const Mixture* job, Py_ssize_t share, Py_ssize_t shares,
-                          Py_ssize_t groups, const real* kind) noexcept nogil:
+cdef void component_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                          const real* kind) noexcept nogil:
     """The gradients by the components: sums over the groups of points."""
+    cdef const Mixture* job = <const Mixture*>given
     cdef double by_mu[WIDE]
     cdef double by_logvar[WIDE]
     cdef double of_shares[WIDE]
@@ -342,7 +345,7 @@ cdef void component_share(const Mixture* job, Py_ssize_t share, Py_ssize_t share
         n = min(<Py_ssize_t>WIDE, job.components - first)
         for k in range(WIDE):
             of_shares[k] = 0
-        for group in range(groups):
+        for group in range(job.groups):
             sums = job.sums + (group * rows + 2 * job.cols) * job.padded + first
             for k in range(WIDE):
                 of_shares[k] += sums[k]
@@ -352,7 +355,7 @@ cdef void component_share(const Mixture* job, Py_ssize_t share, Py_ssize_t share
             for k in range(WIDE):
                 by_mu[k] = 0
                 by_logvar[k] = 0
-            for group in range(groups):
+            for group in range(job.groups):
                 sums = job.sums + (group * rows + l) * job.padded + first
                 for k in range(WIDE):
                     by_mu[k] += sums[k]
@@ -368,24 +371,19 @@ cdef void component_share(const Mixture* job, Py_ssize_t share, Py_ssize_t share
 
 cdef void run(Mixture* job, int threads, const real* kind) noexcept nogil:
     cdef Py_ssize_t groups = job.groups, slab = groups * CHUNK
-    cdef int t
-    for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-        transpose_share(job, t, threads, kind)
+    in_parallel[real](transpose_share, job, threads)
     job.first = 0
     while job.first < job.points:
         job.rows = ceil_div(min(slab, job.points - job.first), ROWS)
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            soften_share(job, t, threads, kind)
+        in_parallel[real](soften_share, job, threads)
         if job.dz != NULL:
             job.groups = ceil_div(job.rows, CHUNK // ROWS)
-            for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                pull_share(job, t, threads, kind)
-            for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-                point_share(job, t, threads, kind)
+            in_parallel[real](pull_share, job, threads)
+            in_parallel[real](point_share, job, threads)
         job.first += slab
     if job.dz != NULL:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
-            component_share(job, t, threads, groups, kind)
+        job.groups = groups
+        in_parallel[real](component_share, job, threads)
 
 
 def mixture(cnp.ndarray z, cnp.ndarray log_weights, cnp.ndarray mu, cnp.ndarray logvar,
@@ -439,14 +437,14 @@ def mixture(cnp.ndarray z, cnp.ndarray log_weights, cnp.ndarray mu, cnp.ndarray 
         rest * threads * ((2 * job.cols + 1) * BLOCK + ROWS * job.cols * HALF) * size,
         rest * job.groups * (2 * job.cols + 1) * job.padded * <Py_ssize_t>sizeof(double),
     ]
-    size = 64
+    size = LINE
     for i in range(8):
         sizes[i] = lines(sizes[i])
         size += sizes[i]
     memory = <char*>malloc(size)
     if memory == NULL:
         raise MemoryError()
-    p = memory + (64 - <Py_ssize_t>memory % 64) % 64
+    p = aligned(memory)
     job.mu_t = p
     job.precision_t = job.mu_t + sizes[0]
     job.shift = job.precision_t + sizes[1]

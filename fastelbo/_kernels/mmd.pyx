@@ -13,16 +13,15 @@
 # others in one order, in which its sums are added up.
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.math cimport INFINITY
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastelbo._kernels.latent cimport data_of
-from fastelbo._kernels.operands cimport add_up
-from fastelbo._kernels.pairs cimport DEEP, DEPTH, HALF, WIDE, add_wide, ceil_div, lines
+from fastelbo._kernels.operands cimport LINE, add_halves, add_up, aligned, ceil_div, data_of, lines
+from fastelbo._kernels.pairs cimport DEEP, DEPTH, HALF, WIDE
 from fastelbo._kernels.terms.power cimport power_to_underflow
 from fastelbo._kernels.terms.vecmath cimport real
+from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
 
@@ -57,6 +56,7 @@ cdef struct Discrepancy:
     char* along                # (groups, GROUP, width)
     double* pulls              # (groups, GROUP, width), or NULL
     double* sums               # (2, groups): of the kernel, weighted, within the set and with the other
+    Py_ssize_t turn, sides     # at hand
 
 
 cdef inline int set_of(const Discrepancy* job, Py_ssize_t group) noexcept nogil:
@@ -158,7 +158,7 @@ cdef double kernels(const Discrepancy* job, const real* restrict q, Py_ssize_t c
                         e = <real>1.0 / (<real>1.0 + c * q[j + k])
                         s[k] += e
                         w[j + k] = pull * (e * e) + (w[j + k] if i else <real>0.0)
-    return add_wide(s)
+    return add_halves(s, WIDE)
 
 
 cdef void add_pulls(const real* restrict z, Py_ssize_t count, const real* restrict y,
@@ -246,15 +246,6 @@ cdef void clans_meet(const Discrepancy* job, Py_ssize_t a, Py_ssize_t b, const r
                 meet(job, h, g, kind)
 
 
-cdef void write_gradient(const Discrepancy* job, Py_ssize_t group, const real* kind) noexcept nogil:
-    cdef real* to = <real*>job.sets[set_of(job, group)].gradient + begin_of(job, group) * job.cols
-    cdef const double* pulls = job.pulls + group * GROUP * job.width
-    cdef Py_ssize_t i, l
-    for i in range(count_of(job, group)):
-        for l in range(job.cols):
-            to[i * job.cols + l] = <real>pulls[i * job.width + l]
-
-
 cdef void sides_meet(const Discrepancy* job, Py_ssize_t a, Py_ssize_t b, Py_ssize_t size,
                      const real* kind) noexcept nogil:
     """Two sides of `size` clans each, from a and b, or one within itself: by halves, which stay in the
@@ -270,32 +261,52 @@ cdef void sides_meet(const Discrepancy* job, Py_ssize_t a, Py_ssize_t b, Py_ssiz
         sides_meet(job, a + half, b, half, kind)
 
 
-cdef void take_turn(const Discrepancy* job, Py_ssize_t turn, Py_ssize_t side, Py_ssize_t sides,
-                    const real* kind) noexcept nogil:
-    """A side meets another, which then has nothing to do; itself at first."""
-    cdef Py_ssize_t size = job.clans // sides, other = side ^ turn, group
-    if other < side:
-        return
-    if turn == 0:
-        for group in range(first_of(job, side * size), first_of(job, (side + 1) * size)):
-            copy_group(job, group, kind)
-    sides_meet(job, side * size, other * size, size, kind)
+cdef void turn_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                     const real* kind) noexcept nogil:
+    """Sides meet others, which then have nothing to do; themselves at first."""
+    cdef const Discrepancy* job = <const Discrepancy*>given
+    cdef Py_ssize_t size = job.clans // job.sides, high = 1, meetings = job.sides, meeting, side, group
+    if job.turn > 0:
+        meetings //= 2
+        while 2 * high <= job.turn:
+            high *= 2
+    for meeting in range(meetings * share // shares, meetings * (share + 1) // shares):
+        side = meeting
+        if job.turn > 0:                             # the side without the highest bit of the turn
+            side += meeting // high * high
+        else:
+            for group in range(first_of(job, side * size), first_of(job, (side + 1) * size)):
+                copy_group(job, group, kind)
+        sides_meet(job, side * size, (side ^ job.turn) * size, size, kind)
 
 
-cdef void run(const Discrepancy* job, int threads, const real* kind) noexcept nogil:
+cdef void gradient_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                         const real* kind) noexcept nogil:
+    cdef const Discrepancy* job = <const Discrepancy*>given
+    cdef real* to
+    cdef const double* pulls
+    cdef Py_ssize_t group, i, l
+    for group in range(job.groups * share // shares, job.groups * (share + 1) // shares):
+        to = <real*>job.sets[set_of(job, group)].gradient + begin_of(job, group) * job.cols
+        pulls = job.pulls + group * GROUP * job.width
+        for i in range(count_of(job, group)):
+            for l in range(job.cols):
+                to[i * job.cols + l] = <real>pulls[i * job.width + l]
+
+
+cdef void run(Discrepancy* job, int threads, const real* kind) noexcept nogil:
     """Twice as many sides as threads, half of which see to a turn; more where those do not divide."""
-    cdef Py_ssize_t turn, side, group, sides = 1
+    cdef Py_ssize_t sides = 1, turn
     while sides < threads:
         sides *= 2
     if threads > 1:
         sides *= 2 if sides == threads else 4
-    sides = min(sides, job.clans)
-    for turn in range(sides):
-        for side in prange(sides, num_threads=threads, schedule="dynamic"):
-            take_turn(job, turn, side, sides, kind)
+    job.sides = min(sides, job.clans)
+    for turn in range(job.sides):
+        job.turn = turn
+        in_parallel[real](turn_share, job, threads)
     if job.pulls != NULL:
-        for group in prange(job.groups, num_threads=threads, schedule="static"):
-            write_gradient(job, group, kind)
+        in_parallel[real](gradient_share, job, threads)
 
 
 def mmd(cnp.ndarray z, cnp.ndarray y, str kernel, cnp.ndarray c, bint unbiased, tuple gradients,
@@ -341,10 +352,10 @@ def mmd(cnp.ndarray z, cnp.ndarray y, str kernel, cnp.ndarray c, bint unbiased, 
     along = job.groups * GROUP * job.width * itemsize
     pulls = 0 if gradients is None else job.groups * GROUP * job.width * sizeof(double)
     sums = lines(2 * job.groups * sizeof(double))
-    memory = <char*>malloc(across + along + pulls + sums + 64)
+    memory = <char*>malloc(across + along + pulls + sums + LINE)
     if memory == NULL:
         raise MemoryError()
-    p = memory + (64 - <Py_ssize_t>memory % 64) % 64
+    p = aligned(memory)
     job.across = p
     job.along = p + across
     job.pulls = NULL if gradients is None else <double*>(p + across + along)

@@ -5,11 +5,12 @@
 # how the work is shared out changes no bit.
 
 cimport numpy as cnp
-from cython.parallel cimport prange
 from libc.stdlib cimport free, malloc
 
+from fastelbo._kernels.operands cimport ceil_div, data_of
 from fastelbo._kernels.terms cimport network
 from fastelbo._kernels.terms.vecmath cimport real
+from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
 
@@ -37,14 +38,11 @@ cdef struct Moments:
     double gain_first, gain_second, step, correction, epsilon
 
 
-cdef inline char* data_of(cnp.ndarray a) noexcept:
-    return NULL if a is None else <char*>cnp.PyArray_DATA(a)
-
-
 # Bias and activation, in place ------------------------------------------------------------------
 
-cdef void bias_share(const Layer* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void bias_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                      const real* kind) noexcept nogil:
+    cdef const Layer* job = <const Layer*>given
     cdef const real* restrict b = <const real*>job.other
     cdef real* restrict h
     cdef Py_ssize_t row, i
@@ -61,7 +59,6 @@ cdef void bias_share(const Layer* job, Py_ssize_t share, Py_ssize_t shares,
 def add_bias(cnp.ndarray h, cnp.ndarray bias, bint rectify, int threads):
     """h + bias, or its ReLU, in place."""
     cdef Layer job
-    cdef int t
     cdef bint single = cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT
     job.rows = cnp.PyArray_DIM(h, 0)
     job.cols = cnp.PyArray_DIM(h, 1)
@@ -69,34 +66,32 @@ def add_bias(cnp.ndarray h, cnp.ndarray bias, bint rectify, int threads):
     job.other = data_of(bias)
     job.rectify = rectify
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            if single:
-                bias_share(&job, t, threads, <const float*>NULL)
-            else:
-                bias_share(&job, t, threads, <const double*>NULL)
+        if single:
+            in_parallel[float](bias_share, &job, threads)
+        else:
+            in_parallel[double](bias_share, &job, threads)
 
 
-cdef void sigmoid_share(real* x, Py_ssize_t size, Py_ssize_t share,
-                        Py_ssize_t shares) noexcept nogil:
-    cdef Py_ssize_t i
+cdef void sigmoid_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                        const real* kind) noexcept nogil:
+    cdef const Layer* job = <const Layer*>given
+    cdef real* x = <real*>job.values
+    cdef Py_ssize_t size = job.rows * job.cols, i
     for i in range(size * share // shares, size * (share + 1) // shares):
         x[i] = network.sigmoid(x[i])
 
 
 def sigmoid(cnp.ndarray x, int threads):
     """1 / (1 + e^-x), in place."""
-    cdef char* data = data_of(x)
-    cdef Py_ssize_t size = cnp.PyArray_SIZE(x)
-    cdef int t
-    cdef bint single = cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT
+    cdef Layer job
+    job.values = data_of(x)
+    job.rows = 1
+    job.cols = cnp.PyArray_SIZE(x)
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            if single:
-                sigmoid_share(<float*>data, size, t, threads)
-            else:
-                sigmoid_share(<double*>data, size, t, threads)
+        if cnp.PyArray_TYPE(x) == cnp.NPY_FLOAT:
+            in_parallel[float](sigmoid_share, &job, threads)
+        else:
+            in_parallel[double](sigmoid_share, &job, threads)
 
 
 # And back ---------------------------------------------------------------------------------------
@@ -124,8 +119,9 @@ cdef void back_block(const Layer* job, Py_ssize_t block, const real* kind) noexc
                 to[i] = g[i]
 
 
-cdef void back_share(const Layer* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void back_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                      const real* kind) noexcept nogil:
+    cdef const Layer* job = <const Layer*>given
     cdef Py_ssize_t block
     for block in range(job.blocks * share // shares, job.blocks * (share + 1) // shares):
         back_block(job, block, kind)
@@ -148,7 +144,6 @@ def bias_backward(cnp.ndarray grad, cnp.ndarray activation, cnp.ndarray copy, cn
     off. `copy` (B, H), whose rows may lie apart, receives grad as well. Both may be None.
     """
     cdef Layer job
-    cdef int t
     cdef char* result = data_of(sums)
     cdef bint single = cnp.PyArray_TYPE(grad) == cnp.NPY_FLOAT
     job.rows = cnp.PyArray_DIM(grad, 0)
@@ -157,18 +152,16 @@ def bias_backward(cnp.ndarray grad, cnp.ndarray activation, cnp.ndarray copy, cn
     job.other = data_of(activation)
     job.copy = data_of(copy)
     job.copy_stride = 0 if copy is None else cnp.PyArray_STRIDE(copy, 0)
-    job.rows_a_block = max(<Py_ssize_t>LEAST_ROWS, (job.rows + MOST_BLOCKS - 1) // MOST_BLOCKS)
-    job.blocks = max(<Py_ssize_t>1, (job.rows + job.rows_a_block - 1) // job.rows_a_block)
+    job.rows_a_block = max(<Py_ssize_t>LEAST_ROWS, ceil_div(job.rows, MOST_BLOCKS))
+    job.blocks = max(<Py_ssize_t>1, ceil_div(job.rows, job.rows_a_block))
     job.partial = <double*>malloc(max(<Py_ssize_t>1, job.blocks * job.cols) * sizeof(double))
     if job.partial == NULL:
         raise MemoryError()
     with nogil:
-        for t in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            if single:
-                back_share(&job, t, threads, <const float*>NULL)
-            else:
-                back_share(&job, t, threads, <const double*>NULL)
+        if single:
+            in_parallel[float](back_share, &job, threads)
+        else:
+            in_parallel[double](back_share, &job, threads)
         if single:
             add_blocks(&job, <float*>result)
         else:
@@ -178,9 +171,10 @@ def bias_backward(cnp.ndarray grad, cnp.ndarray activation, cnp.ndarray copy, cn
 
 # Adam -------------------------------------------------------------------------------------------
 
-cdef void adam_share(const Moments* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void adam_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                      const real* kind) noexcept nogil:
-    cdef Py_ssize_t units = (job.size + UNIT - 1) // UNIT
+    cdef const Moments* job = <const Moments*>given
+    cdef Py_ssize_t units = ceil_div(job.size, UNIT)
     cdef Py_ssize_t start = units * share // shares * UNIT
     cdef Py_ssize_t n = min(job.size, units * (share + 1) // shares * UNIT) - start
     cdef real* restrict p = <real*>job.parameters + start
@@ -200,7 +194,6 @@ def adam(cnp.ndarray parameters, cnp.ndarray grad, cnp.ndarray first, cnp.ndarra
          int threads):
     """Ascent step number t >= 1 of Adam over flat arrays: parameters and both moments in place."""
     cdef Moments job
-    cdef int k
     cdef bint single = cnp.PyArray_TYPE(parameters) == cnp.NPY_FLOAT
     job.size = cnp.PyArray_SIZE(parameters)
     job.parameters = data_of(parameters)
@@ -213,9 +206,7 @@ def adam(cnp.ndarray parameters, cnp.ndarray grad, cnp.ndarray first, cnp.ndarra
     job.correction = (1 - beta2 ** t) ** -0.5
     job.epsilon = epsilon
     with nogil:
-        for k in prange(threads, num_threads=threads, schedule="static", chunksize=1,
-                        use_threads_if=threads > 1):
-            if single:
-                adam_share(&job, k, threads, <const float*>NULL)
-            else:
-                adam_share(&job, k, threads, <const double*>NULL)
+        if single:
+            in_parallel[float](adam_share, &job, threads)
+        else:
+            in_parallel[double](adam_share, &job, threads)

@@ -18,9 +18,11 @@ from libc.string cimport memcpy
 from fastelbo._kernels.terms.vecmath cimport real
 
 cdef enum:
-    LANES = 64             # elements a lane loop takes at once: a fixed order of summation
+    VECTOR = 16            # elements of the widest vector of any build
+    LANES = 64             # elements a lane loop takes at once: a fixed order of summation; 32 to 128
     FLUSH = 16             # lane loops before float32 sums move to float64
     TILE = 512             # elements a tile, a multiple of LANES
+    LINE = 64              # bytes of a cache line
     MAX_OUTER = 8          # outer axes; _arrays copies what has more
     MAX_OPERANDS = 8
 
@@ -52,6 +54,10 @@ cdef struct Shape:
     Py_ssize_t segments    # runs a row
 
 
+cdef inline char* data_of(cnp.ndarray a) noexcept:
+    return NULL if a is None else <char*>cnp.PyArray_DATA(a)
+
+
 cdef inline int storage_of(cnp.ndarray a, bint single) noexcept:
     """The storage code of an array, -1 if passes cannot read its dtype."""
     cdef int t = cnp.PyArray_TYPE(a)
@@ -74,9 +80,19 @@ cdef inline int storage_of(cnp.ndarray a, bint single) noexcept:
 
 cdef inline void bind(Operand* op, cnp.ndarray a, bint single) noexcept:
     """Point an operand at an array; `arrange` completes it."""
-    op.data = <char*>cnp.PyArray_DATA(a)
+    op.data = data_of(a)
     op.storage = storage_of(a, single)
     op.itemsize = cnp.PyArray_ITEMSIZE(a)
+
+
+cdef inline void attach(Operand** ops, PyObject** arrays, int* n, Operand* op, cnp.ndarray a,
+                        bint single) noexcept:
+    """One more operand of n, unless there is none."""
+    if a is not None:
+        bind(op, a, single)
+        ops[n[0]] = op
+        arrays[n[0]] = <PyObject*>a
+        n[0] += 1
 
 
 cdef inline int arrange(Shape* shape, Operand** ops, PyObject** arrays, int n, int batch_axes,
@@ -212,22 +228,74 @@ cdef inline int lanes_of(const real* kind) noexcept nogil:
     return LANES if real is float else LANES // 2
 
 
-cdef inline double add_lanes(double* total) noexcept nogil:
-    """Sum of LANES numbers, by halves: a chain of LANES additions would wait for each."""
+cdef inline void add_upper(real* s, int n) noexcept nogil:
+    """Add the second n numbers to the first n."""
     cdef int l
-    for l in range(32):
-        total[l] += total[l + 32]
-    for l in range(16):
-        total[l] += total[l + 16]
-    for l in range(8):
-        total[l] += total[l + 8]
-    for l in range(4):
-        total[l] += total[l + 4]
-    return (total[0] + total[2]) + (total[1] + total[3])
+    for l in range(n):
+        s[l] += s[l + n]
+
+
+cdef inline real add_halves(real* s, int n) noexcept nogil:
+    """Sum of n numbers, a constant power of two from 4 to 128, by halves: a chain of so many
+    additions would wait for each.
+    """
+    if n > 64:
+        add_upper(s, 64)
+    if n > 32:
+        add_upper(s, 32)
+    if n > 16:
+        add_upper(s, 16)
+    if n > 8:
+        add_upper(s, 8)
+    if n > 4:
+        add_upper(s, 4)
+    return (s[0] + s[2]) + (s[1] + s[3])
+
+
+cdef inline double add_lanes(double* total) noexcept nogil:
+    return add_halves(total, LANES)
+
+
+cdef inline double tile_sum(const real* el, Py_ssize_t n) noexcept nogil:
+    """Sum of n <= TILE elements."""
+    cdef double total[LANES]
+    cdef double rest = 0
+    cdef Py_ssize_t i, loops = n // LANES
+    cdef int l
+    for i in range(loops * LANES, n):
+        rest += el[i]
+    if loops == 0:
+        return rest
+    for l in range(LANES):
+        total[l] = el[l]
+    for i in range(1, loops):
+        for l in range(LANES):
+            total[l] += el[i * LANES + l]
+    return add_lanes(total) + rest
+
+
+cdef inline Py_ssize_t ceil_div(Py_ssize_t n, Py_ssize_t m) noexcept nogil:
+    return (n + m - 1) // m
 
 
 cdef inline Py_ssize_t round_up(Py_ssize_t n) noexcept nogil:
-    return (n + LANES - 1) // LANES * LANES
+    """n rounded up to whole lane loops."""
+    return ceil_div(n, LANES) * LANES
+
+
+cdef inline Py_ssize_t padded_to(Py_ssize_t n) noexcept nogil:
+    """n rounded up to whole vectors: element loops then need no scalar rest."""
+    return ceil_div(n, VECTOR) * VECTOR
+
+
+cdef inline Py_ssize_t lines(Py_ssize_t n) noexcept nogil:
+    """n bytes, in whole cache lines."""
+    return ceil_div(n, LINE) * LINE
+
+
+cdef inline char* aligned(void* p) noexcept nogil:
+    """The next address at which a cache line starts."""
+    return <char*>lines(<Py_ssize_t>p)
 
 
 cdef inline double add_up(const double* values, Py_ssize_t n) noexcept nogil:
@@ -250,6 +318,21 @@ cdef inline double add_up(const double* values, Py_ssize_t n) noexcept nogil:
         depth -= 1
         s[depth - 1] += s[depth]
     return s[0]
+
+
+cdef inline double add_up_rows(const double* partial, Py_ssize_t rows, Py_ssize_t a_row,
+                               cnp.ndarray row_values) noexcept:
+    """Partial sums (rows, a_row), added up to one a row in row_values (rows,), or, where that is None,
+    to the one that is returned.
+    """
+    cdef double* out
+    cdef Py_ssize_t row
+    if row_values is None:
+        return add_up(partial, rows * a_row)
+    out = <double*>data_of(row_values)
+    for row in range(rows):
+        out[row] = add_up(partial + row * a_row, a_row)
+    return 0.0
 
 
 # Streaming stores: a gradient larger than the caches is written past them, which saves reading
@@ -286,10 +369,10 @@ cdef extern from *:
 
 cdef inline void stream(char* to, const char* source, Py_ssize_t n) noexcept nogil:
     """Copy n bytes, past the caches where they fill whole lines."""
-    cdef Py_ssize_t head = min(n, <Py_ssize_t>(-<uintptr_t>to % 64)), lines = (n - head) // 64 * 64
+    cdef Py_ssize_t head = min(n, <Py_ssize_t>(-<uintptr_t>to % LINE)), middle = (n - head) // LINE * LINE
     memcpy(to, source, head)
-    stream_lines(to + head, source + head, lines)
-    memcpy(to + head + lines, source + head + lines, n - head - lines)
+    stream_lines(to + head, source + head, middle)
+    memcpy(to + head + middle, source + head + middle, n - head - middle)
 
 
 # Prefetching: a hint, and no access.
@@ -307,5 +390,5 @@ cdef extern from *:
 cdef inline void fetch_lanes(const real* p, int lanes, Py_ssize_t ahead) noexcept nogil:
     """Have so many elements brought into the cache, from so many bytes after p."""
     cdef int line
-    for line in range(lanes * <int>sizeof(real) // 64):
-        fetch_line(<const char*>p + ahead + 64 * line)
+    for line in range(lanes * <int>sizeof(real) // LINE):
+        fetch_line(<const char*>p + ahead + LINE * line)
