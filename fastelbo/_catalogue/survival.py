@@ -79,7 +79,7 @@ WEIBULLS = (
         concentration=1.7,
         peers={"scipy": lambda stats, x, s: stats.weibull_min.logpdf(x, 1.7, scale=s)},
     ),
-    _weibull("Weibull-concentration", scale=0.8),
+    _weibull("Weibull-concentration", scale=3.0),
     _weibull("Weibull-censored", options={"observed": SEEN}, fixed={"D": (7,)}),
 )
 VARIANTS = WEIBULLS
