@@ -142,8 +142,8 @@ class Case:
         def elements(letters):
             return math.prod(int(np.prod(extents[letter])) for letter in letters)
 
-        while max(map(elements, (*self.inputs.values(), self.largest))) > most:
-            widest = max(self.largest or "BD", key=lambda letter: np.prod(extents[letter]))
+        while elements(largest := max((*self.inputs.values(), self.largest), key=elements)) > most:
+            widest = max(largest, key=lambda letter: np.prod(extents[letter]))
             extents[widest] = int(np.prod(extents[widest])) // 2
         return extents
 
