@@ -40,7 +40,9 @@ def check_reduction(reduction):
 
 
 def as_number(value, name):
-    """A Python float."""
+    """A Python float; of nothing that has a gradient, which would be lost."""
+    if getattr(value, "requires_grad", False):
+        raise TypeError(f"{name} cannot be differentiated: give a number, or detach it")
     try:
         return float(value)
     except (TypeError, ValueError, OverflowError):

@@ -20,6 +20,17 @@ def has_kernels(*tensors, constants=()):
     return not any([t is not None and t.requires_grad for t in constants])
 
 
+def is_traced(tensor):
+    """Whether a transform of torch.func or torch.jit.trace stands behind the tensor: its numbers
+    must not be read."""
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor) or torch.jit.is_tracing()
+
+
+def can_read(tensor):
+    """Whether to look at the tensor's numbers costs nothing but that, and is allowed."""
+    return tensor.is_cpu and not (torch.compiler.is_compiling() or is_traced(tensor))
+
+
 def promoted(*tensors):
     """The tensors in one dtype, float32 or float64; data of integers, the first, stays as it is."""
     dtype = tensors[-1].dtype
@@ -44,6 +55,13 @@ def check_tensors(**tensors):
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+
+
+def check_constant(value, name):
+    """That no gradient is wanted of an argument that has none: a number or several."""
+    for item in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(item, torch.Tensor) and item.requires_grad:
+            raise TypeError(f"{name} cannot be differentiated: give numbers, or detach it")
 
 
 def check_prior(prior):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastelbo.discrepancies import ESTIMATORS, KERNELS
 from fastelbo.torch._bridge import function
-from fastelbo.torch._tensors import checked
+from fastelbo.torch._tensors import check_constant, checked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,7 @@ def mmd(
         raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
     z, y = checked(z=z, y=y)
     if bandwidth is not None:
+        check_constant(bandwidth, "bandwidth")
         bandwidth = bandwidth.tolist() if hasattr(bandwidth, "tolist") else bandwidth
         several = isinstance(bandwidth, list | tuple)
         bandwidth = (list(bandwidth) if several else [bandwidth]) or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -92,6 +93,8 @@ class DiscretizedLogistic(Likelihood):
     _: KW_ONLY
     bins: int = 256
     validate: bool = True
+
+    _learnable = MappingProxyType({"scale": "learned"})
 
     def elements(self, x, x_recon, log_scale=None):
         log_scale = log_of_scale(self.scale, x_recon, log_scale)

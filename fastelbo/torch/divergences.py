@@ -9,7 +9,7 @@ import torch
 
 import fastelbo
 from fastelbo.torch._bridge import Function, Operation, function, run
-from fastelbo.torch._tensors import check_reduction, checked, has_kernels
+from fastelbo.torch._tensors import check_constant, check_reduction, checked, has_kernels
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,6 +47,7 @@ def kl_standard_normal(
     (1.0, tensor([[1., 1.]]))
     """
     check_reduction(reduction)
+    check_constant(free_bits, "free_bits")
     mu, logvar = checked(mu=mu, logvar=logvar)
     if torch.compiler.is_compiling() and has_kernels(mu, logvar):
         threshold, how = free_bits, ("dimension", "floor")

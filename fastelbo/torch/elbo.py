@@ -148,6 +148,7 @@ def _bound(
     check_prior(prior)
     check_reduction(reduction)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
+    likelihood, outputs = likelihood._joined(outputs)
     drawn = rng is not None or noise is not None
     check_tensors(x=x, mu=mu, logvar=logvar, x_recon=outputs[0])
     fused = (

@@ -94,6 +94,7 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
+    likelihood, outputs = likelihood._joined(outputs)
     check_tensors(x=x, z=z, mu=mu, logvar=logvar, x_recon=outputs[0])
     sampled = z
     weighted = estimator == "dreg" and z.requires_grad and torch.is_grad_enabled()

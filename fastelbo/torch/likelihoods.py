@@ -2,22 +2,33 @@
 
 A class is its constructor's arguments, as fields, and a formula: ``elements`` gives the log-density
 of an element in PyTorch operations. Tensors on the CPU go to fastelbo's class of the same name
-instead. Likelihoods around a location are in ``locations.py``, those over counts, pixels and
-classes in ``discrete.py`` and ``counts.py``.
+instead. An argument that is to be differentiated joins the decoder's outputs (`Held`). Likelihoods
+around a location are in ``locations.py``, those over counts, pixels and classes in ``discrete.py``
+and ``counts.py``.
 """
 
 from __future__ import annotations
 
 import functools
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 import fastelbo
 from fastelbo.torch._bridge import Operation, kernels_of, run
-from fastelbo.torch._tensors import check_reduction, check_tensors, has_kernels, promoted, reduce
+from fastelbo.torch._tensors import (
+    can_read,
+    check_reduction,
+    check_tensors,
+    has_kernels,
+    is_traced,
+    promoted,
+    reduce,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,21 +38,55 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, repr=False)
 class Likelihood:
-    """What every likelihood shares."""
+    """What every likelihood shares.
+
+    Numbers among the arguments of a constructor, arrays and tensors of them, are constants. Where
+    the decoder could give them instead (a ``scale``, ``df``, ``theta`` or ``concentration``), a
+    tensor that requires a gradient, or a ``torch.nn.Parameter``, gets its gradient, whatever its
+    shape, as long as it broadcasts to the decoder's output. Losses register such parameters as
+    their own.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from fastelbo.torch import ElboLoss, NegativeBinomial
+    >>> theta = torch.nn.Parameter(torch.ones(3))  # one a gene
+    >>> loss = ElboLoss(likelihood=NegativeBinomial(theta=theta))
+    >>> [name for name, _ in loss.named_parameters()]
+    ['likelihood_parameters.theta']
+    """
 
     _: KW_ONLY
     missing: Missing = None
 
+    #: Arguments that have a gradient, each with what stands in its place where the decoder gives
+    #: them: the output of that name, or ``log_`` and that name.
+    _learnable = MappingProxyType({})
+    #: What of them was handed over as tensors to differentiate.
+    held = None
+
     def __post_init__(self):
-        """Keep arguments as Python numbers, so that torch.compile takes them for constants.
+        """Keep arguments as Python numbers, so that torch.compile takes them for constants; but
+        those to differentiate as they are.
 
         fastelbo's likelihood is made when it is first used: a constructor that torch.compile
         traces must not do more than this.
         """
+        tensors = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
+            if isinstance(value, torch.Tensor) and _to_differentiate(value):
+                if name not in self._learnable:
+                    raise TypeError(
+                        f"{name} of {type(self).__name__} cannot be differentiated: give numbers, "
+                        "or a tensor that requires no gradient"
+                    )
+                tensors[name] = value
+                continue
             value = value.tolist() if hasattr(value, "tolist") else value
             setattr(self, name, _tuples(value))
+        if tensors:
+            self.held = Held(self, tensors)
 
     @property
     def spec(self):
@@ -52,13 +97,17 @@ class Likelihood:
     @functools.cached_property
     def kernels(self):
         """fastelbo's likelihood of this name."""
+        return self._make_kernels()
+
+    def _make_kernels(self):
+        """A new one: what is cached has a lock, which torch.compile cannot trace."""
         kind, arguments = self.spec
         return getattr(fastelbo, kind)(**arguments)
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the decoder outputs, the arguments of ``log_prob`` after x."""
-        return self.kernels.parameters
+        return self.kernels.parameters if self.held is None else self.held.parameters
 
     def log_prob(
         self,
@@ -98,6 +147,9 @@ class Likelihood:
         check_reduction(reduction)
         if not parameters:
             raise TypeError(f"{type(self).__name__}.log_prob takes x and decoder outputs")
+        if self.held is not None:
+            opened, parameters = self._joined(parameters)
+            return opened._signed(x, parameters, mask, reduction, sign)
         first, *others = parameters
         check_tensors(x=x, parameters=first)
         others = [torch.as_tensor(p, dtype=first.dtype, device=first.device) for p in others]
@@ -110,6 +162,17 @@ class Likelihood:
             parameters = torch.broadcast_tensors(*parameters)
         extra = () if mask is None else (mask,)
         return run(LogProb(self, reduction, len(extra), sign), x, *parameters, *extra)[0]
+
+    #: The error of so many decoder outputs: fastelbo's.
+    _miscounted = fastelbo.Likelihood._miscounted
+
+    def _joined(self, outputs):
+        """The likelihood, and the outputs, that all which is to be differentiated is part of."""
+        if self.held is None:
+            return self, outputs
+        if len(outputs) != len(self.parameters):
+            self._miscounted(outputs)
+        return self.held.opened, self.held.join(outputs)
 
     def couples_rows(self, reduction):
         """Whether rows are wanted that depend on other rows: then no row's gradient is its own."""
@@ -150,7 +213,74 @@ class Likelihood:
         del shown["missing"]
         if "x_scale" in shown and (x_scale := shown.pop("x_scale")) != 1.0:
             shown["x_scale"] = x_scale
-        return f"{kind}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+        named = [f"{name}={_shown(value)}" for name, value in shown.items()]
+        return f"{kind}({', '.join(named)})"
+
+
+class Held:
+    """The arguments of a likelihood that are to be differentiated.
+
+    They join the decoder's outputs, for the likelihood that takes them from there, `opened`: its
+    kernels know their derivatives, and add them up where they were broadcast.
+    """
+
+    def __init__(self, likelihood, tensors):
+        learned = {name: likelihood._learnable[name] for name in tensors}
+        self.opened = replace(likelihood, **learned)
+        self.outputs = outputs = self.opened._make_kernels().parameters
+        self.names = {name if name in outputs else f"log_{name}": name for name in tensors}
+        self.parameters = tuple([name for name in outputs if name not in self.names])
+        if not self.parameters:
+            given = " and ".join(tensors)
+            raise ValueError(f"{given} are both given: the decoder must give one")
+        self.tensors = {n: t for n, t in tensors.items() if not isinstance(t, nn.Parameter)}
+        kept = {n: t for n, t in tensors.items() if isinstance(t, nn.Parameter)}
+        #: Those that a module registers as its own, and may exchange.
+        self.registered = nn.ParameterDict(kept) if kept else {}
+
+    def join(self, outputs):
+        """These outputs and the arguments, in the order in which `opened` takes them."""
+        check_tensors(**{self.parameters[0]: outputs[0]})
+        given = iter(outputs)
+        joined = [
+            self._of(self.names[name], name, outputs[0].shape)
+            if name in self.names
+            else next(given)
+            for name in self.outputs
+        ]
+        if self.outputs[0] in self.names:  # the first has the shape of the whole
+            joined[0] = joined[0].to(outputs[0]).expand_as(outputs[0])
+        return tuple(joined)
+
+    def _of(self, name, output, whole):
+        value = self.registered[name] if name in self.registered else self.tensors[name]
+        if not _broadcasts(value.shape, whole):
+            shape, wanted = tuple(value.shape), tuple(whole)
+            raise ValueError(f"{name} has shape {shape}, expected one that broadcasts to {wanted}")
+        if name == output:
+            return value
+        if can_read(value) and not ((value > 0) & value.isfinite()).all():
+            raise ValueError(f"{name} must be positive and finite, got {value.detach()}")
+        return value.log()
+
+
+def _shown(value):
+    """A tensor by its shape: losses print their parameters in a line of their own."""
+    if isinstance(value, torch.Tensor):
+        return f"{type(value).__name__}{tuple(value.shape)}"
+    return repr(value)
+
+
+def _to_differentiate(tensor):
+    return tensor.requires_grad or isinstance(tensor, nn.Parameter) or is_traced(tensor)
+
+
+def _broadcasts(shape, whole):
+    """Whether a tensor of this shape broadcasts to that one."""
+    last = whole[len(whole) - len(shape) :]
+    return len(shape) <= len(whole) and all(
+        [extent in (1, wanted) for extent, wanted in zip(shape, last, strict=True)]
+    )
 
 
 def check_likelihood(likelihood):

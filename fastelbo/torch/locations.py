@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -56,6 +57,8 @@ class Gaussian(Likelihood):
     _: KW_ONLY
     x_scale: float = 1.0
 
+    _learnable = MappingProxyType({"scale": "learned"})
+
     def couples_rows(self, reduction):
         return self.scale == "optimal" and reduction == "none"
 
@@ -93,6 +96,8 @@ class Laplace(Likelihood):
     _: KW_ONLY
     x_scale: float = 1.0
 
+    _learnable = MappingProxyType({"scale": "learned"})
+
     def elements(self, x, x_recon, log_scale=None):
         log_scale = log_of_scale(self.scale, x_recon, log_scale)
         return -torch.abs(x - x_recon) * torch.exp(-log_scale) - log_scale - math.log(2)
@@ -115,6 +120,8 @@ class StudentT(Likelihood):
     scale: Numbers | Tensor | Literal["learned"] = 1.0
     _: KW_ONLY
     x_scale: float = 1.0
+
+    _learnable = MappingProxyType({"df": "learned", "scale": "learned"})
 
     def elements(self, x, x_recon, *learned):
         log_scale = log_of_scale(self.scale, x_recon, *learned[:1])

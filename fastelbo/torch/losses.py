@@ -10,7 +10,7 @@ from fastelbo.torch.aggregate import signed_beta_tcvae
 from fastelbo.torch.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from fastelbo.torch.elbo import negative_elbo
 from fastelbo.torch.importance import signed_iwae
-from fastelbo.torch.likelihoods import Bernoulli, Likelihood
+from fastelbo.torch.likelihoods import Bernoulli, Likelihood, check_likelihood
 from fastelbo.torch.locations import SquaredError
 
 if TYPE_CHECKING:
@@ -33,6 +33,18 @@ class _Loss(nn.Module):
         self.likelihood = SquaredError() if likelihood is None else likelihood
         self.reduction = reduction
 
+    @property
+    def likelihood(self) -> Likelihood:
+        """log p(x | x_recon). The module registers what of its arguments are parameters."""
+        return self._likelihood
+
+    @likelihood.setter
+    def likelihood(self, likelihood: Likelihood) -> None:
+        check_likelihood(likelihood)
+        self._likelihood = likelihood
+        held = likelihood.held
+        self.likelihood_parameters = held.registered if held and held.registered else None
+
 
 class ElboLoss(_Loss):
     """Minus the ELBO, averaged over the batch.
@@ -40,7 +52,8 @@ class ElboLoss(_Loss):
     Parameters
     ----------
     likelihood : Likelihood, optional
-        log p(x | x_recon), one of :mod:`fastelbo.torch`.
+        log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
+        parameters of the loss.
     beta : float, optional
         Weight of the KL. An attribute that may change between steps.
     free_bits : float or FreeBits, optional
@@ -90,7 +103,8 @@ class IwaeLoss(_Loss):
     Parameters
     ----------
     likelihood : Likelihood, optional
-        log p(x | x_recon), one of :mod:`fastelbo.torch`.
+        log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
+        parameters of the loss.
     prior, estimator, reduction
         As in :func:`~fastelbo.torch.iwae`.
 
@@ -146,7 +160,8 @@ class BetaTCVAELoss(_Loss):
     dataset_size : int
         How many data points the minibatches are drawn from.
     likelihood : Likelihood, optional
-        log p(x | x_recon), one of :mod:`fastelbo.torch`.
+        log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
+        parameters of the loss.
     alpha, beta, gamma : float, optional
         Weights of the mutual information, the total correlation and the dimension-wise KL.
         Attributes that may change between steps.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,6 +34,8 @@ class Weibull(Likelihood):
     _: KW_ONLY
     observed: Tensor | None = None
     validate: bool = True
+
+    _learnable = MappingProxyType({"scale": None, "concentration": None})
 
     def __post_init__(self):
         """As every likelihood, but `observed` stays the tensor that it is."""
