@@ -1,6 +1,5 @@
 """Every case of the catalogue against its reference; what users write against it, too."""
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -26,9 +25,6 @@ EXTENTS = [
 ]
 #: Elements at most of what a reference makes.
 MOST = 1 << 17
-#: What is drawn of the combinations of extremes.
-FEW = 300
-
 
 #: Of features of their own number, extremes would need as many columns.
 WITH_EXTREMES = [n for n, case in CASES.items() if case.extremes and not case.fixed]
@@ -71,19 +67,7 @@ def test_missing_values_agree_with_the_reference(name, dtype):
 @pytest.mark.parametrize("name", WITH_EXTREMES)
 def test_extremes_agree_with_the_reference(name, dtype):
     """Values at the limits, each with each other: a row each, so that none hides in a sum."""
-    case = CASES[name]
-    rng = np.random.default_rng(5)
-    rows = list(itertools.product(*case.extremes.values()))
-    rows = [rows[i] for i in rng.permutation(len(rows))[:FEW]]
-    arrays = case.draw(5, dtype, B=len(rows), D=(1,), L=1)
-    for i, (which, values) in enumerate(case.extremes.items()):
-        array = arrays[which]
-        one_a_row = array.size == len(rows)
-        array[...] = (
-            np.reshape([row[i] for row in rows], array.shape)
-            if one_a_row
-            else rng.choice(values, array.shape)  # of components and classes
-        )
+    arrays = CASES[name].at_extremes(dtype)
     check(name, arrays, dtype, reduction="none")
 
 

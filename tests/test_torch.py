@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import fastelbo
+from fastelbo._catalogue import CASES as CATALOGUE
+from fastelbo._catalogue.twins import value_and_grad
 from tests.conftest import assert_close
 from tests.torch_cases import CASE_BY_NAME, CASES, LIKELIHOODS, each, flat, torch
 
@@ -178,3 +180,17 @@ def test_inputs_are_borrowed_and_never_written():
     gradients(case, tensors)
     for name, t in tensors.items():
         assert torch.equal(t.detach(), before[name])
+
+
+@each([case for case in CASES if case.of.extremes and not case.of.fixed], ("none",))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_composites_are_right_at_the_limits(case, reduction, dtype, composite):
+    """As right as the kernels, in value and gradient."""
+    options = {**case.options_of_it, **case.options(reduction)}
+    gradient = CATALOGUE[f"{case.of.name}_and_grad"]
+    arrays = gradient.at_extremes(dtype)
+    desired = flat(gradient.reference(*arrays.values(), **options))
+    composite()
+    values, slopes = value_and_grad(case.of, gradient, arrays, options)
+    scales = gradient.scales(arrays.values(), **options)
+    assert_close((*values, *slopes), tuple(desired), dtype, tuple(scales))

@@ -4,6 +4,7 @@ A ROW belongs to a public name. It has CASES, ways to call it, which tests, ``pa
 asv and the checks of ``fastelbo.torch`` go through, and PEERS, the code that users write instead.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -156,6 +157,23 @@ class Case:
             array = np.asarray(make(rng, self.shape(name, **extents)))
             drawn[name] = array if array.dtype == bool else array.astype(dtype)
         return drawn
+
+    def at_extremes(self, dtype, most=300):
+        """Arrays of values at the limits, each with each other: a row each, so that none hides in
+        a sum. Of many combinations `most` are drawn."""
+        rng = np.random.default_rng(5)
+        rows = list(itertools.product(*self.extremes.values()))
+        rows = [rows[i] for i in rng.permutation(len(rows))[:most]]
+        arrays = self.draw(5, dtype, B=len(rows), D=(1,), L=1)
+        for i, (which, values) in enumerate(self.extremes.items()):
+            array = arrays[which]
+            one_a_row = array.size == len(rows)
+            array[...] = (
+                np.reshape([row[i] for row in rows], array.shape)
+                if one_a_row
+                else rng.choice(values, array.shape)  # of components and classes
+            )
+        return arrays
 
     def scales(self, arrays, **options):
         """The magnitudes as a flat list."""

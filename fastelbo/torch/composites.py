@@ -6,13 +6,14 @@ import torch
 
 from fastelbo.discrepancies import BANDWIDTHS
 from fastelbo.divergences import as_free_bits
+from fastelbo.torch import densities
+from fastelbo.torch._elementwise import Elementwise, exp_minus_one_minus, scaled
 from fastelbo.torch._tensors import reduce
-
-LOG_2PI = math.log(2 * math.pi)
+from fastelbo.torch.densities import LOG_2PI
 
 
 def kl_standard_normal(mu, logvar, free_bits, reduction):
-    kl = 0.5 * (mu * mu + torch.expm1(logvar) - logvar)
+    kl = 0.5 * (mu * mu + exp_minus_one_minus(logvar))
     floor = as_free_bits(free_bits)
     if floor is not None:
         threshold = kl.new_ones(()) * floor.threshold  # which is no constant of torch.compile
@@ -28,9 +29,18 @@ def kl_standard_normal(mu, logvar, free_bits, reduction):
 
 
 def kl_normal(mu_q, logvar_q, mu_p, logvar_p, reduction):
-    spread = logvar_q - logvar_p
-    distance = (mu_q - mu_p) ** 2 * torch.exp(-logvar_p)
-    return reduce(0.5 * (torch.expm1(spread) - spread + distance).sum(1), reduction)
+    def distance(mu_q, mu_p, logvar_p):
+        return scaled(mu_q - mu_p, 0.5 * logvar_p) ** 2
+
+    def slopes(mu_q, mu_p, logvar_p):
+        def pull():
+            return 2 * scaled(mu_q - mu_p, logvar_p)
+
+        return pull, lambda: -pull(), lambda: -distance(mu_q, mu_p, logvar_p)
+
+    square = Elementwise.apply(distance, slopes, mu_q, mu_p, logvar_p)
+    rows = 0.5 * (exp_minus_one_minus(logvar_q - logvar_p) + square).sum(1)
+    return reduce(rows, reduction)
 
 
 def kl_full_normal(mu_q, tril_q, mu_p, tril_p, reduction):
@@ -42,7 +52,7 @@ def kl_full_normal(mu_q, tril_q, mu_p, tril_p, reduction):
     return reduce(
         0.5
         * (
-            (torch.expm1(spread) - spread).sum(-1)
+            exp_minus_one_minus(spread).sum(-1)
             + (ratio.tril(-1) ** 2).sum((-1, -2))
             + (distance**2).sum((-1, -2))
         ),
@@ -65,7 +75,7 @@ def reparameterize(mu, logvar, rng, noise, samples):
 
 
 def log_posterior(z, mu, logvar):
-    return -0.5 * ((z - mu) ** 2 * torch.exp(-logvar) + logvar + LOG_2PI).sum(-1)
+    return densities.normal(z, mu, 0.5 * logvar).sum(-1)
 
 
 def log_prior(prior, z):
@@ -104,7 +114,7 @@ def importance_weights(batch, dataset_size, method, normalize, mss, like):
 
 def total_correlation(z, mu, logvar, dataset_size, method, normalize, mss, reduction):
     """The three parts, by (B, B, L) tensors."""
-    log_q = -0.5 * ((z[:, None] - mu) ** 2 * torch.exp(-logvar) + logvar + LOG_2PI)
+    log_q = densities.normal(z[:, None], mu, 0.5 * logvar)
     pairs = log_q.sum(2)
     log_w = importance_weights(len(z), dataset_size, method, normalize, mss, z)
     own = torch.diagonal(pairs)
@@ -116,8 +126,7 @@ def total_correlation(z, mu, logvar, dataset_size, method, normalize, mss, reduc
 
 
 def mixture_log_prob(z, log_weights, mu, logvar, reduction):
-    squares = (z[..., None, :] - mu) ** 2 * torch.exp(-logvar)
-    log_p = log_weights - 0.5 * (squares + logvar + LOG_2PI).sum(-1)
+    log_p = log_weights + densities.normal(z[..., None, :], mu, 0.5 * logvar).sum(-1)
     return reduce(torch.logsumexp(log_p, -1), reduction)
 
 

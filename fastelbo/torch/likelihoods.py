@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 import fastelbo
+from fastelbo.torch import densities
 from fastelbo.torch._bridge import Operation, kernels_of, run
 from fastelbo.torch._tensors import (
     can_read,
@@ -299,7 +299,10 @@ def like(value, tensor):
 
 def log_of_scale(scale, x_recon, learned=None):
     """The decoder's output, or the logarithm of what was given to the constructor."""
-    return learned if scale == "learned" else like(scale, x_recon).log()
+    if isinstance(scale, str):
+        return learned
+    exact = torch.as_tensor(scale, dtype=torch.float64)  # which float32 may not even hold
+    return exact.log().to(x_recon)
 
 
 def _batch_axes(kind, x, first):
@@ -353,9 +356,7 @@ class Bernoulli(Likelihood):
     validate: bool = True
 
     def elements(self, x, logits):
-        return -functional.binary_cross_entropy_with_logits(
-            logits, x.expand_as(logits), reduction="none"
-        )
+        return densities.bernoulli(x, logits)
 
 
 class ContinuousBernoulli(Bernoulli):
@@ -371,12 +372,4 @@ class ContinuousBernoulli(Bernoulli):
     """
 
     def elements(self, x, logits):
-        t = logits.abs()
-        near = t < 0.05
-        inside = torch.where(near, 1.0, t)
-        log_ratio = torch.where(
-            near,
-            -t / 2 + t**2 / 24 - t**4 / 2880 + t**6 / 181440,
-            torch.log(-torch.expm1(-inside) / inside),
-        )
-        return (x - (logits > 0).to(x.dtype)) * logits - log_ratio
+        return densities.continuous_bernoulli(x, logits)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import KW_ONLY, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from fastelbo.torch import stirling
+from fastelbo.torch import densities, stirling
 from fastelbo.torch.likelihoods import Likelihood, like, log_of_scale
 
 if TYPE_CHECKING:
@@ -69,14 +68,10 @@ class Gaussian(Likelihood):
         squares = (x - x_recon) ** 2
         squares = squares if observed is None else torch.where(observed, squares, 0.0)
         size = squares.numel() if observed is None else observed.expand_as(squares).sum()
-        return _log_normal(x - x_recon, 0.5 * torch.log(squares.sum() / size))
+        return densities.normal(x, x_recon, 0.5 * torch.log(squares.sum() / size))
 
     def elements(self, x, x_recon, log_scale=None):
-        return _log_normal(x - x_recon, log_of_scale(self.scale, x_recon, log_scale))
-
-
-def _log_normal(error, log_scale):
-    return -0.5 * (error * torch.exp(-log_scale)) ** 2 - log_scale - stirling.HALF_LOG_2PI
+        return densities.normal(x, x_recon, log_of_scale(self.scale, x_recon, log_scale))
 
 
 @dataclass(eq=False, repr=False)
@@ -99,8 +94,7 @@ class Laplace(Likelihood):
     _learnable = MappingProxyType({"scale": "learned"})
 
     def elements(self, x, x_recon, log_scale=None):
-        log_scale = log_of_scale(self.scale, x_recon, log_scale)
-        return -torch.abs(x - x_recon) * torch.exp(-log_scale) - log_scale - math.log(2)
+        return densities.laplace(x, x_recon, log_of_scale(self.scale, x_recon, log_scale))
 
 
 @dataclass(eq=False, repr=False)
@@ -126,5 +120,4 @@ class StudentT(Likelihood):
     def elements(self, x, x_recon, *learned):
         log_scale = log_of_scale(self.scale, x_recon, *learned[:1])
         df = learned[-1].exp() if self.df == "learned" else like(self.df, x_recon)
-        scaled = (x - x_recon) * torch.exp(-log_scale)
-        return stirling.student_t(scaled, df) - log_scale
+        return stirling.student_t(x, x_recon, log_scale, df)

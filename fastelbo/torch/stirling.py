@@ -6,39 +6,16 @@ difference that does not cancel, and the error of the formula, which is small (L
 `fastelbo.reference.counts`). Derivatives are given in closed form: those of autograd would cancel.
 """
 
-import math
-
 import torch
 from torch.nn import functional
 
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+from fastelbo.torch._elementwise import Elementwise, scaled
+from fastelbo.torch.densities import LOG_2PI
+
+HALF_LOG_2PI = 0.5 * LOG_2PI
 
 #: From where on the series are taken, by dtype.
 _FAR = {torch.float32: 3.0, torch.float64: 10.0}
-
-
-class Elementwise(torch.autograd.Function):
-    """A function of tensors that broadcast to each other, whose derivatives are another one.
-
-    ``slopes`` gives for each tensor a function without arguments, so that what no gradient is
-    wanted of costs nothing.
-    """
-
-    @staticmethod
-    def forward(ctx, value, slopes, *tensors):
-        ctx.slopes = slopes
-        ctx.save_for_backward(*tensors)
-        return value(*tensors)
-
-    @staticmethod
-    def backward(ctx, upstream):
-        tensors = ctx.saved_tensors
-        slopes = ctx.slopes(*tensors)
-        flows = [None, None]
-        for i, tensor in enumerate(tensors):
-            wanted = ctx.needs_input_grad[2 + i]
-            flows.append((upstream * slopes[i]()).sum_to_size(tensor.shape) if wanted else None)
-        return tuple(flows)
 
 
 # The pieces -------------------------------------------------------------------------------------
@@ -51,7 +28,8 @@ def _log_minus(u, log_ratio):
     series = torch.zeros_like(s)
     for k in range(25, 1, -2):
         series = (series + 2 / k) * squared
-    return torch.where(u.abs() < 0.3, s * (series - u), log_ratio - u)
+    far = torch.where(u == torch.inf, -u, log_ratio - u)
+    return torch.where(u.abs() < 0.3, s * (series - u), far)
 
 
 def _log1p_minus(u):
@@ -98,11 +76,6 @@ def _stirling_fall(a, x):
     return 0.5 * (x / a) / (a + x) + (_digamma_tail(a) - _digamma_tail(a + x))
 
 
-def _digamma_rise(a, x):
-    """digamma(a + x) - digamma(a)."""
-    return torch.log1p(x / a) + _stirling_fall(a, x)
-
-
 def _log_gamma_rise(a, x):
     """lgamma(a + x) - lgamma(a) without the part that deviances hold."""
     return _stirling_error(a + x) - _stirling_error(a) - 0.5 * torch.log1p(x / a)
@@ -141,7 +114,7 @@ def poisson_of_rate(x, rate):
     def slopes(x, rate):
         return (
             lambda: rate.log() - torch.digamma(x + 1),
-            lambda: torch.where(x == 0, -1.0, (x - rate) / rate),
+            lambda: torch.where((x == 0) | (rate == torch.inf), -1.0, (x - rate) / rate),
         )
 
     return Elementwise.apply(value, slopes, x, rate)
@@ -191,7 +164,15 @@ def beta_binomial(x, alpha, beta, n):
         )
 
     def slopes(x, alpha, beta, n):
-        y, both = n - x, _digamma_rise(alpha + beta, n)
+        y, s = n - x, alpha + beta
+        both, pull = _stirling_fall(s, n), (x * beta - y * alpha) / (s + n)
+
+        def log_rise(a, x, pull):
+            """log((a + x) / a) - log((s + n) / s)."""
+            near = pull.abs() < 0.5 * a
+            close = torch.log1p(torch.where(near, pull / a, 0.0))
+            return torch.where(near, close, torch.log1p(x / a) - torch.log1p(n / s))
+
         return (
             lambda: (
                 torch.digamma(y + 1)
@@ -199,8 +180,8 @@ def beta_binomial(x, alpha, beta, n):
                 + torch.digamma(x + alpha)
                 - torch.digamma(y + beta)
             ),
-            lambda: _digamma_rise(alpha, x) - both,
-            lambda: _digamma_rise(beta, y) - both,
+            lambda: log_rise(alpha, x, pull) + (_stirling_fall(alpha, x) - both),
+            lambda: log_rise(beta, y, -pull) + (_stirling_fall(beta, y) - both),
         )
 
     return Elementwise.apply(value, slopes, x, alpha, beta, n)
@@ -209,7 +190,19 @@ def beta_binomial(x, alpha, beta, n):
 def negative_binomial(x, mean, theta):
     """log p(x) in Loader's form; infinite theta is Poisson."""
 
+    def finite(x, mean, theta):
+        """theta, or one from which on there is only rounding between it and Poisson."""
+        limits = torch.finfo(theta.dtype)
+        most = (1 + x + mean) * limits.eps**-2
+        return torch.minimum(theta, most.clamp(max=limits.max / 16))
+
+    def log_ratio_of(mean, theta):
+        """log(1 + mean / theta)."""
+        ratio = mean / theta
+        return torch.where(ratio < torch.inf, torch.log1p(ratio), mean.log() - theta.log())
+
     def value(x, mean, theta):
+        theta = finite(x, mean, theta)
         n, total = x + theta, mean + theta
         difference = theta * ((x - mean) / total)
         some = (
@@ -218,18 +211,19 @@ def negative_binomial(x, mean, theta):
             - _deviance(x, n * (mean / total), difference)
             - _deviance(theta, n * (theta / total), -difference)
         )
-        return torch.where(x == 0, -theta * torch.log1p(mean / theta), some)
+        return torch.where(x == 0, -theta * log_ratio_of(mean, theta), some)
 
     def slopes(x, mean, theta):
+        theta = finite(x, mean, theta)
         n, total = x + theta, mean + theta
         excess = (x - mean) / total  # n / total - 1
 
         def by_theta():
-            ratio, share = mean / theta, mean / total
-            log_ratio = torch.log1p(ratio)
+            ratio, share, log_ratio = mean / theta, mean / total, log_ratio_of(mean, theta)
             near_zero = -(_log_minus(ratio, log_ratio) + ratio * share)
             of_zero = torch.where(ratio < 0.3, near_zero, share - log_ratio)
             some = _log_minus(excess, torch.log(n / total)) + _stirling_fall(theta, x)
+            some = torch.where(x == 1, of_zero + ratio / total, some)
             return torch.where(x == 0, of_zero, some)
 
         return (
@@ -238,28 +232,54 @@ def negative_binomial(x, mean, theta):
             by_theta,
         )
 
-    poisson_from = torch.finfo(theta.dtype).eps ** -2
-    return Elementwise.apply(value, slopes, x, mean, theta.clamp(max=poisson_from))
+    return Elementwise.apply(value, slopes, x, mean, theta)
 
 
-def student_t(scaled, df):
-    """Student's t density of (x - x_recon) / scale."""
+def student_t(x, x_recon, log_scale, df):
+    """Of Student's t, from r = error / scale or from q = scale / error, whichever is at most 1."""
 
-    def value(scaled, df):
+    def parts(x, x_recon, log_scale, df):
+        error = x - x_recon
+        r = scaled(error, log_scale)
+        far = r.abs() >= 1
+        error = torch.where(far, error, 1.0)
+        q = scaled(log_scale.exp().expand_as(r), error.abs().log())
+        return error, torch.where(far, 0.0, r), torch.where(far, q, 1.0), far
+
+    def value(x, x_recon, log_scale, df):
+        error, r, q, far = parts(x, x_recon, log_scale, df)
         a = 0.5 * df
         norm = _stirling_error(a + 0.5) - _stirling_error(a) + a * _log1p_minus(0.5 / a)
-        return norm - HALF_LOG_2PI - 0.5 * (df + 1) * torch.log1p(scaled**2 / df)
+        v = df * q * q
+        log_v = df.log() + 2 * (log_scale - error.abs().log())
+        log_far = torch.where(v > 1, torch.log1p(1 / v), torch.log1p(v) - log_v)
+        log_ratio = torch.where(far, log_far, torch.log1p(r * r / df))
+        return norm - HALF_LOG_2PI - 0.5 * (df + 1) * log_ratio - log_scale
 
-    def slopes(scaled, df):
-        a, squared = 0.5 * df, scaled**2
-        u = squared / df
+    def slopes(x, x_recon, log_scale, df):
+        error, r, q, far = parts(x, x_recon, log_scale, df)
+        down, up = df * q * q + 1, df + r * r  # times r^2 and 1
+
+        def pull():
+            near = scaled((df + 1) * (r / up), log_scale)
+            return torch.where(far, (df + 1) / down / error, near)
+
+        def by_log_scale():
+            return df * torch.where(far, (1 - q * q) / down, (r * r - 1) / up)
 
         def by_df():
+            a, squared = 0.5 * df, r * r
             by_norm = 0.5 * (_stirling_fall(a, 0.5) + _log1p_minus(0.5 / a))
-            near = u / (1 + u) * (1 - squared) / df - _log1p_minus(u)
-            far = (1 + 1 / df) * u / (1 + u) - torch.log1p(u)
-            return by_norm + 0.5 * torch.where(u < 0.3, near, far)
+            u = torch.where(far, 1 / (df * q * q), squared / df)
+            share = torch.where(far, 1 / down, squared / up)  # u / (1 + u)
+            log_v = df.log() + 2 * (log_scale - error.abs().log())
+            log_ratio = torch.where(u < torch.inf, torch.log1p(u), -log_v)
+            excess = torch.where(far, (q * q - 1) / (df * q * q), (1 - squared) / df)
+            small = share * excess - _log1p_minus(u)
+            large = (1 + 1 / df) * share - log_ratio
+            return by_norm + 0.5 * torch.where(u < 0.3, small, large)
 
-        return lambda: -(df + 1) * (scaled / df / (1 + u)), by_df
+        return lambda: -pull(), pull, by_log_scale, by_df
 
-    return Elementwise.apply(value, slopes, scaled, df)
+    gaussian_from = torch.finfo(df.dtype).eps ** -3
+    return Elementwise.apply(value, slopes, x, x_recon, log_scale, df.clamp(max=gaussian_from))

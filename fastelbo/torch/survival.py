@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fastelbo.torch import densities
 from fastelbo.torch.likelihoods import Likelihood, like
 
 if TYPE_CHECKING:
@@ -50,13 +51,7 @@ class Weibull(Likelihood):
     def elements(self, x, *given):
         scale = given[0] if self.scale is None else like(self.scale, given[0])
         k = given[-1] if self.concentration is None else like(self.concentration, given[0])
-        near = torch.abs(x - scale) < 0.5 * scale
-        ratio = torch.where(near, (x - scale) / scale, 0.0)
-        log_ratio = torch.where(near, torch.log1p(ratio), torch.log(x) - torch.log(scale))
-        hazard = torch.exp(k * log_ratio)
-        density = (
-            torch.log(k) - torch.log(scale) + torch.xlogy(k - 1, torch.exp(log_ratio)) - hazard
-        )
-        if self.observed is None:
-            return density
-        return torch.where(torch.as_tensor(self.observed, device=x.device), density, -hazard)
+        observed = self.observed
+        if observed is not None:
+            observed = torch.as_tensor(observed, device=x.device)
+        return densities.weibull(x, scale, k, observed)

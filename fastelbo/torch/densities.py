@@ -1,0 +1,146 @@
+"""Log-densities of elements in PyTorch operations, right in value and gradient up to their limits.
+
+Where a limit exists it is what comes back: no 0 times infinity, no difference of infinities. What
+is made of gamma functions is in ``stirling.py``.
+"""
+
+import math
+
+import torch
+
+from fastelbo.torch._elementwise import Elementwise, product, scaled
+
+LOG_2PI = math.log(2 * math.pi)
+_LOG_2 = math.log(2)
+
+
+def normal(x, mean, log_scale):
+    def value(x, mean, log_scale):
+        z = scaled(x - mean, log_scale)
+        square = 0.5 * z * z
+        return torch.where(square == torch.inf, -square, -square - log_scale - 0.5 * LOG_2PI)
+
+    def slopes(x, mean, log_scale):
+        def pull():
+            return scaled(scaled(x - mean, log_scale), log_scale)
+
+        return (
+            lambda: -pull(),
+            pull,
+            lambda: scaled(x - mean, log_scale) ** 2 - 1,
+        )
+
+    return Elementwise.apply(value, slopes, x, mean, log_scale)
+
+
+def laplace(x, median, log_scale):
+    def distance(x, median, log_scale):
+        return scaled((x - median).abs(), log_scale)
+
+    def value(x, median, log_scale):
+        z = distance(x, median, log_scale)
+        return torch.where(z == torch.inf, -z, -z - log_scale - _LOG_2)
+
+    def slopes(x, median, log_scale):
+        def pull():
+            return scaled(torch.sign(x - median), log_scale)
+
+        return lambda: -pull(), pull, lambda: distance(x, median, log_scale) - 1
+
+    return Elementwise.apply(value, slopes, x, median, log_scale)
+
+
+def bernoulli(x, logits):
+    """x l - softplus(l), with the large parts of both removed."""
+
+    def value(x, logits):
+        odds = _odds(logits)
+        rest = torch.where(odds < torch.finfo(odds.dtype).eps / 4, odds, torch.log1p(odds))
+        return product(_missed(x, logits), logits) - rest
+
+    def slopes(x, logits):
+        def by_logits():
+            odds = _odds(logits)
+            rest = odds / (1 + odds)
+            return _missed(x, logits) + torch.where(logits > 0, rest, -rest)
+
+        return lambda: logits, by_logits
+
+    return Elementwise.apply(value, slopes, x, logits)
+
+
+def _odds(logits):
+    """e^-|l|, in halves: PyTorch's functions are off by more where their results are denormal."""
+    half = torch.exp(-0.5 * logits.abs())
+    return half * half
+
+
+def continuous_bernoulli(x, logits):
+    """x l - log((e^l - 1) / l), in the same manner."""
+
+    def value(x, logits):
+        t = logits.abs()
+        near = t < 0.05
+        inside = torch.where(near, 1.0, t)
+        log_ratio = torch.where(
+            near,
+            -t / 2 + t**2 / 24 - t**4 / 2880 + t**6 / 181440,
+            torch.log(-torch.expm1(-inside)) - torch.log(inside),
+        )
+        linear = product(_missed(x, logits), logits)
+        return torch.where(linear == -torch.inf, linear, linear - log_ratio)
+
+    def slopes(x, logits):
+        def by_logits():
+            t = logits.abs()
+            near = t < _SERIES_UP_TO[t.dtype]
+            inside = torch.where(near, 1.0, t)
+            square = t * t
+            series = square * (1 / 720 - square * (1 / 30240 - square / 1209600))
+            rest = torch.where(
+                near, 0.5 - t * (1 / 12 - series), 1 / inside - 1 / torch.expm1(inside)
+            )
+            return _missed(x, logits) + torch.where(logits > 0, rest, -rest)
+
+        return lambda: logits, by_logits
+
+    return Elementwise.apply(value, slopes, x, logits)
+
+
+#: Up to where the mean of a continuous Bernoulli is taken of its series.
+_SERIES_UP_TO = {torch.float32: 0.5, torch.float64: 0.1}
+
+
+def _missed(x, logits):
+    """How far x is from the end that the logit points to, with its sign."""
+    return x - (logits > 0).to(x.dtype)
+
+
+def weibull(x, scale, k, observed=None):
+    """Of events at x; of the survival to x where they were not observed."""
+
+    def parts(x, scale, k):
+        near = torch.abs(x - scale) < 0.5 * scale
+        ratio = torch.where(near, (x - scale) / scale, 0.0)
+        log_ratio = torch.where(near, torch.log1p(ratio), torch.log(x) - torch.log(scale))
+        return log_ratio, k * log_ratio
+
+    def value(x, scale, k):
+        log_ratio, z = parts(x, scale, k)
+        hazard = torch.exp(z)
+        power = product(k - 1, log_ratio)
+        density = torch.log(k) - torch.log(scale) + power - hazard
+        return density if observed is None else torch.where(observed, density, -hazard)
+
+    def slopes(x, scale, k):
+        log_ratio, z = parts(x, scale, k)
+        pull = torch.expm1(z)
+        pull = pull if observed is None else torch.where(observed, pull, torch.exp(z))
+        event = 1.0 if observed is None else observed.to(x.dtype)
+        return (
+            lambda: -(event + k * pull) / x,
+            lambda: k / scale * pull,
+            lambda: event / k - product(pull, log_ratio),
+        )
+
+    return Elementwise.apply(value, slopes, x, scale, k)

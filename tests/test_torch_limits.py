@@ -1,0 +1,82 @@
+"""Composites of fastelbo.torch at limits: values by mpmath, or worked by hand."""
+
+from math import inf, log, pi
+
+import pytest
+
+from tests.torch_cases import torch
+
+ft = pytest.importorskip("fastelbo.torch")
+
+HALF_LOG_2PI = 0.5 * log(2 * pi)
+LEARNED = ft.StudentT("learned", "learned")
+SINGLE, DOUBLE = torch.float32, torch.float64
+#: (likelihood, dtype, x, parameters, value, gradients, None where they are not tried)
+LIMITS = [
+    (ft.ContinuousBernoulli(), SINGLE, 0.25, (0.0,), 0.0, (-0.25,)),
+    (ft.ContinuousBernoulli(), SINGLE, 0.25, (inf,), -inf, (-0.75,)),
+    (ft.ContinuousBernoulli(), SINGLE, 0.25, (-inf,), -inf, (0.25,)),
+    (ft.Bernoulli(), SINGLE, 1.0, (inf,), 0.0, (0.0,)),
+    (ft.Bernoulli(), SINGLE, 0.0, (-inf,), 0.0, (0.0,)),
+    (ft.Bernoulli(), SINGLE, 1.0, (-inf,), -inf, (1.0,)),
+    (ft.Bernoulli(), SINGLE, 0.0, (-17.0,), -4.1399377e-8, (-4.1399376e-8,)),
+    (ft.Gaussian("learned"), SINGLE, 0.0, (0.0, -89.0), 89 - HALF_LOG_2PI, (0.0, -1.0)),
+    (ft.Gaussian(1e-45), SINGLE, 0.0, (0.0,), 45 * log(10) - HALF_LOG_2PI, (0.0,)),
+    (ft.Gaussian("learned"), SINGLE, 1.0, (0.0, -inf), -inf, None),
+    (ft.Laplace("learned"), SINGLE, 0.0, (0.0, -89.0), 89 - log(2), (0.0, -1.0)),
+    (LEARNED, SINGLE, 0.0, (0.0, -89.0, 0.0), 89 - log(pi), None),
+    (LEARNED, SINGLE, 1e3, (0.0, 0.0, 0.0), -14.960241, (1.999998e-3, 0.999998, -5.7146096)),
+    (LEARNED, SINGLE, 1e5, (0.0, 0.0, 0.0), -24.170581, (2e-5, 1.0, -10.319779)),
+    (LEARNED, SINGLE, 3.0, (0.0, -3.0, -4.0), -5.916021, (0.339437, 0.0183105, 0.88503)),
+    (LEARNED, SINGLE, 1e18, (0.0, -3.0, 0.0), -87.037793, None),
+    (LEARNED, SINGLE, 1e30, (0.0, 0.0, 0.0), -log(pi) - 60 * log(10), None),
+    (ft.StudentT(1e300), DOUBLE, 2.0, (0.0,), -2 - HALF_LOG_2PI, (2.0,)),
+    (ft.Poisson(), SINGLE, 0.0, (-inf,), 0.0, (0.0,)),
+    (ft.Poisson(), SINGLE, 2.0, (-inf,), -inf, (2.0,)),
+    (ft.Poisson(), SINGLE, 2.0, (inf,), -inf, (-inf,)),
+    (ft.Poisson(log_input=False), SINGLE, 2.0, (inf,), -inf, (-1.0,)),
+    (ft.Poisson(log_input=False), SINGLE, 2.0, (0.0,), -inf, (inf,)),
+    (ft.NegativeBinomial(), DOUBLE, 1.0, (1e-101, 1e12), -232.561094392399, None),
+    (ft.NegativeBinomial(), DOUBLE, 1.0, (5e-324, 1.0), -744.440071921381, None),
+    (ft.NegativeBinomial(), DOUBLE, 1.0, (1e40, 1e40), -1e40 * log(2), (-0.5, 0.5 - log(2))),
+    (ft.NegativeBinomial(), DOUBLE, 0.0, (1.0, 5e-324), 0.0, None),
+    (ft.NegativeBinomial(), SINGLE, 1.0, (1e-8, 1.0), -18.420681, (1e8, 1e-8)),
+    (ft.BetaBinomial(2e7), SINGLE, 1e7, (1e7, 1e7), -8.977986, (1.25e-8, 1.25e-8)),
+    (ft.BetaBinomial(4), DOUBLE, 1.0, (1e40, 1e40), log(0.25), (-1e-40, 1e-40)),
+    (ft.Binomial(2), SINGLE, 2.0, (inf,), 0.0, (0.0,)),
+    (ft.Binomial(2), SINGLE, 0.0, (inf,), -inf, (-2.0,)),
+]
+
+
+@pytest.mark.parametrize(("likelihood", "dtype", "x", "given", "value", "gradients"), LIMITS)
+def test_limits_of_likelihoods(likelihood, dtype, x, given, value, gradients, composite):
+    composite()
+    parameters = [torch.full((1, 1), p, dtype=dtype, requires_grad=True) for p in given]
+    got = likelihood.log_prob(torch.full((1, 1), x, dtype=dtype), *parameters)
+    close = {"rel": 1e-6, "abs": 1e-300}
+    assert got.item() == pytest.approx(value, **close)
+    slopes = torch.autograd.grad(got, parameters)
+    assert not any(slope.isnan() for slope in slopes)
+    if gradients is not None:
+        assert [s.item() for s in slopes] == pytest.approx(gradients, **close)
+
+
+def test_divergences_whose_inverse_variance_overflows(composite):
+    composite()
+    one, low = torch.ones(1, 1), torch.full((1, 1), -90.0)
+    inputs = [t.requires_grad_() for t in (one, low)]
+    kl = ft.kl_normal(one, low, one, low)
+    assert kl == 0
+    assert torch.autograd.grad(kl, inputs) == (0, 0)
+    empty = torch.full((1, 1), -inf)
+    assert ft.kl_standard_normal(one, empty) == inf
+
+
+def test_a_component_without_a_width(composite):
+    composite()
+    z = torch.ones(1, 1, requires_grad=True)
+    logvar = torch.tensor([[-inf], [0.0]], requires_grad=True)
+    value = ft.mixture_log_prob(z, torch.zeros(2), torch.zeros(2, 1), logvar)
+    assert value.item() == pytest.approx(-0.5 - HALF_LOG_2PI)
+    d_z, d_logvar = torch.autograd.grad(value, (z, logvar))
+    assert (d_z.item(), d_logvar.tolist()) == (-1.0, [[0.0], [0.0]])
