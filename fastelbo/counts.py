@@ -100,7 +100,7 @@ class NegativeBinomial(Likelihood):
         mean, theta, logits = self._split(parameters)
         d_mean, d_theta, d_logits = (None,) * 3 if gradients is None else self._split(gradients)
         if theta is None:
-            theta = self._fixed_theta(mean, batch_axes)
+            (theta,) = self._own_parameters(mean.shape, batch_axes, mean.dtype)
         shape, event = mean.shape, mean.shape[batch_axes:]
         columns = _of_columns(theta, event)
         theta_sums = None if d_theta is None or columns is None else np.empty(columns.size)
@@ -127,9 +127,7 @@ class NegativeBinomial(Likelihood):
             threads,
         )
         if outside and self._validate:
-            by_element = mask is not None or self._missing_nan
-            theta = np.broadcast_to(theta, shape) if by_element else theta
-            self._complain(x, (mean, theta), batch_axes, mask)
+            self._complain(x, self._of_domain(parameters, (theta,), mask), batch_axes, mask)
         for gradient, sums, every in (
             (d_theta, theta_sums, every_theta),
             (d_logits, logit_sums, every_logit),
@@ -145,14 +143,22 @@ class NegativeBinomial(Likelihood):
         found = dict(zip(self.parameters, arrays, strict=True))
         return tuple(found.get(name) for name in ("mean", "theta", "zero_logits"))
 
-    def _fixed_theta(self, mean, batch_axes):
-        event = mean.shape[batch_axes:]
+    def _of_domain(self, parameters, own, mask):
+        mean, theta, _ = self._split(parameters)
+        theta = own[0] if theta is None else theta
+        by_element = mask is not None or self._missing_nan
+        return mean, np.broadcast_to(theta, mean.shape) if by_element else theta
+
+    def _own_parameters(self, shape, batch_axes, dtype):
+        if self._theta is None:
+            return ()
+        event = shape[batch_axes:]
         if not _broadcasts(self._theta.shape, event):
             raise ValueError(
                 f"theta has shape {self._theta.shape}, which does not broadcast to {event}"
             )
         with np.errstate(all="ignore"):
-            return self._theta.astype(mean.dtype, copy=False)
+            return (self._theta.astype(dtype, copy=False),)
 
     def _is_outside(self, x):
         return is_no_count(x) | np.isposinf(x)

@@ -258,12 +258,18 @@ def kl_standard_normal_and_grad(
 _NAMES = ("mu_q", "logvar_q", "mu_p", "logvar_p")
 
 
-def _between(arguments, reduction, num_threads, out, with_gradient):
-    check_reduction(reduction)
+def pairs(arguments):
+    """(mu_q, logvar_q) and (mu_p, logvar_p), checked."""
     q = _arrays.latents(*arguments[:2], *_NAMES[:2])
     p = _arrays.latents(*arguments[2:], *_NAMES[2:])
     if q[0].shape != p[0].shape:
         raise _arrays.shape_error("mu_p", p[0].shape, f"that of mu_q, {q[0].shape}")
+    return q, p
+
+
+def _between(arguments, reduction, num_threads, out, with_gradient):
+    check_reduction(reduction)
+    q, p = pairs(arguments)
     single = _arrays.computes_in_float32((*q, *p))
     operands = tuple(_arrays.in_dtype(a, single) for a in (*q, *p))
     batch, _ = shape = q[0].shape

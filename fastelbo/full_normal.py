@@ -22,13 +22,20 @@ class KlFullNormalGrad(NamedTuple):
 _NAMES = KlFullNormalGrad._fields
 
 
-def _factor(tril, name, shape):
+def checked_shapes(arguments):
+    """The four arguments as arrays whose shapes fit each other."""
+    mu_q, mu_p = _arrays.latents(arguments[0], arguments[2], "mu_q", "mu_p")
+    trils = [_arrays.as_floats(arguments[i], _NAMES[i]) for i in (1, 3)]
+    batch, dims = mu_q.shape
+    for name, a in zip(_NAMES[1::2], trils, strict=True):
+        if a.shape not in ((batch, dims, dims), (dims, dims)):
+            wanted = f"{(batch, dims, dims)} or {(dims, dims)} like {name.replace('tril', 'mu')}"
+            raise _arrays.shape_error(name, a.shape, wanted)
+    return mu_q, trils[0], mu_p, trils[1]
+
+
+def _factor(a, name):
     """A stack of lower triangles in float64, (B, L, L) or (L, L)."""
-    a = _arrays.as_floats(tril, name)
-    batch, dims = shape
-    if a.shape not in ((batch, dims, dims), (dims, dims)):
-        wanted = f"{(batch, dims, dims)} or {(dims, dims)} like {name.replace('tril', 'mu')}"
-        raise _arrays.shape_error(name, a.shape, wanted)
     a = np.tril(a).astype(np.float64)
     if (np.diagonal(a, axis1=-2, axis2=-1) <= 0).any():
         raise ValueError(f"{name} must have a positive diagonal")
@@ -46,8 +53,8 @@ def _inverse_times(tril, b, transposed=False):
 @np.errstate(all="ignore")
 def _between(arguments, reduction, out, with_gradient):
     check_reduction(reduction)
-    mu_q, mu_p = _arrays.latents(arguments[0], arguments[2], "mu_q", "mu_p")
-    tril_q, tril_p = (_factor(arguments[i], _NAMES[i], mu_q.shape) for i in (1, 3))
+    mu_q, tril_q, mu_p, tril_p = checked_shapes(arguments)
+    tril_q, tril_p = _factor(tril_q, "tril_q"), _factor(tril_p, "tril_p")
     batch, dims = mu_q.shape
     ratio = _inverse_times(tril_p, tril_q)
     scaled = _inverse_times(

@@ -338,6 +338,24 @@ class Likelihood:
             return int(first.ndim == x.ndim + 1 + self._layout.more_axes)
         return int(_axes(first) == _axes(x) + 1 + self._layout.more_axes)
 
+    def _check_event(self, x, parameters, mask, by_number):
+        """That arrays fit, as for `log_prob`; and, if their numbers are to be looked at, the
+        domain."""
+        if len(parameters) != len(self.parameters):
+            self._miscounted(parameters)
+        sample_axes = self._sample_axes(x, parameters)
+        x, parameters = self._event(x, parameters, sample_axes)
+        if mask is not None:
+            mask = _arrays.as_mask(mask, x, sample_axes)
+        first, batch_axes = parameters[0], 1 + sample_axes
+        own = self._own_parameters(first.shape, batch_axes, first.dtype)
+        if by_number and self._validate:
+            self._complain(x, self._of_domain(parameters, own, mask), batch_axes, mask)
+
+    def _of_domain(self, parameters, own, mask):
+        """What `_offences` reads besides x."""
+        return parameters + own
+
     def _miscounted(self, parameters):
         raise TypeError(
             f"{type(self).__name__} takes {len(self.parameters)} decoder output(s) "

@@ -53,14 +53,16 @@ def noise_source(rng, noise, shape, single):
     return _arrays.as_noise(noise, shape, single), None
 
 
+def shape_of_samples(mu, samples):
+    """Of z: (B, L), or (K, B, L) for K `samples`."""
+    return mu.shape if samples is None else (check(samples, "samples"), *mu.shape)
+
+
 def _sample(mu, logvar, rng, noise, samples, out, num_threads, kl_arguments=None):
     """z, and the KL where kl_arguments = (free_bits, by_row) asks for it."""
     given = (mu, logvar, noise)
     mu, logvar = _arrays.latents(mu, logvar)
-    shape = mu.shape
-    if samples is not None:
-        samples = check(samples, "samples")
-        shape = (samples, *shape)
+    shape = shape_of_samples(mu, samples)
     single = mu.dtype.itemsize == 4
     noise, key = noise_source(rng, noise, shape, single)
     z = _arrays.checked_out(out, shape, single, given, "out")

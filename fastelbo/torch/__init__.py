@@ -1,8 +1,9 @@
 """fastelbo for PyTorch: the same functions on tensors, differentiable, and losses.
 
 On the CPU the kernels read tensors in place and give value and gradient in one pass; on other
-devices the same functions run as PyTorch operations. Under ``torch.compile`` they are part of the
-graph.
+devices the same functions run as PyTorch operations, with the same errors, but for domains: to look
+at numbers there would make the processor wait for the device. Under ``torch.compile`` they are part
+of the graph.
 
 >>> import torch
 >>> from fastelbo.torch import Bernoulli, ElboLoss

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 import fastelbo
-from fastelbo.torch import composites
+from fastelbo.torch import _checks, composites
 from fastelbo.torch._tensors import has_kernels
 
 #: By name, as the strings of the operator name them.
@@ -176,6 +176,7 @@ class Function(Operation):
 def function(name, *tensors, takes_threads=True, **options):
     """The value of fastelbo's function of this name, or of its composite, differentiable."""
     if not has_kernels(*tensors):
+        _checks.of(name, *tensors, **options)
         return getattr(composites, name)(*tensors, **options)
     return run(Function(name, options, takes_threads), *tensors)[0]
 

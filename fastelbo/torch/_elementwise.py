@@ -3,13 +3,20 @@
 import torch
 
 
-class Elementwise(torch.autograd.Function):
-    """A function of tensors that broadcast to each other, whose derivatives are another one.
+def elementwise(value, slopes, *tensors):
+    """value(*tensors), whose derivatives are slopes(*tensors); the tensors broadcast to each other.
 
-    ``slopes`` gives for each tensor a function without arguments, so that what no gradient is
-    wanted of costs nothing. What autograd would make of the formula of a value instead cancels, or
-    multiplies 0 by infinity, at limits.
+    These are a tuple of functions without arguments, so that what no gradient is wanted of costs
+    nothing. What autograd would make of the formula of a value instead cancels, or multiplies 0 by
+    infinity, at limits.
     """
+    if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
+        return _Elementwise.apply(value, slopes, *tensors)
+    return value(*tensors)
+
+
+class _Elementwise(torch.autograd.Function):
+    """Such a function where a gradient is wanted."""
 
     generate_vmap_rule = True
 
@@ -56,4 +63,4 @@ def exp_minus_one_minus(v):
         far = torch.where(v == torch.inf, v, torch.expm1(v) - v)
         return torch.where(v.abs() < 0.3, near, far)
 
-    return Elementwise.apply(value, lambda v: (lambda: torch.expm1(v),), v)
+    return elementwise(value, lambda v: (lambda: torch.expm1(v),), v)

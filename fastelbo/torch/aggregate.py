@@ -9,7 +9,7 @@ import torch
 
 import fastelbo
 from fastelbo.aggregate import Sampling
-from fastelbo.torch import composites
+from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, run, scaled
 from fastelbo.torch._tensors import check_reduction, check_tensors, checked, has_kernels
 from fastelbo.torch.likelihoods import Likelihood, check_likelihood
@@ -194,6 +194,7 @@ def _parts(z, mu, logvar, sampling, reduction, weights=None):
     served = has_kernels(z, mu, logvar)
     if served and not (wanted and reduction == "none"):
         return run(AggregateParts(options, weights), z, mu, logvar)
+    _checks.of("total_correlation", z, mu, logvar, **options)
     dtype = mu.dtype
     if served:  # as exact as the kernels
         z, mu, logvar = z.double(), mu.double(), logvar.double()

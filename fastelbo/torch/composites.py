@@ -6,8 +6,9 @@ import torch
 
 from fastelbo.discrepancies import BANDWIDTHS
 from fastelbo.divergences import as_free_bits
+from fastelbo.posterior import noise_key
 from fastelbo.torch import densities
-from fastelbo.torch._elementwise import Elementwise, exp_minus_one_minus, scaled
+from fastelbo.torch._elementwise import elementwise, exp_minus_one_minus, scaled
 from fastelbo.torch._tensors import reduce
 from fastelbo.torch.densities import LOG_2PI
 
@@ -38,7 +39,7 @@ def kl_normal(mu_q, logvar_q, mu_p, logvar_p, reduction):
 
         return pull, lambda: -pull(), lambda: -distance(mu_q, mu_p, logvar_p)
 
-    square = Elementwise.apply(distance, slopes, mu_q, mu_p, logvar_p)
+    square = elementwise(distance, slopes, mu_q, mu_p, logvar_p)
     rows = 0.5 * (exp_minus_one_minus(logvar_q - logvar_p) + square).sum(1)
     return reduce(rows, reduction)
 
@@ -68,8 +69,8 @@ def reparameterize(mu, logvar, rng, noise, samples):
     else:
         shape = mu.shape if samples is None else (samples, *mu.shape)
         generator = rng
-        if isinstance(rng, int):
-            generator = torch.Generator(mu.device).manual_seed(rng)
+        if rng is not None and not isinstance(rng, torch.Generator):
+            generator = torch.Generator(mu.device).manual_seed(noise_key(rng))
         noise = torch.randn(shape, dtype=mu.dtype, device=mu.device, generator=generator)
     return mu + torch.exp(0.5 * logvar) * noise
 

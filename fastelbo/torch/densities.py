@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from fastelbo.torch._elementwise import Elementwise, product, scaled
+from fastelbo.torch._elementwise import elementwise, product, scaled
 
 LOG_2PI = math.log(2 * math.pi)
 _LOG_2 = math.log(2)
@@ -30,7 +30,7 @@ def normal(x, mean, log_scale):
             lambda: scaled(x - mean, log_scale) ** 2 - 1,
         )
 
-    return Elementwise.apply(value, slopes, x, mean, log_scale)
+    return elementwise(value, slopes, x, mean, log_scale)
 
 
 def laplace(x, median, log_scale):
@@ -47,7 +47,7 @@ def laplace(x, median, log_scale):
 
         return lambda: -pull(), pull, lambda: distance(x, median, log_scale) - 1
 
-    return Elementwise.apply(value, slopes, x, median, log_scale)
+    return elementwise(value, slopes, x, median, log_scale)
 
 
 def bernoulli(x, logits):
@@ -66,7 +66,7 @@ def bernoulli(x, logits):
 
         return lambda: logits, by_logits
 
-    return Elementwise.apply(value, slopes, x, logits)
+    return elementwise(value, slopes, x, logits)
 
 
 def _odds(logits):
@@ -104,7 +104,7 @@ def continuous_bernoulli(x, logits):
 
         return lambda: logits, by_logits
 
-    return Elementwise.apply(value, slopes, x, logits)
+    return elementwise(value, slopes, x, logits)
 
 
 #: Up to where the mean of a continuous Bernoulli is taken of its series.
@@ -116,8 +116,8 @@ def _missed(x, logits):
     return x - (logits > 0).to(x.dtype)
 
 
-def weibull(x, scale, k, observed=None):
-    """Of events at x; of the survival to x where they were not observed."""
+def weibull(x, scale, k, observed):
+    """Of events at x; of the survival to x where `observed` is 0."""
 
     def parts(x, scale, k):
         near = torch.abs(x - scale) < 0.5 * scale
@@ -125,22 +125,20 @@ def weibull(x, scale, k, observed=None):
         log_ratio = torch.where(near, torch.log1p(ratio), torch.log(x) - torch.log(scale))
         return log_ratio, k * log_ratio
 
-    def value(x, scale, k):
+    def value(x, scale, k, observed):
         log_ratio, z = parts(x, scale, k)
         hazard = torch.exp(z)
-        power = product(k - 1, log_ratio)
-        density = torch.log(k) - torch.log(scale) + power - hazard
-        return density if observed is None else torch.where(observed, density, -hazard)
+        density = torch.log(k) - torch.log(scale) + product(k - 1, log_ratio) - hazard
+        return torch.where(observed != 0, density, -hazard)
 
-    def slopes(x, scale, k):
+    def slopes(x, scale, k, observed):
         log_ratio, z = parts(x, scale, k)
-        pull = torch.expm1(z)
-        pull = pull if observed is None else torch.where(observed, pull, torch.exp(z))
-        event = 1.0 if observed is None else observed.to(x.dtype)
+        pull = torch.where(observed != 0, torch.expm1(z), torch.exp(z))
         return (
-            lambda: -(event + k * pull) / x,
+            lambda: -(observed + k * pull) / x,
             lambda: k / scale * pull,
-            lambda: event / k - product(pull, log_ratio),
+            lambda: observed / k - product(pull, log_ratio),
+            lambda: torch.zeros_like(pull),
         )
 
-    return Elementwise.apply(value, slopes, x, scale, k)
+    return elementwise(value, slopes, x, scale, k, observed)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 import fastelbo
+from fastelbo.torch import _checks
 from fastelbo.torch._bridge import Function, Operation, function, run
 from fastelbo.torch._tensors import check_constant, check_reduction, checked, has_kernels
 
@@ -153,6 +154,7 @@ def kl_full_normal(
     check_reduction(reduction)
     mu_q, tril_q, mu_p, tril_p = checked(mu_q=mu_q, tril_q=tril_q, mu_p=mu_p, tril_p=tril_p)
     if reduction == "none":
+        _checks.of("kl_full_normal", mu_q, tril_q, mu_p, tril_p)
         # A row's gradient must be its own to be scaled: PyTorch adds up what is shared.
         tril_q, tril_p = (
             tril.expand(len(mu_q), *tril.shape) if tril.ndim == 2 else tril

@@ -9,7 +9,7 @@ import torch
 
 from fastelbo._objective import objective
 from fastelbo.divergences import as_free_bits
-from fastelbo.torch import composites
+from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, kernels_of, run, scaled
 from fastelbo.torch._tensors import (
     check_prior,
@@ -151,6 +151,10 @@ def _bound(
     likelihood, outputs = likelihood._joined(outputs)
     drawn = rng is not None or noise is not None
     check_tensors(x=x, mu=mu, logvar=logvar, x_recon=outputs[0])
+    if mask is not None:
+        check_tensors(mask=mask)
+    if noise is not None:
+        check_tensors(noise=noise)
     fused = (
         not torch.compiler.is_compiling()
         and prior is None
@@ -161,6 +165,7 @@ def _bound(
         and has_kernels(x, mu, logvar, *outputs, constants=(x, noise))
     )
     if not fused:
+        _checks.elbo(likelihood, x, mu, logvar, outputs, mask)
         reconstruction = likelihood.log_prob(x, *outputs, mask=mask, reduction=reduction)
         z = reparameterize(mu, logvar, rng=rng, noise=noise) if drawn else None
         if prior is None:

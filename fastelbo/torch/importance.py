@@ -10,7 +10,7 @@ import torch
 
 import fastelbo
 from fastelbo.importance import ESTIMATORS, _bound_and_grad
-from fastelbo.torch import composites
+from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, kernels_of, run, scaled
 from fastelbo.torch._tensors import (
     check_prior,
@@ -103,7 +103,12 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
     estimator = "stl" if estimator == "dreg" else estimator
     outputs = [torch.as_tensor(p, dtype=z.dtype, device=z.device) for p in outputs]
     x, z, mu, logvar, *outputs = promoted(x, z, mu, logvar, *outputs)
-    if prior is None and has_kernels(x, z, mu, logvar, *outputs, constants=(x,)):
+    if mask is not None:
+        check_tensors(mask=mask)
+    served = has_kernels(x, z, mu, logvar, *outputs, constants=(x,))
+    if not served or prior is not None or any([p.shape != outputs[0].shape for p in outputs]):
+        _checks.iwae(likelihood, x, z, mu, logvar, outputs, mask)
+    if prior is None and served:
         outputs = torch.broadcast_tensors(*outputs) if len(outputs) > 1 else outputs
         masks = () if mask is None else (mask,)
         operation = Iwae(likelihood, estimator, reduction, len(masks), weighted, sign)

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 import fastelbo
-from fastelbo.torch import densities
+from fastelbo.torch import _checks, densities
 from fastelbo.torch._bridge import Operation, kernels_of, run
 from fastelbo.torch._tensors import (
     can_read,
@@ -155,9 +155,14 @@ class Likelihood:
         others = [torch.as_tensor(p, dtype=first.dtype, device=first.device) for p in others]
         x, *parameters = promoted(x, first, *others)
         by_row = reduction == "none"
+        if mask is not None:
+            check_tensors(mask=mask)
         if not has_kernels(x, *parameters, constants=(x,)) or self.couples_rows(reduction):
+            _checks.event(self, x, parameters, mask)
             return sign * reduce(self._rows(x, parameters, mask), reduction)
         if by_row and others:
+            if any([p.shape != first.shape for p in others]):
+                _checks.event(self, x, parameters, mask)
             # A row's gradient must be its own to be scaled: PyTorch adds up what is shared.
             parameters = torch.broadcast_tensors(*parameters)
         extra = () if mask is None else (mask,)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import fastelbo
-from fastelbo.torch import composites
+from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, run
 from fastelbo.torch._tensors import check_tensors, checked, has_kernels, key_of
 from fastelbo.torch.divergences import kl_standard_normal
@@ -61,7 +61,10 @@ def reparameterize(
     (tensor([[1.5000, 0.0000]]), tensor([[ 0.2500, -0.5000]]))
     """
     mu, logvar = checked(mu=mu, logvar=logvar)
+    if noise is not None:
+        check_tensors(noise=noise)
     if not has_kernels(mu, logvar, constants=(noise,)):
+        _checks.samples(mu, logvar, rng, noise, samples)
         return composites.reparameterize(mu, logvar, rng, noise, samples)
     return run(Reparameterize(samples), mu, logvar, noise_or_key(rng, noise, mu.dtype))[0]
 
@@ -71,7 +74,6 @@ def noise_or_key(rng, noise, dtype):
         return key_of(rng)
     if rng is not None:
         raise ValueError("give rng or noise, not both")
-    check_tensors(noise=noise)
     return noise.to(dtype)
 
 

@@ -9,7 +9,7 @@ difference that does not cancel, and the error of the formula, which is small (L
 import torch
 from torch.nn import functional
 
-from fastelbo.torch._elementwise import Elementwise, scaled
+from fastelbo.torch._elementwise import elementwise, scaled
 from fastelbo.torch.densities import LOG_2PI
 
 HALF_LOG_2PI = 0.5 * LOG_2PI
@@ -102,7 +102,7 @@ def poisson(x, log_rate):
             lambda: x - log_rate.exp(),
         )
 
-    return Elementwise.apply(value, slopes, x, log_rate)
+    return elementwise(value, slopes, x, log_rate)
 
 
 def poisson_of_rate(x, rate):
@@ -117,7 +117,7 @@ def poisson_of_rate(x, rate):
             lambda: torch.where((x == 0) | (rate == torch.inf), -1.0, (x - rate) / rate),
         )
 
-    return Elementwise.apply(value, slopes, x, rate)
+    return elementwise(value, slopes, x, rate)
 
 
 def binomial(x, logits, n):
@@ -141,7 +141,7 @@ def binomial(x, logits, n):
             ),
         )
 
-    return Elementwise.apply(value, slopes, x, logits, n)
+    return elementwise(value, slopes, x, logits, n)
 
 
 def beta_binomial(x, alpha, beta, n):
@@ -184,7 +184,7 @@ def beta_binomial(x, alpha, beta, n):
             lambda: log_rise(beta, y, -pull) + (_stirling_fall(beta, y) - both),
         )
 
-    return Elementwise.apply(value, slopes, x, alpha, beta, n)
+    return elementwise(value, slopes, x, alpha, beta, n)
 
 
 def negative_binomial(x, mean, theta):
@@ -232,7 +232,7 @@ def negative_binomial(x, mean, theta):
             by_theta,
         )
 
-    return Elementwise.apply(value, slopes, x, mean, theta)
+    return elementwise(value, slopes, x, mean, theta)
 
 
 def student_t(x, x_recon, log_scale, df):
@@ -282,4 +282,4 @@ def student_t(x, x_recon, log_scale, df):
         return lambda: -pull(), pull, by_log_scale, by_df
 
     gaussian_from = torch.finfo(df.dtype).eps ** -3
-    return Elementwise.apply(value, slopes, x, x_recon, log_scale, df.clamp(max=gaussian_from))
+    return elementwise(value, slopes, x, x_recon, log_scale, df.clamp(max=gaussian_from))

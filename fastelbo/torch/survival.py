@@ -51,7 +51,6 @@ class Weibull(Likelihood):
     def elements(self, x, *given):
         scale = given[0] if self.scale is None else like(self.scale, given[0])
         k = given[-1] if self.concentration is None else like(self.concentration, given[0])
-        observed = self.observed
-        if observed is not None:
-            observed = torch.as_tensor(observed, device=x.device)
+        observed = True if self.observed is None else self.observed
+        observed = torch.as_tensor(observed, device=x.device).to(x.dtype)
         return densities.weibull(x, scale, k, observed)

@@ -1,0 +1,122 @@
+"""Composites of fastelbo.torch refuse what kernels refuse, in the same words."""
+
+from functools import partial
+
+import pytest
+
+from tests.torch_cases import CASES, torch
+
+ft = pytest.importorskip("fastelbo.torch")
+
+
+def outcome(call):
+    """What a call gives, or the error that it raises."""
+    try:
+        return "a value", call()
+    except (TypeError, ValueError) as error:
+        return type(error), str(error)
+
+
+def both(call):
+    """The outcomes by kernels and by the composite."""
+    kernels = outcome(call)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ft._tensors, "always_composite", True)
+        return kernels, outcome(call)
+
+
+def spoiled(tensor):
+    """(what was done to it, the tensor in a shape that may not fit)."""
+    yield "empty", tensor[:0]
+    for axis in range(tensor.ndim):
+        yield f"less of axis {axis}", tensor.narrow(axis, 0, max(1, tensor.shape[axis] - 1))
+        yield f"one of axis {axis}", tensor.narrow(axis, 0, 1)
+    yield "one more axis", tensor.unsqueeze(0)
+    yield "one axis less", tensor[0]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_shapes_that_do_not_fit(case):
+    """Each input in turn, with and without gradients; what kernels broadcast, composites do."""
+    for reduction in ("mean", "none") if case.has_reduction else (None,):
+        options = {} if reduction is None else case.options(reduction)
+        refused = 0
+        for name, tensor in case.draw(requires_grad=False).items():
+            for what, other in spoiled(tensor):
+                tensors = {**case.draw(), name: other}
+
+                call = partial(case.call, ft, *tensors.values(), **options)
+                (kind, kernels), (composite_kind, got) = both(call)
+                assert kind == composite_kind, (name, what, kernels, got)
+                if kind == "a value":
+                    if not case.draws_noise:
+                        torch.testing.assert_close(kernels, got, equal_nan=True)
+                else:
+                    refused += 1
+                    assert kernels == got, (name, what)
+        assert refused
+
+
+def g(*shape):
+    return torch.rand(shape, requires_grad=True)
+
+
+def mask(*shape):
+    return torch.ones(shape, dtype=torch.bool)
+
+
+X = torch.rand(4, 5)
+#: What no shape of a case's input spoils.
+CALLS = {
+    "mask": lambda: ft.Bernoulli().log_prob(X, g(4, 5), mask=mask(3)),
+    "mask ": lambda: ft.elbo(X, g(4, 3), g(4, 3), g(4, 5), mask=mask(3)),
+    "mask  ": lambda: ft.iwae(X, g(2, 4, 3), g(4, 3), g(4, 3), g(2, 4, 5), mask=mask(3)),
+    "mask must be boolean": lambda: ft.Bernoulli().log_prob(X, g(4, 5), mask=torch.ones(4, 5)),
+    "mask must be a torch": lambda: ft.Bernoulli().log_prob(X, g(4, 5), mask=[[True]]),
+    "mask must be a torch ": lambda: ft.elbo(X, g(4, 3), g(4, 3), g(4, 5), mask=True),
+    "noise": lambda: ft.reparameterize(g(4, 3), g(4, 3), noise=g(3)),
+    "noise ": lambda: ft.elbo(X, g(4, 3), g(4, 3), g(4, 5), noise=g(3)),
+    "noise must be a torch": lambda: ft.reparameterize(g(4, 3), g(4, 3), noise=[1.0]),
+    "noise must be a torch ": lambda: ft.elbo(X, g(4, 3), g(4, 3), g(4, 5), noise=1.0),
+    "not both": lambda: ft.reparameterize(g(4, 3), g(4, 3), noise=g(4, 3), rng=1),
+    "rng must": lambda: ft.reparameterize(g(4, 3), g(4, 3), rng="a"),
+    "rng must lie": lambda: ft.reparameterize(g(4, 3), g(4, 3), rng=-1),
+    "samples": lambda: ft.reparameterize(g(4, 3), g(4, 3), samples=0),
+    "bandwidth": lambda: ft.mmd(g(4, 3), g(4, 3), bandwidth=-1.0),
+    "z is one sample": lambda: ft.mmd(g(1, 3), g(4, 3)),
+    "needs a batch": lambda: ft.total_correlation(
+        g(4, 3), g(4, 3), g(4, 3), dataset_size=3, method="mss"
+    ),
+    "optimal": lambda: ft.iwae(
+        X, g(2, 4, 3), g(4, 3), g(4, 3), g(2, 4, 5), likelihood=ft.Gaussian("optimal")
+    ),
+    "2 decoder": lambda: ft.Gaussian("learned").log_prob(X, g(4, 5)),
+    "1 decoder": lambda: ft.elbo(X, g(4, 3), g(4, 3), (g(4, 5), g(4, 5))),
+    "scale has shape": lambda: ft.Gaussian([1.0, 2.0]).log_prob(X, g(4, 5)),
+    "theta has shape": lambda: ft.NegativeBinomial([1.0, 2.0]).log_prob(X.round(), g(4, 5)),
+    "observed has": lambda: ft.Weibull(observed=mask(3)).log_prob(X, g(4, 5), g(4, 5)),
+    r"x\[0, 0\] = 9": lambda: ft.Bernoulli().log_prob(torch.full((4, 5), 9), g(4, 5)),
+    r"x\[0, 0\] = 9 ": lambda: ft.Categorical().log_prob(torch.full((4, 5), 9), g(4, 5, 3)),
+    r"mean\[0, 1\] = -1": lambda: ft.NegativeBinomial(theta=2.0).log_prob(
+        torch.ones(1, 2), torch.tensor([[1.0, -1.0]]), mask=mask(1, 2)
+    ),
+    r"theta\[0, 1\] = -1": lambda: ft.ZeroInflatedNegativeBinomial().log_prob(
+        torch.ones(1, 2), g(1, 2), torch.tensor([1.0, -1.0]), g(1, 2), mask=mask(1, 2)
+    ),
+}
+
+
+@pytest.mark.parametrize("words", CALLS)
+def test_what_else_does_not_fit(words):
+    kernels, got = both(CALLS[words])
+    assert kernels == got
+    with pytest.raises((TypeError, ValueError), match=words.strip()):
+        CALLS[words]()
+
+
+def test_numbers_on_other_devices_are_not_looked_at():
+    """Which would make them wait; shapes are known anyway."""
+    x, logits = torch.full((2, 3), 9.0, device="meta"), torch.ones(2, 3, device="meta")
+    assert ft.Bernoulli().log_prob(x, logits).is_meta
+    with pytest.raises(ValueError, match="logits has shape"):
+        ft.Bernoulli().log_prob(x, logits[:, :2])
