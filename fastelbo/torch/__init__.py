@@ -3,7 +3,8 @@
 On the CPU the kernels read tensors in place and give value and gradient in one pass; on other
 devices the same functions run as PyTorch operations, with the same errors, but for domains: to look
 at numbers there would make the processor wait for the device. Under ``torch.compile`` they are part
-of the graph.
+of the graph. Under the transforms of ``torch.func`` they are PyTorch operations, too; of those,
+``estimator="dreg"`` is refused, and ``torch.jit.trace`` altogether.
 
 >>> import torch
 >>> from fastelbo.torch import Bernoulli, ElboLoss

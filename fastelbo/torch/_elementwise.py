@@ -2,6 +2,8 @@
 
 import torch
 
+from fastelbo.torch._tensors import is_transforming
+
 
 def elementwise(value, slopes, *tensors):
     """value(*tensors), whose derivatives are slopes(*tensors); the tensors broadcast to each other.
@@ -11,7 +13,10 @@ def elementwise(value, slopes, *tensors):
     infinity, at limits.
     """
     if torch.is_grad_enabled() and any([t.requires_grad for t in tensors]):
-        return _Elementwise.apply(value, slopes, *tensors)
+        kind = _Elementwise
+        if not torch.compiler.is_compiling() and is_transforming():
+            kind = _ElementwiseForward
+        return kind.apply(value, slopes, *tensors)
     return value(*tensors)
 
 
@@ -39,6 +44,21 @@ class _Elementwise(torch.autograd.Function):
             flow = product(upstream, slopes[i]()).sum_to_size(tensor.shape) if wanted else None
             flows.append(flow)
         return tuple(flows)
+
+
+class _ElementwiseForward(_Elementwise):
+    """What torch.compile does not trace: one that is differentiated forward, too."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _Elementwise.setup_context(ctx, inputs, output)
+        ctx.save_for_forward(*inputs[2:])
+
+    @staticmethod
+    def jvp(ctx, _value, _slopes, *tangents):
+        slopes = ctx.slopes(*ctx.saved_tensors)
+        flows = zip(tangents, slopes, strict=True)
+        return sum([product(tangent, slope()) for tangent, slope in flows if tangent is not None])
 
 
 def product(a, b):

@@ -12,7 +12,16 @@ always_composite = False
 
 
 def has_kernels(*tensors, constants=()):
-    """Whether kernels serve these tensors: all on the CPU, no gradient wanted by the constants."""
+    """Whether kernels serve these tensors: all on the CPU, no gradient wanted by the constants, and
+    no transform that would have to see what they do."""
+    if not torch.compiler.is_compiling():
+        if torch.jit.is_tracing():
+            raise NotImplementedError(
+                "torch.jit.trace would record numbers, or lose gradients: use torch.compile or "
+                "torch.export instead"
+            )
+        if is_transforming():
+            return False
     if always_composite or not all([t.is_cpu for t in tensors]):
         return False
     if not (constants and torch.is_grad_enabled()):
@@ -20,15 +29,31 @@ def has_kernels(*tensors, constants=()):
     return not any([t is not None and t.requires_grad for t in constants])
 
 
-def is_traced(tensor):
-    """Whether a transform of torch.func or torch.jit.trace stands behind the tensor: its numbers
-    must not be read."""
-    return torch._C._functorch.is_functorch_wrapped_tensor(tensor) or torch.jit.is_tracing()
+def is_transforming():
+    """Whether torch.func or forward differentiation is at work."""
+    return (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def is_wrapped(tensor):
+    """Whether a transform of torch.func stands behind the tensor: its numbers are out of reach."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+def is_mapped(tensor):
+    """Whether torch.func.vmap has several numbers in the place of each."""
+    while is_wrapped(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return True
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return False
 
 
 def can_read(tensor):
     """Whether to look at the tensor's numbers costs nothing but that, and is allowed."""
-    return tensor.is_cpu and not (torch.compiler.is_compiling() or is_traced(tensor))
+    return tensor.is_cpu and not torch.compiler.is_compiling() and not is_wrapped(tensor)
 
 
 def promoted(*tensors):

@@ -2,14 +2,16 @@
 
 import math
 
+import numpy as np
 import torch
 
+import fastelbo
 from fastelbo.discrepancies import BANDWIDTHS
 from fastelbo.divergences import as_free_bits
 from fastelbo.posterior import noise_key
 from fastelbo.torch import densities
 from fastelbo.torch._elementwise import elementwise, exp_minus_one_minus, scaled
-from fastelbo.torch._tensors import reduce
+from fastelbo.torch._tensors import is_mapped, key_of, reduce
 from fastelbo.torch.densities import LOG_2PI
 
 
@@ -67,12 +69,23 @@ def reparameterize(mu, logvar, rng, noise, samples):
             raise ValueError("give rng or noise, not both")
         noise = noise.to(mu.dtype)
     else:
-        shape = mu.shape if samples is None else (samples, *mu.shape)
-        generator = rng
-        if rng is not None and not isinstance(rng, torch.Generator):
-            generator = torch.Generator(mu.device).manual_seed(noise_key(rng))
-        noise = torch.randn(shape, dtype=mu.dtype, device=mu.device, generator=generator)
+        noise = _drawn(mu, rng, samples)
     return mu + torch.exp(0.5 * logvar) * noise
+
+
+def _drawn(mu, rng, samples):
+    """Noise: on the CPU that of the kernels, unless torch.func.vmap draws another key a sample."""
+    if mu.is_cpu and not torch.compiler.is_compiling():
+        key = key_of(rng)
+        if not is_mapped(key):
+            zeros = np.zeros(mu.shape, str(mu.dtype).removeprefix("torch."))
+            key = key.item() & (1 << 64) - 1
+            return torch.from_numpy(fastelbo.reparameterize(zeros, zeros, rng=key, samples=samples))
+    shape = mu.shape if samples is None else (samples, *mu.shape)
+    generator = rng
+    if rng is not None and not isinstance(rng, torch.Generator):
+        generator = torch.Generator(mu.device).manual_seed(noise_key(rng))
+    return torch.randn(shape, dtype=mu.dtype, device=mu.device, generator=generator)
 
 
 def log_posterior(z, mu, logvar):

@@ -17,6 +17,7 @@ from fastelbo.torch._tensors import (
     check_reduction,
     check_tensors,
     has_kernels,
+    is_transforming,
     promoted,
 )
 from fastelbo.torch.likelihoods import Likelihood, check_likelihood
@@ -100,6 +101,10 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
     weighted = estimator == "dreg" and z.requires_grad and torch.is_grad_enabled()
     if weighted and torch.compiler.is_compiling():
         raise NotImplementedError('estimator="dreg" needs a hook that torch.compile cannot trace')
+    if weighted and is_transforming():
+        raise NotImplementedError(
+            'estimator="dreg" needs a hook, which torch.func has none of: use "stl", or backward()'
+        )
     estimator = "stl" if estimator == "dreg" else estimator
     outputs = [torch.as_tensor(p, dtype=z.dtype, device=z.device) for p in outputs]
     x, z, mu, logvar, *outputs = promoted(x, z, mu, logvar, *outputs)

@@ -25,7 +25,7 @@ from fastelbo.torch._tensors import (
     check_reduction,
     check_tensors,
     has_kernels,
-    is_traced,
+    is_wrapped,
     promoted,
     reduce,
 )
@@ -277,7 +277,7 @@ def _shown(value):
 
 
 def _to_differentiate(tensor):
-    return tensor.requires_grad or isinstance(tensor, nn.Parameter) or is_traced(tensor)
+    return tensor.requires_grad or isinstance(tensor, nn.Parameter) or is_wrapped(tensor)
 
 
 def _broadcasts(shape, whole):
