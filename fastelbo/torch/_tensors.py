@@ -1,11 +1,14 @@
 """What PyTorch functions share: promotion of dtypes, the choice of kernels or composite, noise."""
 
+import functools
+
 import torch
 
 from fastelbo.likelihoods import check_reduction as check_reduction
 from fastelbo.posterior import noise_key
 
 _SERVED = (torch.float32, torch.float64)
+_HALF = (torch.float16, torch.bfloat16)
 
 #: True: no kernels, even for what lies in this machine's memory. For tests.
 always_composite = False
@@ -63,17 +66,56 @@ def promoted(*tensors):
         return tensors
     dtype = torch.float32
     for t in tensors:
-        if t.dtype not in (torch.float16, torch.bfloat16) and t.is_floating_point():
+        if t.dtype not in _HALF and t.is_floating_point():
             dtype = torch.promote_types(dtype, t.dtype)
     first, *rest = tensors
     first = first.to(dtype) if first.is_floating_point() else first
     return first, *[t.to(dtype) for t in rest]
 
 
+def half_of(*tensors):
+    """The dtype of results where all floats have half precision; None where arithmetic and results
+    have the same, as under autocast, where PyTorch's own losses are float32, too.
+
+    The usual case is told by the last tensor alone.
+    """
+    if tensors[-1].dtype not in _HALF:
+        return None
+    dtypes = [t.dtype for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    dtype = functools.reduce(torch.promote_types, dtypes)
+    if dtype not in _HALF or torch.is_autocast_enabled(tensors[-1].device.type):
+        return None
+    return dtype
+
+
+def by_float32(dtype, call, *arguments):
+    """call(*arguments) in float32, its results in `dtype`."""
+    return narrowed(call(*[widened(a) for a in arguments]), dtype)
+
+
+def widened(value):
+    """What has half precision in float32; in a tuple, too."""
+    if type(value) is tuple:
+        return tuple([widened(v) for v in value])
+    is_half = isinstance(value, torch.Tensor) and value.dtype in _HALF
+    return value.float() if is_half else value
+
+
+def narrowed(result, dtype):
+    """A tensor, or those of a tuple, named or not, in this dtype; None: as they are."""
+    if dtype is None:
+        return result
+    if isinstance(result, tuple):
+        parts = [narrowed(part, dtype) for part in result]
+        return type(result)(*parts) if hasattr(result, "_fields") else tuple(parts)
+    return result if result is None else result.to(dtype)
+
+
 def checked(**tensors):
-    """The tensors, which they must be, in one dtype."""
+    """The tensors, which they must be, in one dtype, and what `half_of` says of their results."""
     check_tensors(**tensors)
-    return promoted(*tensors.values())
+    tensors = tensors.values()
+    return half_of(*tensors), promoted(*tensors)
 
 
 def check_tensors(**tensors):

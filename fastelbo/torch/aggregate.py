@@ -11,7 +11,14 @@ import fastelbo
 from fastelbo.aggregate import Sampling
 from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, run, scaled
-from fastelbo.torch._tensors import check_reduction, check_tensors, checked, has_kernels
+from fastelbo.torch._tensors import (
+    by_float32,
+    check_reduction,
+    check_tensors,
+    half_of,
+    has_kernels,
+    promoted,
+)
 from fastelbo.torch.likelihoods import Likelihood, check_likelihood
 from fastelbo.torch.locations import SquaredError
 
@@ -170,10 +177,13 @@ def signed_beta_tcvae(
     weights for constants.
     """
     check_likelihood(likelihood)
-    check_tensors(x=x, mu=mu)
+    check_tensors(x=x, z=z, mu=mu, logvar=logvar)
     if x.shape[:1] != mu.shape[:1]:
         raise ValueError(f"mu has shape {tuple(mu.shape)}, expected ({len(x)}, latent dimensions)")
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
+    if (half := half_of(x, z, *outputs, *likelihood._held_tensors, logvar, mu)) is not None:
+        options = likelihood, weights, sampling, mask, reduction, sign
+        return by_float32(half, signed_beta_tcvae, x, z, mu, logvar, tuple(outputs), *options)
     reconstruction = likelihood._signed(x, outputs, mask, reduction, sign)
     numbers = all([isinstance(weight, int | float) for weight in weights])
     if numbers and not torch.compiler.is_compiling():
@@ -187,7 +197,10 @@ def signed_beta_tcvae(
 def _parts(z, mu, logvar, sampling, reduction, weights=None):
     """The parts; before them, given weights, their weighted sum."""
     check_reduction(reduction)
-    z, mu, logvar = checked(z=z, mu=mu, logvar=logvar)
+    check_tensors(z=z, mu=mu, logvar=logvar)
+    if (half := half_of(z, mu, logvar)) is not None:
+        return by_float32(half, _parts, z, mu, logvar, sampling, reduction, weights)
+    z, mu, logvar = promoted(z, mu, logvar)
     Sampling(len(z), **sampling)
     options = {**sampling, "reduction": reduction}
     wanted = torch.is_grad_enabled() and any([t.requires_grad for t in (z, mu, logvar)])

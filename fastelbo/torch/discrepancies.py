@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fastelbo.discrepancies import ESTIMATORS, KERNELS
 from fastelbo.torch._bridge import function
-from fastelbo.torch._tensors import check_constant, checked
+from fastelbo.torch._tensors import check_constant, checked, narrowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,10 +50,11 @@ def mmd(
         raise ValueError(f"kernel must be one of {KERNELS}, got {kernel!r}")
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
-    z, y = checked(z=z, y=y)
+    half, (z, y) = checked(z=z, y=y)
     if bandwidth is not None:
         check_constant(bandwidth, "bandwidth")
         bandwidth = bandwidth.tolist() if hasattr(bandwidth, "tolist") else bandwidth
         several = isinstance(bandwidth, list | tuple)
         bandwidth = (list(bandwidth) if several else [bandwidth]) or None
-    return function("mmd", z, y, kernel=kernel, bandwidth=bandwidth, estimator=estimator)
+    options = {"kernel": kernel, "bandwidth": bandwidth, "estimator": estimator}
+    return narrowed(function("mmd", z, y, **options), half)

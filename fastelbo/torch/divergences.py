@@ -10,7 +10,7 @@ import torch
 import fastelbo
 from fastelbo.torch import _checks
 from fastelbo.torch._bridge import Function, Operation, function, run
-from fastelbo.torch._tensors import check_constant, check_reduction, checked, has_kernels
+from fastelbo.torch._tensors import check_constant, check_reduction, checked, has_kernels, narrowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,14 +49,15 @@ def kl_standard_normal(
     """
     check_reduction(reduction)
     check_constant(free_bits, "free_bits")
-    mu, logvar = checked(mu=mu, logvar=logvar)
+    half, (mu, logvar) = checked(mu=mu, logvar=logvar)
     if torch.compiler.is_compiling() and has_kernels(mu, logvar):
         threshold, how = free_bits, ("dimension", "floor")
         if isinstance(free_bits, fastelbo.FreeBits):
             threshold, how = free_bits.threshold, (free_bits.granularity, free_bits.below)
         threshold = torch.ones((), dtype=torch.float64) * threshold  # no constant of the graph
-        return run(KlAboveThreshold(*how, reduction), mu, logvar, threshold)[0]
-    return function("kl_standard_normal", mu, logvar, free_bits=free_bits, reduction=reduction)
+        return narrowed(run(KlAboveThreshold(*how, reduction), mu, logvar, threshold)[0], half)
+    options = {"free_bits": free_bits, "reduction": reduction}
+    return narrowed(function("kl_standard_normal", mu, logvar, **options), half)
 
 
 @dataclass(eq=False)
@@ -110,8 +111,8 @@ def kl_normal(
     tensor(2.)
     """
     check_reduction(reduction)
-    tensors = checked(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
-    return function("kl_normal", *tensors, reduction=reduction)
+    half, tensors = checked(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
+    return narrowed(function("kl_normal", *tensors, reduction=reduction), half)
 
 
 def kl_full_normal(
@@ -152,7 +153,8 @@ def kl_full_normal(
     (tensor(0.8181), tensor([[[-0.7500]]]))
     """
     check_reduction(reduction)
-    mu_q, tril_q, mu_p, tril_p = checked(mu_q=mu_q, tril_q=tril_q, mu_p=mu_p, tril_p=tril_p)
+    half, tensors = checked(mu_q=mu_q, tril_q=tril_q, mu_p=mu_p, tril_p=tril_p)
+    mu_q, tril_q, mu_p, tril_p = tensors
     if reduction == "none":
         _checks.of("kl_full_normal", mu_q, tril_q, mu_p, tril_p)
         # A row's gradient must be its own to be scaled: PyTorch adds up what is shared.
@@ -161,4 +163,5 @@ def kl_full_normal(
             for tril in (tril_q, tril_p)
         )
     tensors = mu_q, tril_q, mu_p, tril_p
-    return function("kl_full_normal", *tensors, takes_threads=False, reduction=reduction)
+    value = function("kl_full_normal", *tensors, takes_threads=False, reduction=reduction)
+    return narrowed(value, half)

@@ -12,9 +12,11 @@ from fastelbo.divergences import as_free_bits
 from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, kernels_of, run, scaled
 from fastelbo.torch._tensors import (
+    by_float32,
     check_prior,
     check_reduction,
     check_tensors,
+    half_of,
     has_kernels,
     promoted,
     reduce,
@@ -148,13 +150,16 @@ def _bound(
     check_prior(prior)
     check_reduction(reduction)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
-    likelihood, outputs = likelihood._joined(outputs)
     drawn = rng is not None or noise is not None
     check_tensors(x=x, mu=mu, logvar=logvar, x_recon=outputs[0])
     if mask is not None:
         check_tensors(mask=mask)
     if noise is not None:
         check_tensors(noise=noise)
+    if (half := half_of(x, mu, *outputs, *likelihood._held_tensors, logvar)) is not None:
+        options = likelihood, beta, free_bits, mask, reduction, prior, rng, noise, sign
+        return by_float32(half, _bound, x, mu, logvar, tuple(outputs), *options)
+    likelihood, outputs = likelihood._joined(outputs)
     fused = (
         not torch.compiler.is_compiling()
         and prior is None

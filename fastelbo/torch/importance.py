@@ -16,11 +16,13 @@ from fastelbo.torch._tensors import (
     check_prior,
     check_reduction,
     check_tensors,
+    half_of,
     has_kernels,
     is_transforming,
+    narrowed,
     promoted,
 )
-from fastelbo.torch.likelihoods import Likelihood, check_likelihood
+from fastelbo.torch.likelihoods import Likelihood, beside, check_likelihood
 from fastelbo.torch.locations import SquaredError
 
 if TYPE_CHECKING:
@@ -95,7 +97,6 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
     if estimator not in ESTIMATORS:
         raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
-    likelihood, outputs = likelihood._joined(outputs)
     check_tensors(x=x, z=z, mu=mu, logvar=logvar, x_recon=outputs[0])
     sampled = z
     weighted = estimator == "dreg" and z.requires_grad and torch.is_grad_enabled()
@@ -106,7 +107,9 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
             'estimator="dreg" needs a hook, which torch.func has none of: use "stl", or backward()'
         )
     estimator = "stl" if estimator == "dreg" else estimator
-    outputs = [torch.as_tensor(p, dtype=z.dtype, device=z.device) for p in outputs]
+    half = half_of(x, z, mu, *outputs, *likelihood._held_tensors, logvar)
+    likelihood, outputs = likelihood._joined(outputs)
+    outputs = [beside(p, z) for p in outputs]
     x, z, mu, logvar, *outputs = promoted(x, z, mu, logvar, *outputs)
     if mask is not None:
         check_tensors(mask=mask)
@@ -128,7 +131,7 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
         weights = [torch.softmax(log_w, 0)] if weighted else []
     if weights:
         _weigh_gradient(sampled, value, weights[0].detach().unsqueeze(-1))
-    return value
+    return narrowed(value, half)
 
 
 @dataclass(eq=False)

@@ -21,13 +21,16 @@ import fastelbo
 from fastelbo.torch import _checks, densities
 from fastelbo.torch._bridge import Operation, kernels_of, run
 from fastelbo.torch._tensors import (
+    by_float32,
     can_read,
     check_reduction,
     check_tensors,
+    half_of,
     has_kernels,
     is_wrapped,
     promoted,
     reduce,
+    widened,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +78,9 @@ class Likelihood:
         tensors = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
+            if not hasattr(value, "tolist"):
+                setattr(self, name, _tuples(value))
+                continue
             if isinstance(value, torch.Tensor) and _to_differentiate(value):
                 if name not in self._learnable:
                     raise TypeError(
@@ -83,8 +89,7 @@ class Likelihood:
                     )
                 tensors[name] = value
                 continue
-            value = value.tolist() if hasattr(value, "tolist") else value
-            setattr(self, name, _tuples(value))
+            setattr(self, name, _tuples(value.tolist()))
         if tensors:
             self.held = Held(self, tensors)
 
@@ -133,7 +138,8 @@ class Likelihood:
         Returns
         -------
         Tensor, shape (), or (B,) or (K, B) for ``reduction="none"``
-            In nats, in the dtype of the parameters (float32 for half precision).
+            In nats, in the dtype of the tensors. Half precision is computed in float32, which is
+            also what comes back under autocast.
 
         Raises
         ------
@@ -147,12 +153,14 @@ class Likelihood:
         check_reduction(reduction)
         if not parameters:
             raise TypeError(f"{type(self).__name__}.log_prob takes x and decoder outputs")
+        first, *others = parameters
+        check_tensors(x=x, parameters=first)
+        if (half := half_of(x, *self._held_tensors, *others, first)) is not None:
+            return by_float32(half, self._signed, x, parameters, mask, reduction, sign)
         if self.held is not None:
             opened, parameters = self._joined(parameters)
             return opened._signed(x, parameters, mask, reduction, sign)
-        first, *others = parameters
-        check_tensors(x=x, parameters=first)
-        others = [torch.as_tensor(p, dtype=first.dtype, device=first.device) for p in others]
+        others = [beside(p, first) for p in others]
         x, *parameters = promoted(x, first, *others)
         by_row = reduction == "none"
         if mask is not None:
@@ -170,6 +178,10 @@ class Likelihood:
 
     #: The error of so many decoder outputs: fastelbo's.
     _miscounted = fastelbo.Likelihood._miscounted
+
+    @property
+    def _held_tensors(self):
+        return () if self.held is None else self.held.values()
 
     def _joined(self, outputs):
         """The likelihood, and the outputs, that all which is to be differentiated is part of."""
@@ -243,6 +255,9 @@ class Held:
         #: Those that a module registers as its own, and may exchange.
         self.registered = nn.ParameterDict(kept) if kept else {}
 
+    def values(self):
+        return [*self.registered.values(), *self.tensors.values()]
+
     def join(self, outputs):
         """These outputs and the arguments, in the order in which `opened` takes them."""
         check_tensors(**{self.parameters[0]: outputs[0]})
@@ -266,7 +281,7 @@ class Held:
             return value
         if can_read(value) and not ((value > 0) & value.isfinite()).all():
             raise ValueError(f"{name} must be positive and finite, got {value.detach()}")
-        return value.log()
+        return widened(value).log()
 
 
 def _shown(value):
@@ -274,6 +289,13 @@ def _shown(value):
     if isinstance(value, torch.Tensor):
         return f"{type(value).__name__}{tuple(value.shape)}"
     return repr(value)
+
+
+def beside(value, first):
+    """A decoder's output as a tensor that goes with the first one."""
+    if isinstance(value, torch.Tensor):
+        return value if value.device == first.device else value.to(first.device)
+    return torch.as_tensor(value, dtype=first.dtype, device=first.device)
 
 
 def _to_differentiate(tensor):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import fastelbo
 from fastelbo.mixtures import weighted_gradients
 from fastelbo.torch._bridge import Operation, function, run
-from fastelbo.torch._tensors import check_reduction, checked, has_kernels
+from fastelbo.torch._tensors import check_reduction, checked, has_kernels, narrowed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,10 +47,10 @@ def mixture_log_prob(
     tensor(-1.4189)
     """
     check_reduction(reduction)
-    tensors = checked(z=z, log_weights=log_weights, mu=mu, logvar=logvar)
+    half, tensors = checked(z=z, log_weights=log_weights, mu=mu, logvar=logvar)
     if reduction == "none" and has_kernels(*tensors):
-        return run(MixtureByPoint(), *tensors)[0]
-    return function("mixture_log_prob", *tensors, reduction=reduction)
+        return narrowed(run(MixtureByPoint(), *tensors)[0], half)
+    return narrowed(function("mixture_log_prob", *tensors, reduction=reduction), half)
 
 
 @dataclass(eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 import fastelbo
 from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, run
-from fastelbo.torch._tensors import check_tensors, checked, has_kernels, key_of
+from fastelbo.torch._tensors import check_tensors, checked, has_kernels, key_of, narrowed
 from fastelbo.torch.divergences import kl_standard_normal
 
 if TYPE_CHECKING:
@@ -60,13 +60,14 @@ def reparameterize(
     >>> z.detach(), logvar.grad
     (tensor([[1.5000, 0.0000]]), tensor([[ 0.2500, -0.5000]]))
     """
-    mu, logvar = checked(mu=mu, logvar=logvar)
+    half, (mu, logvar) = checked(mu=mu, logvar=logvar)
     if noise is not None:
         check_tensors(noise=noise)
     if not has_kernels(mu, logvar, constants=(noise,)):
         _checks.samples(mu, logvar, rng, noise, samples)
-        return composites.reparameterize(mu, logvar, rng, noise, samples)
-    return run(Reparameterize(samples), mu, logvar, noise_or_key(rng, noise, mu.dtype))[0]
+        return narrowed(composites.reparameterize(mu, logvar, rng, noise, samples), half)
+    z = run(Reparameterize(samples), mu, logvar, noise_or_key(rng, noise, mu.dtype))[0]
+    return narrowed(z, half)
 
 
 def noise_or_key(rng, noise, dtype):

@@ -1,0 +1,145 @@
+"""bfloat16 and float16: the dtype of what is given comes back, arithmetic is in float32."""
+
+import pytest
+
+from tests.torch_cases import CASES, each, flat, torch
+
+ft = pytest.importorskip("fastelbo.torch")
+
+HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+PATHS = pytest.mark.parametrize("forced", [False, True], ids=["kernels", "composite"])
+#: A kernel and a composite may round an element of their float32 to its other neighbour.
+CLOSE = {"rtol": 1e-2, "atol": 1e-3}
+
+
+def results(case, tensors, **options):
+    """Values, and gradients of their sum."""
+    values = flat(case.call(ft, *tensors.values(), **options))
+    leaves = [t for t in tensors.values() if t.requires_grad]
+    return values, torch.autograd.grad(sum(v.float().sum() for v in values), leaves)
+
+
+def exactly(case, half):
+    """Tensors in half precision, and the same numbers in float32."""
+    few = case.draw(half)
+    return few, {
+        name: (t.detach().float() if t.is_floating_point() else t).requires_grad_(t.requires_grad)
+        for name, t in few.items()
+    }
+
+
+@PATHS
+@HALVES
+@each([case for case in CASES if not case.draws_noise], ("mean", "none"))
+def test_arithmetic_is_in_float32(case, reduction, half, forced, composite):
+    few, many = exactly(case, half)
+    options = case.options(reduction)
+    if forced:
+        composite()
+    values, slopes = results(case, few, **options)
+    expected, expected_slopes = results(case, many, **options)
+    for mine, theirs in zip(values, expected, strict=True):
+        assert mine.dtype == half
+        torch.testing.assert_close(mine, theirs.to(half), rtol=0, atol=0, equal_nan=True)
+    for mine, theirs in zip(slopes, expected_slopes, strict=True):
+        assert mine.dtype == half
+        torch.testing.assert_close(mine, theirs.to(half), equal_nan=True, **CLOSE)
+
+
+@HALVES
+def test_reparameterize(half):
+    mu, logvar = torch.randn(2, 3, 4).to(half)
+    z, kl = ft.reparameterize_kl(mu.requires_grad_(), logvar, rng=3)
+    assert z.dtype == kl.dtype == half
+    exact = ft.reparameterize(mu.float(), logvar.float(), rng=3)
+    assert torch.equal(z, exact.to(half))
+    assert torch.autograd.grad(z.sum(), mu)[0].dtype == half
+
+
+@PATHS
+def test_autocast_is_that_of_losses(forced, composite):
+    """PyTorch's own give float32, whatever they are given."""
+    x, logits = torch.rand(4, 5), torch.randn(4, 5, dtype=torch.bfloat16, requires_grad=True)
+    mu, logvar = torch.randn(2, 4, 3).bfloat16()
+    if forced:
+        composite()
+    functional = torch.nn.functional
+    with torch.autocast("cpu", torch.bfloat16):
+        theirs = functional.mse_loss(logits, logits * 0)
+        own = [
+            ft.Bernoulli().log_prob(x.bfloat16(), logits),
+            ft.ElboLoss(likelihood=ft.Bernoulli())(x.bfloat16(), mu, logvar, logits),
+            ft.kl_standard_normal(mu, logvar),
+            ft.mmd(mu, logvar),
+            ft.total_correlation(mu, mu, logvar, dataset_size=9).total_correlation,
+            ft.iwae(x.bfloat16(), mu[None], mu, logvar, logits[None]),
+        ]
+    assert {value.dtype for value in own} == {theirs.dtype} == {torch.float32}
+    assert torch.autograd.grad(own[1], logits)[0].dtype == torch.bfloat16
+
+
+def test_wider_arguments_widen():
+    x, mean = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True)
+    theta = torch.full((3,), 1.2345678, requires_grad=True)
+    value = ft.NegativeBinomial(theta=theta).log_prob(x, mean)
+    torch.testing.assert_close(value, ft.NegativeBinomial(theta=theta).log_prob(x, mean.float()))
+    assert [g.dtype for g in torch.autograd.grad(value, (mean, theta))] == [
+        torch.bfloat16,
+        torch.float32,
+    ]
+
+
+def test_a_module_in_bfloat16_trains():
+    torch.manual_seed(0)
+    encoder, decoder = torch.nn.Linear(6, 4).bfloat16(), torch.nn.Linear(2, 6).bfloat16()
+    loss = ft.ElboLoss(likelihood=ft.Gaussian(torch.nn.Parameter(torch.ones(6)))).bfloat16()
+    x = torch.randn(16, 6).bfloat16()
+    parameters = [p for m in (encoder, decoder, loss) for p in m.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.02)
+    seen = []
+    for _ in range(20):
+        mu, logvar = encoder(x).chunk(2, -1)
+        value = loss(x, mu, logvar, decoder(ft.reparameterize(mu, logvar, rng=1)))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        seen.append(value.item())
+    assert value.dtype == torch.bfloat16
+    assert seen[-1] < seen[0]
+
+
+@pytest.mark.parametrize("bound", ["elbo", "iwae"])
+def test_gradients_are_scaled_and_unscaled(bound):
+    """By GradScaler: those of a loss times a power of two, and back."""
+    x, mu, logvar = torch.rand(4, 5), *torch.randn(2, 4, 3)
+    weight = torch.nn.Parameter(torch.randn(3, 5))
+    losses = {
+        "elbo": lambda: ft.ElboLoss(likelihood=ft.Bernoulli())(x, mu, logvar, mu @ weight),
+        "iwae": lambda: ft.IwaeLoss(likelihood=ft.Bernoulli())(
+            x, mu[None], mu, logvar, (mu @ weight)[None]
+        ),
+    }
+    optimizer = torch.optim.SGD([weight], lr=0.0)
+    (expected,) = torch.autograd.grad(losses[bound](), weight)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaler.scale(losses[bound]()).backward()
+    torch.testing.assert_close(weight.grad, expected * 2.0**10)
+    scaler.unscale_(optimizer)
+    torch.testing.assert_close(weight.grad, expected)
+    scaler.step(optimizer)
+    scaler.update()
+
+
+def test_dreg_in_half_precision():
+    x, mu = torch.rand(4, 5), torch.randn(4, 3)
+    logvar, w = mu * 0, torch.randn(3, 5)
+    slopes = []
+    for dtype in (torch.float32, torch.bfloat16):
+        z = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(1)).to(dtype)
+        z.requires_grad_()
+        given = [t.to(dtype) for t in (x, z, mu, logvar, z @ w.to(dtype))]
+        given[1] = z
+        value = ft.iwae(*given, estimator="dreg")
+        assert value.dtype == dtype
+        slopes.append(torch.autograd.grad(value, z)[0].float())
+    torch.testing.assert_close(*slopes, rtol=0.1, atol=0.05)
