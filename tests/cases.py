@@ -7,15 +7,19 @@ from hypothesis import strategies as st
 from fastelbo._catalogue import CASES, flatten
 from tests.conftest import assert_close
 
-#: Batches and dimensions around the sizes of lanes, tiles and units.
-SHAPES = [(1, 1), (2, 31), (31, 2), (33, 33), (1, 4095), (2, 4097), (4097, 1), (9, 513), (300, 20)]
 
+def any_array(data, dtype, shape, values):
+    """An array drawn by Hypothesis between the least and the largest of `values`.
 
-def any_array(data, dtype, shape, limit):
-    """An array drawn by Hypothesis: no number beyond limit, none so small that products vanish."""
-    elements = st.floats(-limit, limit, width=32)
-    a = data.draw(hnp.arrays(dtype, shape, elements=elements))
-    return np.where(np.abs(a) > 1e-9, a, 0).astype(dtype)
+    Whole numbers if they are; and none so small that products vanish, unless that is the least.
+    """
+    least, most = min(values), max(values)
+    if all(isinstance(value, int) for value in values):
+        whole = hnp.arrays(np.int64, shape, elements=st.integers(least, most))
+        return data.draw(whole).astype(dtype)
+    low, high = np.nextafter(np.float32([least, most]), np.float32(0))
+    a = data.draw(hnp.arrays(dtype, shape, elements=st.floats(float(low), float(high), width=32)))
+    return np.where(np.abs(a) > 1e-9, a, least if least >= 0 else 0).astype(dtype)
 
 
 def check(name, arrays, dtype, **options):

@@ -9,8 +9,6 @@ from fastelbo import reference
 from fastelbo._catalogue import VARIANTS
 from fastelbo._catalogue.importance import log_weight_terms
 
-LIKELIHOODS = ("SquaredError", "Gaussian", "Gaussian-features", "Gaussian-learned", "Bernoulli")
-
 
 def likelihoods(name):
     """(fastelbo's, the reference's)."""

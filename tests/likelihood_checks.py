@@ -5,21 +5,7 @@ import numpy as np
 import pytest
 
 from fastelbo._catalogue import REDUCTIONS
-from tests.conftest import TOLERANCE, numerical_gradient
-
-
-def differences(make, *arrays, rtol=1e-7, atol=1e-8):
-    """Gradients are central differences of the value, for each reduction of a number."""
-    for reduction in ("mean", "sum"):
-        _, gradients = make().log_prob_and_grad(*arrays, reduction=reduction)
-        for i, gradient in enumerate(gradients, start=1):
-
-            def value(a, i=i, reduction=reduction):
-                moved = [*arrays[:i], a, *arrays[i + 1 :]]
-                return make().log_prob(*moved, reduction=reduction)
-
-            expected = numerical_gradient(value, arrays[i])
-            np.testing.assert_allclose(gradient, expected, rtol=rtol, atol=atol)
+from tests.conftest import TOLERANCE
 
 
 def exact(likelihood, x, parameters, density, dtype, *, sizes=None, digits=80):

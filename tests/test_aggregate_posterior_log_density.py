@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastelbo import _threads, aggregate, aggregate_posterior_log_density, reference
+from fastelbo import aggregate, aggregate_posterior_log_density, reference
 from fastelbo._catalogue.aggregate import density_magnitudes
 from tests.conftest import assert_close
 from tests.importance import peak_of
@@ -22,13 +22,6 @@ def check(z, mu, logvar, dtype):
     assert got.joint.dtype == got.marginals.dtype == np.float64
     assert_close(tuple(got), expected, dtype, density_magnitudes(z, mu, logvar))
     return got
-
-
-@pytest.mark.parametrize("samples", [1, 7, 8, 9])
-@pytest.mark.parametrize("points", [1, 63, 64, 65, 130])
-@pytest.mark.parametrize("dims", [1, 3, 4, 5, 65])
-def test_against_the_reference(dtype, samples, points, dims):
-    check(*draw(dtype, samples, points, dims), dtype)
 
 
 @pytest.mark.parametrize("spread", [10.0, 100.0, 1e4])
@@ -66,16 +59,6 @@ def test_one_point_is_its_own_density():
     expected = -0.5 * (np.log(2 * np.pi) + logvar + (z - mu) ** 2 * np.exp(-logvar))
     np.testing.assert_allclose(marginals, expected, rtol=1e-13)
     np.testing.assert_allclose(joint, expected.sum(axis=1), rtol=1e-13)
-
-
-def test_bits_do_not_depend_on_threads(dtype, monkeypatch):
-    monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 8)
-    arrays = draw(dtype, 37, 200, 11)
-    one = aggregate_posterior_log_density(*arrays, num_threads=1)
-    for threads in range(2, 9):
-        several = aggregate_posterior_log_density(*arrays, num_threads=threads)
-        np.testing.assert_array_equal(several.joint, one.joint)
-        np.testing.assert_array_equal(several.marginals, one.marginals)
 
 
 def test_nan_and_infinity(dtype):
@@ -121,22 +104,3 @@ def test_errors():
             aggregate_posterior_log_density(*arrays)
     with pytest.raises(TypeError, match="num_threads"):
         aggregate_posterior_log_density(z, mu, logvar, num_threads="2")
-
-
-@pytest.mark.parametrize("view", ["fortran", "rows", "broadcast", "mixed"])
-def test_views(view):
-    z, mu, logvar = draw(points=70)
-    expected = aggregate_posterior_log_density(z, mu, logvar)
-    if view == "fortran":
-        z, mu, logvar = (np.asfortranarray(a) for a in (z, mu, logvar))
-    elif view == "rows":
-        z, mu, logvar = (np.pad(a, [(0, 0), (0, 3)])[:, :-3] for a in (z, mu, logvar))
-    elif view == "broadcast":
-        logvar = np.broadcast_to(logvar[0], logvar.shape)
-        expected = aggregate_posterior_log_density(z, mu, logvar.copy())
-    else:
-        z = z.astype(np.float32)
-        expected = aggregate_posterior_log_density(z.astype(np.float64), mu, logvar)
-    got = aggregate_posterior_log_density(z, mu, logvar)
-    np.testing.assert_array_equal(got.joint, expected.joint)
-    np.testing.assert_array_equal(got.marginals, expected.marginals)

@@ -3,11 +3,10 @@
 import mpmath
 import numpy as np
 import pytest
-import scipy.stats
 
 from fastelbo import BetaBinomial, Binomial
 from tests.conftest import TOLERANCE, assert_close
-from tests.likelihood_checks import differences, exact, offends
+from tests.likelihood_checks import exact, offends
 
 
 @pytest.mark.parametrize(
@@ -55,23 +54,6 @@ def test_meets_the_binomial(dtype):
     rows = BetaBinomial(30).log_prob(x, alpha, 2 * alpha, reduction="none")
     logits = np.full((31, 1), -np.log(2), np.float64)
     assert_close(rows, Binomial(30).log_prob(x, logits, reduction="none"), dtype, 60.0)
-
-
-def test_against_scipy(dtype):
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 31, (20, 30))
-    alpha, beta = (np.exp(2 * rng.normal(size=x.shape)).astype(dtype) for _ in range(2))
-    wide = alpha.astype(np.float64), beta.astype(np.float64)
-    expected = scipy.stats.betabinom.logpmf(x, 30, *wide).sum(axis=1)
-    rows = BetaBinomial(30).log_prob(x, alpha, beta, reduction="none")
-    assert_close(rows, expected, dtype, 900.0)
-
-
-def test_central_differences():
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 10, (3, 5))
-    alpha, beta = np.exp(rng.normal(size=(2, 3, 5)))
-    differences(lambda: BetaBinomial(9), x, alpha, beta, atol=1e-7)
 
 
 def test_domain(dtype):

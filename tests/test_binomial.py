@@ -9,7 +9,7 @@ import scipy.stats
 
 from fastelbo import Binomial
 from tests.conftest import assert_close
-from tests.likelihood_checks import differences, exact, offends
+from tests.likelihood_checks import exact, offends
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,6 @@ def test_against_scipy(dtype):
     expected = scipy.stats.binom.logpmf(x, n, p).sum(axis=1)
     got = Binomial(n).log_prob(x.astype(np.uint8), logits, reduction="none")
     assert_close(got, expected, dtype, np.abs(x - n * p).sum(axis=1))
-
-
-def test_central_differences():
-    rng = np.random.default_rng(0)
-    x, logits = rng.integers(0, 10, (3, 5)), 2 * rng.normal(size=(3, 5))
-    differences(lambda: Binomial(9), x, logits)
 
 
 def test_domain(dtype):

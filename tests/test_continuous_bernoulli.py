@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fastelbo import ContinuousBernoulli
-from tests.likelihood_checks import differences, exact, offends
+from tests.likelihood_checks import exact, offends
 
 
 def density(x, a):
@@ -39,11 +39,6 @@ def test_is_a_density(dtype):
             x.astype(dtype), np.full(x.shape, logit, dtype), reduction="none"
         )
         assert np.mean(np.exp(rows)) == pytest.approx(1.0, abs=1e-5)
-
-
-def test_central_differences():
-    rng = np.random.default_rng(0)
-    differences(ContinuousBernoulli, rng.random((3, 5)), 4 * rng.normal(size=(3, 5)))
 
 
 def test_domain(dtype):

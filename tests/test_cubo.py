@@ -9,22 +9,8 @@ from fastelbo import (
     importance_bound,
     importance_bound_and_grad,
     log_weights,
-    reference,
 )
-from fastelbo._catalogue import REDUCTIONS
-from tests.conftest import assert_close
 from tests.importance import LinearGaussian
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("n", [1, 1.5, 2, 4])
-def test_reference(n, reduction, dtype):
-    log_w = np.random.default_rng(0).normal(-50, 2, (20, 7)).astype(dtype)
-    value, (grad,) = cubo_and_grad(log_w, n=n, reduction=reduction)
-    expected, (desired,) = reference.cubo_and_grad(log_w, n=n, reduction=reduction)
-    assert_close(value, expected, np.float64)
-    assert_close(grad, desired, dtype, 100 * n * desired.max())
-    np.testing.assert_array_equal(cubo(log_w, n=n, reduction=reduction), value)
 
 
 def test_is_a_renyi_bound():

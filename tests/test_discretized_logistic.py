@@ -8,7 +8,7 @@ import pytest
 
 from fastelbo import DiscretizedLogistic
 from tests.conftest import TOLERANCE
-from tests.likelihood_checks import differences, exact, offends
+from tests.likelihood_checks import exact, offends
 
 
 def density(x, mean, log_scale, bins=256):
@@ -72,15 +72,6 @@ def test_certain_pixel_keeps_its_digits(dtype):
     args = [np.full((1, 1), a, dtype) for a in (2 * 51 / 255 - 1, log_scale)]
     value = DiscretizedLogistic().log_prob([[51]], *args)
     assert -1e-24 < value < -1e-27
-
-
-@pytest.mark.parametrize("scale", [0.1, 2.0, "learned"])
-def test_central_differences(scale):
-    rng = np.random.default_rng(0)
-    x = np.array([[0, 255, 100, 254, 1], [3, 7, 130, 0, 255]])
-    arrays = [0.3 * rng.normal(size=x.shape), -1 + 0.3 * rng.normal(size=x.shape)]
-    arrays = arrays if scale == "learned" else arrays[:1]
-    differences(lambda: DiscretizedLogistic(scale), x, *arrays, atol=1e-7)
 
 
 def test_domain(dtype):

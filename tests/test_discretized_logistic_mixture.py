@@ -5,7 +5,6 @@ import pytest
 
 from fastelbo import DiscretizedLogistic, DiscretizedLogisticMixture, reference
 from tests.conftest import TOLERANCE, assert_close
-from tests.likelihood_checks import differences
 
 
 def draw(shape, components, dtype, seed=0):
@@ -59,26 +58,6 @@ def test_a_component_can_be_switched_off(dtype):
     for mine, theirs in zip(with_it[1], without[1], strict=True):
         np.testing.assert_array_equal(mine[:, keep], theirs)
         np.testing.assert_array_equal(mine[:, 1], 0.0)
-
-
-def test_samples(dtype):
-    """K samples of the parameters for each x."""
-    x, *_ = draw((4, 70), 3, dtype)
-    parts = [draw((4, 70), 3, dtype, seed=k)[1:] for k in range(3)]
-    stacked = [np.stack(p) for p in zip(*parts, strict=True)]
-    likelihood = DiscretizedLogisticMixture()
-    rows, gradients = likelihood.log_prob_and_grad(x, *stacked, reduction="none")
-    assert rows.shape == (3, 4)
-    for k, parameters in enumerate(parts):
-        one, by_one = likelihood.log_prob_and_grad(x, *parameters, reduction="none")
-        np.testing.assert_array_equal(rows[k], one)
-        for mine, theirs in zip(gradients, by_one, strict=True):
-            np.testing.assert_array_equal(mine[k], theirs)
-
-
-def test_central_differences():
-    arrays = draw((2, 3), 2, np.float64)
-    differences(DiscretizedLogisticMixture, *arrays, atol=1e-7)
 
 
 def test_domain_and_shapes():

@@ -6,9 +6,9 @@ import pytest
 import fastelbo
 from fastelbo import importance, iwae, iwae_and_grad, reference, reparameterize_backward
 from fastelbo._catalogue import REDUCTIONS
+from fastelbo._catalogue.importance import numpy_bound, numpy_log_weights
 from tests.conftest import TOLERANCE, assert_close, numerical_gradient
 from tests.importance import (
-    LIKELIHOODS,
     LinearGaussian,
     StandardNormal,
     draw,
@@ -19,8 +19,6 @@ from tests.importance import (
 )
 
 ESTIMATORS = importance.ESTIMATORS
-SIZES = [(1, 1, (1,), 1), (2, 3, (7,), 31), (33, 2, (7,), 33), (5, 31, (4097,), 2)]
-SIZES += [(3, 4, (28, 28), 600), (7, 5, (), 2), (2, 3, (2, 3, 5), 1)]
 
 
 def flat(grad):
@@ -44,16 +42,6 @@ def check(name, arrays, dtype, **options):
         largest = np.abs(specified).max(initial=0.0)
         assert_close(mine, specified, dtype, inherited * largest)
     return value, grad
-
-
-@pytest.mark.parametrize("name", LIKELIHOODS)
-@pytest.mark.parametrize("estimator", ESTIMATORS)
-@pytest.mark.parametrize(("samples", "batch", "event", "latent"), SIZES)
-def test_reference(name, samples, batch, event, latent, estimator, dtype):
-    if name == "Gaussian-features" and event != (7,):
-        event = (3, 7)
-    arrays = draw(dtype, samples, batch, event, latent, outputs_of(name))
-    check(name, arrays, dtype, estimator=estimator)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -80,31 +68,6 @@ def test_one_sample_is_the_elbo_of_one_sample():
     value = iwae(x, z, mu, logvar, x_recon)
     log_w = fastelbo.log_weights(x, z, mu, logvar, x_recon)
     np.testing.assert_allclose(value, log_w.mean(), rtol=1e-14)
-
-
-@pytest.mark.parametrize("name", LIKELIHOODS)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_central_differences(name, reduction):
-    """The standard estimator is the gradient of the value, by each argument."""
-    outputs = outputs_of(name)
-    x, *arrays = draw(np.float64, 3, 2, (7,), 2, outputs)
-    if outputs > 1:
-        arrays = [*arrays[:3], *arrays[3]]
-    likelihood, _ = likelihoods(name)
-
-    def value(*moved):
-        x_recon = tuple(moved[3:]) if outputs > 1 else moved[3]
-        return iwae(x, *moved[:3], x_recon, likelihood=likelihood, reduction=reduction)
-
-    x_recon = tuple(arrays[3:]) if outputs > 1 else arrays[3]
-    _, grad = iwae_and_grad(x, *arrays[:3], x_recon, likelihood=likelihood, reduction=reduction)
-    for i, mine in enumerate(flat(grad)[:-1]):
-
-        def moved(a, i=i):
-            return value(*arrays[:i], a, *arrays[i + 1 :])
-
-        numerical = numerical_gradient(moved, arrays[i])
-        np.testing.assert_allclose(mine, numerical, rtol=1e-7, atol=1e-8)
 
 
 # How the work is divided ------------------------------------------------------------------------
@@ -157,7 +120,8 @@ def test_very_many_samples():
     of_weights = 100_000 * (2 * 8 + 2 * 4)
     assert peak_of(lambda: iwae(*arrays)) < of_weights + 20_000
     assert peak_of(lambda: iwae_and_grad(*arrays, out=out)) < of_weights + 20_000
-    check("SquaredError", arrays, np.dtype(np.float32))
+    wide = [a.astype(np.float64) for a in arrays]
+    assert iwae(*arrays) == pytest.approx(numpy_bound(numpy_log_weights(*wide)), rel=1e-6)
 
 
 # Likelihoods ------------------------------------------------------------------------------------

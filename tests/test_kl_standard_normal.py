@@ -1,10 +1,7 @@
 """kl_standard_normal and kl_standard_normal_and_grad."""
 
-import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fastelbo import (
     FreeBits,
@@ -15,8 +12,8 @@ from fastelbo import (
     reparameterize_kl,
 )
 from fastelbo._catalogue import REDUCTIONS
-from tests.cases import SHAPES, any_array, check
-from tests.conftest import assert_close, numerical_gradient
+from tests.cases import check
+from tests.conftest import assert_close
 
 NAMES = ["kl_standard_normal", "kl_standard_normal_and_grad"]
 FREE_BITS = [
@@ -37,19 +34,12 @@ def draw(shape, dtype, seed=0):
     return [(spread * rng.normal(size=shape)).astype(dtype) for _ in range(2)]
 
 
-@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("shape", SHAPES)
-def test_reference(name, shape, reduction, dtype):
-    check(name, draw(shape, dtype), dtype, reduction=reduction)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("shape", [(1, 1), (7, 3), (130, 33), (3, 1025)])
 @pytest.mark.parametrize("free_bits", FREE_BITS, ids=str)
-def test_free_bits(name, shape, reduction, free_bits, dtype):
-    check(name, draw(shape, dtype), dtype, reduction=reduction, free_bits=free_bits)
+def test_free_bits(reduction, free_bits, dtype):
+    for shape in [(1, 1), (7, 3), (130, 33), (3, 1025)]:
+        for name in NAMES:
+            check(name, draw(shape, dtype), dtype, reduction=reduction, free_bits=free_bits)
 
 
 def test_free_bits_matter():
@@ -67,18 +57,6 @@ def test_by_hand():
     np.testing.assert_array_equal(grad.logvar, np.zeros((2, 2)))
     rows = kl_standard_normal([[0.0], [0.0]], [[np.log(4.0)], [-np.log(4.0)]], reduction="none")
     np.testing.assert_allclose(rows, [1.5 - np.log(2.0), np.log(2.0) - 0.375], 1e-15)
-
-
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("free_bits", [0.0, *FREE_BITS[1:]], ids=str)
-def test_central_differences(reduction, free_bits):
-    mu, logvar = draw((4, 3), np.float64)
-    options = {"reduction": reduction, "free_bits": free_bits}
-    _, grad = kl_standard_normal_and_grad(mu, logvar, **options)
-    by_mu = numerical_gradient(lambda m: kl_standard_normal(m, logvar, **options), mu)
-    by_logvar = numerical_gradient(lambda v: kl_standard_normal(mu, v, **options), logvar)
-    np.testing.assert_allclose(grad.mu, by_mu, rtol=1e-8, atol=1e-9)
-    np.testing.assert_allclose(grad.logvar, by_logvar, rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("logvar", [1e-9, -1e-9, 1e-5, -1e-3, 0.49, -0.51, 1e-30])
@@ -154,35 +132,6 @@ def test_one_far_element(far, dtype):
     assert_close(after[3][20, 5], mu[20, 5] + sigma * noise[20, 5], dtype)
     assert_close(after[2][20, 5], d_logvar, dtype)
     assert not np.isfinite(after[0][20, 0]) or after[0][20, 0] > before[0][20, 0] + 50
-
-
-@pytest.mark.parametrize("columns", [1, 7, 700])
-def test_nan_poisons_its_own_row(columns, dtype):
-    mu, logvar = draw((9, columns), dtype)
-    clean = kl_standard_normal(mu, logvar, reduction="none")
-    clean_grad = kl_standard_normal_and_grad(mu, logvar, reduction="none")[1]
-    for poison in (np.nan, np.inf):
-        dirty = mu.copy()
-        dirty[4, columns // 2] = poison
-        rows, grad = kl_standard_normal_and_grad(dirty, logvar, reduction="none")
-        keep = np.arange(9) != 4
-        np.testing.assert_array_equal(rows[4], poison)
-        np.testing.assert_array_equal(rows[keep], clean[keep])
-        assert np.count_nonzero(~np.isfinite(grad.mu)) == 1
-        np.testing.assert_array_equal(grad.mu[keep], clean_grad.mu[keep])
-        np.testing.assert_array_equal(grad.logvar, clean_grad.logvar)
-        assert not np.isfinite(kl_standard_normal(dirty, logvar))
-        assert not np.isfinite(kl_standard_normal(dirty, logvar, free_bits=0.5))
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_any_values(data):
-    dtype = data.draw(st.sampled_from([np.dtype(np.float32), np.dtype(np.float64)]))
-    shape = data.draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=40))
-    mu, logvar = (any_array(data, dtype, shape, 30) for _ in range(2))
-    for reduction in REDUCTIONS:
-        check("kl_standard_normal_and_grad", [mu, logvar], dtype, reduction=reduction)
 
 
 @pytest.mark.parametrize(

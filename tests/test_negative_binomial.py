@@ -3,7 +3,6 @@
 import mpmath
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +10,7 @@ import fastelbo
 from fastelbo import NegativeBinomial, Poisson, reference
 from tests.conftest import assert_close
 from tests.count_checks import draw, grid, negative_binomial, scattered, within_bounds
-from tests.likelihood_checks import differences, offends
+from tests.likelihood_checks import offends
 
 
 def test_mpmath_on_a_grid(dtype):
@@ -55,14 +54,6 @@ def test_known_values():
     assert by_theta == pytest.approx(0.5 + 1.5 - 0.5 - 2 * np.log(2), rel=1e-13)
 
 
-def test_against_scipy(dtype):
-    rng = np.random.default_rng(0)
-    x, mu, theta, _ = draw(rng, dtype)
-    wide = mu.astype(np.float64), theta.astype(np.float64)
-    expected = scipy.stats.nbinom.logpmf(x, wide[1], wide[1] / (wide[0] + wide[1])).sum(axis=1)
-    assert_close(NegativeBinomial().log_prob(x, mu, theta, reduction="none"), expected, dtype)
-
-
 def test_meets_poisson(dtype):
     """At theta = inf, and before."""
     rng = np.random.default_rng(0)
@@ -78,18 +69,11 @@ def test_meets_poisson(dtype):
 def test_float32_where_lgamma_would_lose_it():
     """The formula of scvi-tools is wrong by percents at theta = 1e8."""
     rng = np.random.default_rng(0)
-    x, mu, _, _ = draw(rng, np.dtype(np.float32))
+    x, mu, _, _ = draw(rng, np.dtype(np.float32), 7, 300)
     for theta in 10.0 ** np.arange(3, 13):
         expected = reference.NegativeBinomial().log_prob(x, mu, np.float32(theta))
         got = NegativeBinomial().log_prob(x, mu, np.float32(theta))
         assert_close(got, expected, np.float32)
-
-
-def test_central_differences():
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 10, (3, 5))
-    mu, theta = np.exp(rng.normal(size=(2, 3, 5)))
-    differences(NegativeBinomial, x, mu, 3 + theta, atol=1e-7)
 
 
 @pytest.mark.parametrize("step", [2, -2])
@@ -124,108 +108,6 @@ def test_events_of_no_elements(event, batch, dtype):
             value, gradients = NegativeBinomial().log_prob_and_grad(a, a, theta, reduction="none")
             np.testing.assert_array_equal(value, np.zeros(batch))
             assert [g.shape for g in gradients] == [a.shape, np.shape(theta)]
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (40,), (1, 40), (9, 1), (9, 40)])
-@pytest.mark.parametrize("zeros", [0.0, 0.8, 1.0])
-def test_shapes_of_theta(shape, zeros, dtype):
-    """Gradients come in theta's own shape, summed over what it was broadcast to."""
-    rng = np.random.default_rng(0)
-    x, mu, _, _ = draw(rng, dtype, 9, 40, zeros)
-    theta = np.exp(rng.normal(size=shape)).astype(dtype)
-    for reduction in ("mean", "sum", "none"):
-        value, gradients = NegativeBinomial().log_prob_and_grad(x, mu, theta, reduction=reduction)
-        expected, desired = reference.NegativeBinomial().log_prob_and_grad(
-            x, mu, theta, reduction=reduction
-        )
-        assert_close(value, expected, dtype)
-        assert gradients[1].shape == shape
-        assert gradients[1].dtype == dtype
-        assert_close(gradients[0], desired[0], dtype, 1.0)
-        assert_close(gradients[1], desired[1], dtype, 50.0)
-        if shape in ((), (40,)):
-            fixed = NegativeBinomial(theta=theta)
-            again, (by_mean,) = fixed.log_prob_and_grad(x, mu, reduction=reduction)
-            np.testing.assert_array_equal(again, value)
-            np.testing.assert_array_equal(by_mean, gradients[0])
-
-
-@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32, np.int64, np.float32, np.float64])
-def test_dtypes_of_x(kind, dtype):
-    x, mu, theta, _ = draw(np.random.default_rng(0), dtype)
-    x = np.minimum(x, 200)
-    expected = NegativeBinomial().log_prob_and_grad(x.astype(dtype), mu, theta)
-    got = NegativeBinomial().log_prob_and_grad(x.astype(kind), mu, theta)
-    if dtype == np.float32 and kind == np.float64:  # computes in float64
-        assert got[0] == pytest.approx(expected[0], rel=1e-6)
-        return
-    assert got[0] == expected[0]
-    for a, b in zip(got[1], expected[1], strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_samples(dtype):
-    """K samples of each x; theta one a gene, or of the decoder."""
-    likelihood = NegativeBinomial()
-    x, mu, theta, _ = draw(np.random.default_rng(0), dtype, 6, 700)
-    means = np.stack([mu, 2 * mu, 0.5 * mu])
-    rows, (by_mean, by_theta) = likelihood.log_prob_and_grad(x, means, theta, reduction="none")
-    total = 0
-    for k in range(3):
-        value, gradients = likelihood.log_prob_and_grad(x, means[k], theta, reduction="none")
-        np.testing.assert_array_equal(rows[k], value)
-        np.testing.assert_array_equal(by_mean[k], gradients[0])
-        total = total + gradients[1].astype(np.float64)
-    assert_close(by_theta, total, dtype, 100.0)
-    full = np.broadcast_to(theta, means.shape).copy()
-    again, (other, by_full) = likelihood.log_prob_and_grad(x, means, full, reduction="none")
-    np.testing.assert_array_equal(again, rows)
-    np.testing.assert_array_equal(other, by_mean)
-    assert_close(by_full.astype(np.float64).sum(axis=(0, 1)), total, dtype, 100.0)
-
-
-def test_masks(dtype):
-    """A mask and NaN with missing="nan" leave out the same."""
-    rng = np.random.default_rng(0)
-    x, mu, theta, _ = draw(rng, dtype)
-    mask = rng.random(x.shape) < 0.7
-    value, gradients = NegativeBinomial().log_prob_and_grad(x, mu, theta, mask=mask)
-    theirs = reference.NegativeBinomial().log_prob_and_grad(x, mu, theta, mask=mask)
-    assert_close(value, theirs[0], dtype)
-    assert not gradients[0][~mask].any()
-    assert_close(gradients[0], theirs[1][0], dtype, 1.0)
-    spoilt = np.where(mask, x, np.nan).astype(dtype)
-    again, others = NegativeBinomial(missing="nan").log_prob_and_grad(spoilt, mu, theta)
-    assert again == value
-    for a, b in zip(gradients, others, strict=True):
-        np.testing.assert_array_equal(a, b)
-    spoilt[0, 0], mu[0, 0] = -5, np.nan
-    mask[0, 0] = False
-    assert np.isfinite(NegativeBinomial(missing="nan").log_prob(spoilt, mu, theta, mask=mask))
-
-
-@pytest.mark.parametrize("per_gene", [True, False])
-def test_bits_do_not_depend_on_threads(per_gene, dtype):
-    x, mu, theta, _ = draw(np.random.default_rng(0), dtype, 300, 1111)
-    theta = theta if per_gene else np.broadcast_to(theta, x.shape).copy()
-    one = NegativeBinomial().log_prob_and_grad(x, mu, theta, num_threads=1)
-    for threads in (2, 3, 8):
-        value, gradients = NegativeBinomial().log_prob_and_grad(x, mu, theta, num_threads=threads)
-        assert value == one[0]
-        for a, b in zip(gradients, one[1], strict=True):
-            np.testing.assert_array_equal(a, b)
-
-
-def test_out(dtype):
-    x, mu, theta, _ = draw(np.random.default_rng(0), dtype)
-    expected = NegativeBinomial().log_prob_and_grad(x, mu, theta)
-    out = np.empty_like(mu), np.empty_like(theta)
-    value, gradients = NegativeBinomial().log_prob_and_grad(x, mu, theta, out=out)
-    assert value == expected[0]
-    assert gradients[0] is out[0]
-    assert gradients[1] is out[1]
-    np.testing.assert_array_equal(out[0], expected[1][0])
-    np.testing.assert_array_equal(out[1], expected[1][1])
 
 
 def test_edges(dtype):
@@ -294,34 +176,3 @@ def test_errors():
         NegativeBinomial().log_prob(x, x + 1, np.ones((4, 2, 3)))
     with pytest.raises(TypeError, match="theta"):
         NegativeBinomial().log_prob(x, x + 1)
-
-
-def test_elbo_and_importance(dtype):
-    """With an ELBO and importance weights, theta given or of the decoder."""
-    rng = np.random.default_rng(0)
-    x, mu, theta, _ = draw(rng, dtype, 5, 300)
-    latents = rng.normal(size=(2, 5, 4)).astype(dtype)
-    z = rng.normal(size=(3, 5, 4)).astype(dtype)
-    means = np.stack([mu, 2 * mu, 0.5 * mu])
-    ours, theirs = fastelbo, reference
-    for fixed in (theta, None):
-        pair = [module.NegativeBinomial(fixed) for module in (ours, theirs)]
-        recon = mu if fixed is not None else (mu, np.broadcast_to(theta, mu.shape).copy())
-        got, expected = (
-            m.elbo_and_grad(x, *latents, recon, likelihood=p)
-            for m, p in zip((ours, theirs), pair, strict=True)
-        )
-        assert_close(got[0].elbo, expected[0][0], dtype)
-    pair = [module.NegativeBinomial(theta) for module in (ours, theirs)]
-    got, expected = (
-        m.log_weights(x, z, *latents, means, likelihood=p)
-        for m, p in zip((ours, theirs), pair, strict=True)
-    )
-    assert_close(got, expected, dtype, np.abs(expected).max())
-    got, expected = (
-        m.iwae_and_grad(x, z, *latents, means, likelihood=p)
-        for m, p in zip((ours, theirs), pair, strict=True)
-    )
-    assert_close(got[0], expected[0], dtype)
-    scale = 2 * np.abs(expected[0])
-    assert_close(got[1][3], expected[1][3], dtype, scale * np.abs(expected[1][3]).max())

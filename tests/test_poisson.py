@@ -5,11 +5,9 @@ import math
 import mpmath
 import numpy as np
 import pytest
-import scipy.stats
 
 from fastelbo import Poisson
-from tests.conftest import assert_close
-from tests.likelihood_checks import differences, exact, offends
+from tests.likelihood_checks import exact, offends
 
 
 def by_log_rate(x, a):
@@ -57,26 +55,6 @@ def test_rates_at_the_edges(dtype):
     rows = Poisson().log_prob(np.array([[0], [3]]), np.full((2, 1), -1000, dtype), reduction="none")
     np.testing.assert_allclose(rows, [0.0, -3000 - math.log(6)], rtol=1e-6)
     assert Poisson().log_prob([[3]], np.full((1, 1), 800, dtype)) == -np.inf
-
-
-@pytest.mark.parametrize("x_dtype", ["u1", "i2", "u4", "i8", "f4", "f8"])
-def test_against_scipy(x_dtype, dtype):
-    rng = np.random.default_rng(0)
-    log_rate = (2 * rng.normal(size=(20, 30)) + 1).astype(dtype)
-    x = np.minimum(rng.poisson(np.exp(log_rate)), 250).astype(x_dtype)
-    rate = np.exp(log_rate.astype(np.float64))
-    expected = scipy.stats.poisson.logpmf(x, rate).sum(axis=1)
-    wide = np.dtype(np.float64) if x_dtype == "f8" else dtype
-    got = Poisson().log_prob(x, log_rate, reduction="none")
-    assert_close(got, expected, wide, np.abs(x - rate).sum(axis=1))
-
-
-@pytest.mark.parametrize("log_input", [True, False])
-def test_central_differences(log_input):
-    rng = np.random.default_rng(0)
-    x, parameter = rng.poisson(3.0, (3, 5)), rng.normal(size=(3, 5))
-    parameter = parameter if log_input else np.exp(parameter)
-    differences(lambda: Poisson(log_input=log_input), x, parameter)
 
 
 def test_domain(dtype):

@@ -9,7 +9,7 @@ import scipy.stats
 
 from fastelbo import Gaussian, StudentT
 from tests.conftest import assert_close
-from tests.likelihood_checks import differences, exact
+from tests.likelihood_checks import exact
 
 
 def density(x, m, s, v):
@@ -59,15 +59,6 @@ def test_meets_the_gaussian(dtype):
     for t in (StudentT(1e15, 0.7), StudentT(1e30, 0.7)):
         got = t.log_prob_and_grad(x, x_recon, reduction="none")
         assert_close(got, normal, dtype, (100.0, (9.0,)))
-
-
-@pytest.mark.parametrize("scale", [0.7, "learned"])
-@pytest.mark.parametrize("df", [0.5, 30.0, "learned"])
-def test_central_differences(df, scale):
-    rng = np.random.default_rng(1)
-    learned = [v for v in (scale, df) if v == "learned"]
-    arrays = [rng.normal(size=(3, 5)) for _ in range(2 + len(learned))]
-    differences(lambda: StudentT(df, scale), *arrays)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, np.inf, np.nan, "best", [1.0, 0.0]])

@@ -17,6 +17,8 @@ from fastelbo import _threads
 from fastelbo._catalogue import CASES, REDUCTIONS, flatten
 
 NAMES = [name for name, case in CASES.items() if case.batched]
+#: What else is not left to LAPACK and NumPy.
+OTHERS = [n for n in CASES if n not in NAMES and not n.startswith(("kl_full", "StandardNormal"))]
 HAS_OPENMP = fastelbo.build_info()["openmp"] > 0
 
 
@@ -69,6 +71,19 @@ def test_bits_do_not_depend_on_threads(name, dtype, eight_cpus):
                 together = flatten(function.public(*arrays, num_threads=threads, **options))
                 for a, b in zip(alone, together, strict=True):
                     np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_bits_of_others_do_not_depend_on_threads(name, dtype, eight_cpus):
+    """Of what takes samples, components, points or experts."""
+    function = CASES[name]
+    extents = {"B": 203, "D": (300,), "L": 33, "M": 300, "N": 150, "E": 4, "S": 15}
+    arrays = function.draw(3, dtype, **extents, K=9 if "x" in function.inputs else 200)
+    alone = flatten(function.public(*arrays.values(), num_threads=1))
+    for threads in (2, 3, 8):
+        together = flatten(function.public(*arrays.values(), num_threads=threads))
+        for a, b in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("samples", [None, 5])

@@ -1,14 +1,12 @@
 """total_correlation and total_correlation_and_grad."""
 
-from functools import partial
-
 import numpy as np
 import pytest
 
 import fastelbo
-from fastelbo import _threads, reference, total_correlation, total_correlation_and_grad
-from fastelbo._catalogue import CASES, REDUCTIONS, aggregate, flatten
-from tests.conftest import assert_close, numerical_gradient
+from fastelbo import reference, total_correlation, total_correlation_and_grad
+from fastelbo._catalogue import aggregate, flatten
+from tests.conftest import assert_close
 
 SIZE = 5000
 VARIANTS = [
@@ -38,28 +36,10 @@ def check(arrays, dtype, **options):
     return got
 
 
-@pytest.mark.parametrize("options", VARIANTS)
-@pytest.mark.parametrize("batch", [2, 3, 8, 9, 63, 65, 129, 300])
-@pytest.mark.parametrize("dims", [1, 4, 5, 70])
-def test_against_the_reference(dtype, batch, dims, options):
-    check(draw(dtype, batch, dims), dtype, **options)
-
-
-@pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize("options", VARIANTS)
-def test_reductions(dtype, reduction, options):
-    arrays = draw(dtype, 33)
-    parts, _ = check(arrays, dtype, reduction=reduction, **options)
-    alone = total_correlation(*arrays, dataset_size=SIZE, reduction=reduction, **options)
-    np.testing.assert_array_equal(alone, parts)
-    kind = np.ndarray if reduction == "none" else float
-    assert all(type(part) is kind for part in parts)
-
-
 def test_batches_around_the_chunks(dtype):
     """Chunks of samples end at 64, or where 2^16 numbers do."""
-    for batch in (64, 128, 1030, 2050):
-        check(draw(dtype, batch, 2), dtype)
+    for batch, dims in ((64, 2), (128, 2), (1030, 2), (2050, 1)):
+        check(draw(dtype, batch, dims), dtype)
 
 
 @pytest.mark.parametrize("spread", [3.0, 8.0])
@@ -133,39 +113,6 @@ def test_stratified_weights(batch):
 # Gradients --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", range(3))
-@pytest.mark.parametrize("options", VARIANTS)
-@pytest.mark.parametrize("weights", [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1.0, 6.0, 0.5)])
-def test_central_differences(which, options, weights):
-    arrays = draw()
-    options = {"dataset_size": SIZE, **options}
-    _, grad = total_correlation_and_grad(*arrays, weights=weights, **options)
-
-    def value(a):
-        parts = total_correlation(*[*arrays[:which], a, *arrays[which + 1 :]], **options)
-        return sum(w * part for w, part in zip(weights, parts, strict=True))
-
-    slope = numerical_gradient(value, arrays[which])
-    np.testing.assert_allclose(grad[which], slope, rtol=1e-6, atol=1e-8)
-
-
-def test_against_pytorch(dtype):
-    torch = pytest.importorskip("torch")
-    arrays = draw(dtype, 40, 7)
-    weights = 1.0, 6.0, 0.5
-    tensors = [torch.from_numpy(a.astype(np.float64)).requires_grad_() for a in arrays]
-    of_torch = CASES["total_correlation"].peers["torch"](torch, *tensors)
-    value = sum(w * part for w, part in zip(weights, of_torch, strict=True))
-    expected = [g.numpy() for g in torch.autograd.grad(value, tensors)]
-    parts, grad = total_correlation_and_grad(
-        *arrays, dataset_size=aggregate.DATASET_SIZE, weights=weights
-    )
-    scales, by = aggregate.magnitudes(*arrays, weights=weights)
-    assert_close(np.dot(weights, parts), value.item(), dtype, np.dot(weights, scales))
-    for mine, theirs, scale in zip(grad, expected, by, strict=True):
-        assert_close(mine, theirs, dtype, scale)
-
-
 def test_equal_weights_need_no_aggregate():
     """log q(z|x) - log p(z): no sample has to do with another."""
     z, mu, logvar = draw(batch=20)
@@ -179,17 +126,6 @@ def test_equal_weights_need_no_aggregate():
 
 
 # Promises ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("options", VARIANTS)
-def test_bits_do_not_depend_on_threads(dtype, options, monkeypatch):
-    monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 8)
-    arrays = draw(dtype, 150, 11)
-    call = partial(total_correlation_and_grad, *arrays, dataset_size=SIZE, **options)
-    one = flatten(call(num_threads=1))
-    for threads in range(2, 9):
-        for mine, theirs in zip(flatten(call(num_threads=threads)), one, strict=True):
-            np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

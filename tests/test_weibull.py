@@ -10,7 +10,7 @@ import scipy.stats
 import fastelbo
 from fastelbo import Weibull
 from tests.conftest import assert_close
-from tests.likelihood_checks import differences, exact, offends
+from tests.likelihood_checks import exact, offends
 
 
 def test_by_hand():
@@ -105,15 +105,6 @@ def test_time_zero(k, seen, dtype):
         assert by_scale[0, 0] == 0
     _, (_, by_k) = Weibull(observed=seen).log_prob_and_grad(x, scale, np.full((1, 1), k, dtype))
     assert by_k[0, 0] == (-np.inf if seen else 0)
-
-
-@pytest.mark.parametrize("options", [{}, {"concentration": 1.3}, {"scale": 0.7}])
-@pytest.mark.parametrize("seen", [None, [True, False, True]])
-def test_central_differences(options, seen):
-    rng = np.random.default_rng(2)
-    x = rng.weibull(1.5, (4, 3)) + 0.1
-    parameters = [np.exp(0.5 * rng.normal(size=x.shape)) for _ in range(2 - len(options))]
-    differences(lambda: Weibull(observed=seen, **options), x, *parameters)
 
 
 def test_domain(dtype):

@@ -7,12 +7,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastelbo import NegativeBinomial, ZeroInflatedNegativeBinomial, reference
+from fastelbo import NegativeBinomial, ZeroInflatedNegativeBinomial
 from tests.conftest import assert_close
 from tests.count_checks import draw, grid, scattered, within_bounds, zero_inflated
-from tests.likelihood_checks import differences, offends
-
-LABEL = "ZeroInflatedNegativeBinomial"
+from tests.likelihood_checks import offends
 
 
 def test_mpmath_on_a_grid(dtype):
@@ -49,16 +47,6 @@ def test_known_value():
     np.testing.assert_allclose(by_logits, [[1 / 6, -0.5]], rtol=1e-14)
 
 
-def test_against_scipy(dtype):
-    x, mu, theta, logits = draw(np.random.default_rng(0), dtype)
-    got = ZeroInflatedNegativeBinomial().log_prob(x, mu, theta, logits, reduction="none")
-    mu, theta, logits = (a.astype(np.float64) for a in (mu, theta, logits))
-    excess = 1 / (1 + np.exp(-logits))
-    p = scipy.stats.nbinom.pmf(x, theta, theta / (mu + theta))
-    expected = np.log(np.where(x == 0, excess, 0) + (1 - excess) * p).sum(axis=1)
-    assert_close(got, expected, dtype)
-
-
 @pytest.mark.parametrize("logit", [-200.0, -np.inf])
 def test_without_an_excess(logit, dtype):
     x, mu, theta, _ = draw(np.random.default_rng(0), dtype)
@@ -89,78 +77,6 @@ def test_meets_poisson(dtype):
     expected = np.log(np.where(x == 0, excess, 0) + (1 - excess) * p).sum(axis=1).mean()
     assert_close(value, expected, dtype)
     assert all(np.isfinite(g).all() for g in gradients)
-
-
-def test_central_differences():
-    rng = np.random.default_rng(0)
-    x = rng.integers(0, 3, (3, 5))
-    mu, theta = np.exp(rng.normal(size=(2, 3, 5)))
-    logits = rng.normal(size=(3, 5))
-    differences(ZeroInflatedNegativeBinomial, x, 3 + mu, 3 + theta, logits, atol=1e-7)
-
-
-@pytest.mark.parametrize("shape", [(), (40,), (9, 1), (9, 40)])
-@pytest.mark.parametrize("zeros", [0.0, 0.8, 1.0])
-def test_shapes(shape, zeros, dtype):
-    """theta and zero_logits one for all, a gene or a sample: gradients in their own shapes."""
-    rng = np.random.default_rng(0)
-    x, mu, _, _ = draw(rng, dtype, 9, 40, zeros)
-    theta = np.exp(rng.normal(size=shape)).astype(dtype)
-    logits = rng.normal(size=shape).astype(dtype)
-    likelihoods = ZeroInflatedNegativeBinomial(), reference.ZeroInflatedNegativeBinomial()
-    for reduction in ("mean", "sum", "none"):
-        got, expected = (
-            likelihood.log_prob_and_grad(x, mu, theta, logits, reduction=reduction)
-            for likelihood in likelihoods
-        )
-        assert_close(got[0], expected[0], dtype)
-        for mine, specified, size in zip(got[1], expected[1], (1, 50, 50), strict=True):
-            assert mine.dtype == dtype
-            assert_close(mine, specified, dtype, float(size))
-
-
-def test_samples(dtype):
-    """K samples of each x, whose decoder outputs have an axis in front."""
-    x, mu, theta, logits = draw(np.random.default_rng(0), dtype, 6, 700)
-    means, several = np.stack([mu, 2 * mu]), np.stack([logits, logits + 1])
-    likelihood = ZeroInflatedNegativeBinomial(theta)
-    rows, gradients = likelihood.log_prob_and_grad(x, means, several, reduction="none")
-    for k in range(2):
-        value, own = likelihood.log_prob_and_grad(x, means[k], several[k], reduction="none")
-        np.testing.assert_array_equal(rows[k], value)
-        for together, alone in zip(gradients, own, strict=True):
-            np.testing.assert_array_equal(together[k], alone)
-
-
-def test_masks(dtype):
-    rng = np.random.default_rng(0)
-    x, mu, theta, logits = draw(rng, dtype)
-    mask = rng.random(x.shape) < 0.7
-    value, gradients = ZeroInflatedNegativeBinomial().log_prob_and_grad(
-        x, mu, theta, logits, mask=mask
-    )
-    theirs = reference.ZeroInflatedNegativeBinomial().log_prob(x, mu, theta, logits, mask=mask)
-    assert_close(value, theirs, dtype)
-    assert not gradients[0][~mask].any()
-    assert not gradients[2][~mask].any()
-    spoilt = np.where(mask, x, np.nan).astype(dtype)
-    likelihood = ZeroInflatedNegativeBinomial(missing="nan")
-    again, others = likelihood.log_prob_and_grad(spoilt, mu, theta, logits)
-    assert again == value
-    for a, b in zip(gradients, others, strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_bits_do_not_depend_on_threads(dtype):
-    arrays = draw(np.random.default_rng(0), dtype, 300, 1111)
-    one = ZeroInflatedNegativeBinomial().log_prob_and_grad(*arrays, num_threads=1)
-    for threads in (2, 3, 8):
-        value, gradients = ZeroInflatedNegativeBinomial().log_prob_and_grad(
-            *arrays, num_threads=threads
-        )
-        assert value == one[0]
-        for a, b in zip(gradients, one[1], strict=True):
-            np.testing.assert_array_equal(a, b)
 
 
 def test_edges(dtype):

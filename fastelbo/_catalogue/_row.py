@@ -68,6 +68,8 @@ class Case:
         Extents that the case has whatever others are asked for: of features with a scale each, say.
     least : mapping
         Extents that the case needs at least.
+    sizes : tuple of mapping
+        Further extents to try: around the blocks and chunks of its own kernels.
     batched : bool
         Whether arrays come in any layout, and ``num_threads`` may be given, as to most functions.
     takes_out : bool
@@ -103,6 +105,7 @@ class Case:
     peers: Mapping[str, Callable] = field(default_factory=dict)
     fixed: Mapping[str, object] = field(default_factory=dict)
     least: Mapping[str, int] = field(default_factory=dict)
+    sizes: tuple = ()
     has_reduction: bool = True
     batched: bool = True
     takes_out: bool = True
@@ -144,7 +147,8 @@ class Case:
             return math.prod(int(np.prod(extents[letter])) for letter in letters)
 
         while elements(largest := max((*self.inputs.values(), self.largest), key=elements)) > most:
-            widest = max(largest, key=lambda letter: np.prod(extents[letter]))
+            free = sorted(set(largest) - set("ES"))  # the subsets are those of the experts
+            widest = max(free, key=lambda letter: np.prod(extents[letter]))
             extents[widest] = int(np.prod(extents[widest])) // 2
         return extents
 
@@ -191,8 +195,7 @@ class Case:
         names = (self.outs,) if isinstance(self.outs, str) else self.outs
         first = next(iter(arrays.values()))  # what is no input is like it: the signal of VIMCO
         return {
-            name: np.shape(arrays["noise"] if name == "out" else arrays.get(name, first))
-            for name in names
+            name: np.shape(arrays.get("noise" if name == "out" else name, first)) for name in names
         }
 
     def as_out(self, arrays):

@@ -207,6 +207,7 @@ def _total_correlation_cases(label="", fixed=None, **others):
         lambda *arrays, **options: magnitudes(*arrays, **{**fixed, **options}),
         ("z", "mu", "logvar"),
         largest="BBL",
+        sizes=tuple({"B": b, "L": n} for b, n in ((8, 4), (9, 5), (63, 1), (65, 70), (300, 5))),
         objective=(0.0, 1.0, 0.0),
         **others,
     )
@@ -310,6 +311,12 @@ def rows(variants):
                     has_reduction=False,
                     batched=False,
                     largest="BNL",
+                    sizes=(
+                        {"B": 7, "N": 63, "L": 3},
+                        {"B": 8, "N": 64, "L": 4},
+                        {"B": 9, "N": 65, "L": 5},
+                        {"B": 1, "N": 130, "L": 65},
+                    ),
                     peers={"numpy": _numpy_aggregate, "torch": _torch_aggregate},
                 ),
             ),

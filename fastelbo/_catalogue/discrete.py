@@ -48,7 +48,7 @@ POISSONS = (
         lambda x, a: x + np.exp(a) + x * np.abs(a) + 1.0,
         (lambda x, a: (x + np.exp(a)) * (1.0 + np.abs(a)),),
         draws={"x": counts, "log_rate": lambda rng, shape: rng.normal(1.5, 0.7, shape)},
-        extremes={"x": (0, 1, 50, 1e6), "log_rate": (-80.0, -1.0, 0.0, 3.9, 13.8, 30.0)},
+        extremes={"x": (0, 1, 50, 10**6), "log_rate": (-80.0, -1.0, 0.0, 3.9, 13.8, 30.0)},
         peers={
             "numpy": _numpy_poisson,
             "numpy_and_grad": _numpy_poisson_and_grad,
@@ -64,7 +64,7 @@ POISSONS = (
         lambda x, a: x + a + x * np.abs(np.log(a)) + 1.0,
         (lambda x, a: x / a + 1.0,),
         draws={"x": counts, "rate": positive},
-        extremes={"x": (0, 1, 50, 1e6), "rate": (1e-20, 0.5, 1.0, 49.0, 1e6)},
+        extremes={"x": (0, 1, 50, 10**6), "rate": (1e-20, 0.5, 1.0, 49.0, 1e6)},
         options={"log_input": False},
     ),
 )

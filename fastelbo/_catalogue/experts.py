@@ -112,9 +112,10 @@ def _density_magnitudes(with_gradient):
     """Each expert's terms; its share inherits their rounding."""
 
     def magnitudes(z, mu, logvar, *mask, reduction="mean"):
-        squares = 0.5 * (z - mu) ** 2 * np.exp(-logvar)
-        terms = float((squares + np.abs(logvar) + 2).sum(axis=2).max(initial=1.0))
-        value = terms * (len(z) if reduction == "sum" else 1)
+        samples = z.reshape(-1, 1, *mu.shape[1:]) if mu.size else z
+        squares = 0.5 * (samples - mu) ** 2 * np.exp(-logvar)
+        terms = float((squares + np.abs(logvar) + 2).sum(axis=-1).max(initial=1.0))
+        value = terms * (np.prod(z.shape[:-1]) if reduction == "sum" else 1)
         if not with_gradient:
             return value
         given = [np.asarray(m, bool) for m in mask]
@@ -188,7 +189,17 @@ DENSITY = {"z": "BL", **EXPERTS}
 MASKED_DENSITY = {**DENSITY, "mask": "EB"}
 BACK = {"grad_mu": "BL", "grad_logvar": "BL", **EXPERTS}
 BACK_OF_ALL = {"grad_mu": "SBL", "grad_logvar": "SBL", **EXPERTS}
-PRIOR = {"options": ({"prior": False},), "has_reduction": False}
+PRIOR = {
+    "options": ({"prior": False},),
+    "has_reduction": False,
+    "sizes": (
+        {"E": 1, "S": 1, "B": 1, "L": 1},
+        {"E": 2, "S": 3, "B": 5, "L": 3},
+        {"E": 3, "S": 7, "B": 31, "L": 130},
+        {"E": 5, "S": 31, "B": 40, "L": 20},
+        {"E": 2, "S": 3, "B": 3, "L": 0},
+    ),
+}
 ROWS = (
     Row(
         "product_of_experts",
@@ -232,6 +243,16 @@ ROWS = (
                 MASKED_DENSITY,
                 _density_magnitudes(True),
                 outs=tuple(DENSITY),
+            ),
+            *(
+                _case(
+                    "mixture_of_experts",
+                    f"[samples]{suffix}",
+                    {**MASKED_DENSITY, "z": "KBL"},
+                    _density_magnitudes(bool(suffix)),
+                    outs=tuple(DENSITY) if suffix else (),
+                )
+                for suffix in ("", "_and_grad")
             ),
             _case(
                 "mixture_of_experts",

@@ -237,8 +237,13 @@ def model_rows(variants):
 # Of log weights ---------------------------------------------------------------------------------
 
 
+#: Of the log weights of one x and the next: from nearly equal ones to one that is all.
+SPREADS = (3.0, 0.1, 100.0, 1e-9)
+SIZES = tuple({"K": k, "B": b} for k, b in ((7, 31), (33, 32), (64, 33), (5, 129), (1025, 2)))
+
+
 def log_weights(rng, shape):
-    return rng.normal(-9.0, 3.0, shape)
+    return -9.0 + rng.normal(size=shape) * np.resize(SPREADS, shape[-1])
 
 
 def _function(name):
@@ -321,6 +326,7 @@ def _of_log_w(name, title, magnitudes, outs=("log_w",), untwinned="", **others):
         magnitudes,
         outs,
         draws={"log_w": log_weights},
+        sizes=SIZES,
         batched=False,
         **others,
     )
@@ -341,7 +347,8 @@ def _alone(name, title, magnitudes, outs=(), **others):
         lambda module, log_w, **options: getattr(module, name)(log_w, **options),
         {"log_w": "KB"},
         magnitudes,
-        draws={"log_w": lambda rng, shape: rng.normal(-9.0, 1.0, shape)},
+        draws={"log_w": log_weights},
+        sizes=SIZES,
         outs=outs,
         has_reduction=False,
         batched=False,
@@ -375,6 +382,7 @@ def _streaming_case(method, magnitudes, label="", **others):
         {"log_w": "KB"},
         lambda log_w, **options: magnitudes(_stream_of(log_w), **options),
         draws={"log_w": log_weights},
+        least={"K": 2},
         batched=False,
         **others,
     )
@@ -385,7 +393,7 @@ ROWS = (
         "importance_bound",
         "importance bound",
         _bound_magnitudes,
-        options=tuple({"alpha": alpha} for alpha in (0.5, 1, 2.0, -1.0)),
+        options=tuple({"alpha": alpha} for alpha in (0.5, 1, 2.0, -3.5, 1 - 1e-4, 30.0)),
         peers={
             "numpy": numpy_bound,
             "numpy_and_grad": lambda w: (numpy_bound(w), numpy_weights(w) / w.shape[1]),
@@ -396,7 +404,7 @@ ROWS = (
         "cubo",
         "CUBO",
         _of_bound_of(lambda n=2: n),
-        options=({"n": 1}, {"n": 3.5}),
+        options=({"n": 1}, {"n": 1.5}, {"n": 4}),
         peers={
             "numpy": lambda w: 0.5 * numpy_bound(2 * w),
             "numpy_and_grad": lambda w: (
@@ -412,6 +420,7 @@ ROWS = (
         _vimco_magnitudes,
         ("log_w", "log_q"),
         largest="KKB",
+        least={"K": 2},
         peers={"numpy": numpy_bound, "numpy_and_grad": _numpy_vimco},
     ),
     _of_log_w(
@@ -420,6 +429,7 @@ ROWS = (
         _reinforce_magnitudes,
         ("log_w", "log_q"),
         options=({"baseline": "none"},),
+        least={"K": 2},
         peers={"numpy": np.mean, "numpy_and_grad": _numpy_reinforce},
     ),
     _alone(
@@ -435,6 +445,7 @@ ROWS = (
         "normalized_weights",
         "normalised weights",
         _share_terms,
+        outs="out",
         peers={"numpy": numpy_weights, "torch": lambda torch, w: torch.softmax(w, 0)},
     ),
     Row(

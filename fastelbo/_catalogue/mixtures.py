@@ -83,6 +83,13 @@ MIXTURE = Row(
         ("z", "log_weights", "mu", "logvar"),
         draws={"log_weights": log_weights, "logvar": component_scales},
         largest="BML",
+        sizes=(
+            {"B": 129, "M": 5, "L": 65},
+            {"B": 7, "M": 257, "L": 2},
+            {"B": 300, "M": 2049, "L": 3},
+            {"B": 513, "M": 300, "L": 7},
+            {"B": 3, "M": 10, "L": 0},
+        ),
         batched=False,
         peers={
             "numpy": lambda *arrays: np.mean(_numpy_joint(*arrays)[0]),
@@ -345,6 +352,13 @@ MMD = Row(
         batched=False,
         largest="BNL",
         least={"B": 2, "N": 2},
+        sizes=(
+            {"B": 31, "N": 4, "L": 65},
+            {"B": 130, "N": 260, "L": 16},
+            {"B": 300, "N": 5, "L": 3},
+            {"B": 390, "N": 200, "L": 7},  # so many that they are taken in greater groups
+            {"B": 2, "N": 600, "L": 2},
+        ),
         peers={
             "numpy": lambda z, y: _numpy_mmd_and_grad(z, y)[0],
             "numpy_and_grad": _numpy_mmd_and_grad,

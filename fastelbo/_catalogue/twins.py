@@ -3,15 +3,18 @@
 from fastelbo._catalogue._row import flatten
 
 
-def twins(row):
-    """(case of the value, case of its gradient) of what has both, and is in fastelbo.torch, too."""
-    if row.untwinned:
-        return
+def with_gradient(row):
+    """(case of the value, case of its gradient) of what has both."""
     by_name = {case.name: case for case in row.cases}
     for case in row.cases:
         gradient = by_name.get(f"{case.name}_and_grad")
         if gradient is not None:
             yield case, gradient
+
+
+def twins(row):
+    """The same of what is in fastelbo.torch, too."""
+    return () if row.untwinned else with_gradient(row)
 
 
 def tensors_of(gradient, arrays, dtype=None):
