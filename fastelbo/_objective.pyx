@@ -8,7 +8,7 @@ from fastelbo._threads import threads_for
 from fastelbo.divergences import as_free_bits, kl_pass
 from fastelbo.likelihoods import REDUCTIONS, Likelihood, as_number, check_reduction, own_shapes
 from fastelbo.posterior import noise_source
-from fastelbo.priors import kl_estimate
+from fastelbo.priors import arrays_of, kl_estimate
 
 
 def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, noise, mask, reduction,
@@ -18,6 +18,7 @@ def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, n
     cdef tuple given, parameters, outputs, latents = None
     cdef object floor = None, noise_key = None, z = None, rows = None, row_kl = None
     cdef object d_mu = None, d_logvar = None, d_outputs = None, reconstruction, kl
+    cdef object mask_given
     cdef bint fused, by_row = reduction == "none", mean = reduction == "mean"
     cdef double weight, b
     if not mean and reduction not in REDUCTIONS:
@@ -38,6 +39,7 @@ def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, n
         likelihood._miscounted(given)
     data, outputs, m, v, batch, single, work = problem(
         x, given, parameters, mu, logvar, likelihood._layout)
+    mask_given = mask
     if mask is not None:
         mask = as_mask(mask, data)
     drawn = noise
@@ -50,7 +52,7 @@ def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, n
     elif with_gradient:
         d_mu, d_logvar, d_outputs = gradient_arrays(
             out, parameters, own_shapes(given, outputs), m, single,
-            (x, mu, logvar, noise, *given))
+            (x, mu, logvar, noise, mask_given, *given, *arrays_of(prior)))
     if by_row:
         rows, row_kl = np.empty(batch), np.empty(batch)
     weight = sign / batch if mean else sign

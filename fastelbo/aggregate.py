@@ -301,6 +301,7 @@ def _beta_tcvae(
     if len(outputs) != len(likelihood.parameters):
         likelihood._miscounted(outputs)
     given = (z, mu, logvar, *outputs)
+    others = (x, mask)
     data, outputs = likelihood._event(x, outputs)
     batch = len(data)
     latent = _latents(z, mu, logvar, batch)
@@ -318,7 +319,7 @@ def _beta_tcvae(
             latent[0],
             own_shapes(given[3:], outputs),
             single,
-            (x, *given),
+            (*others, *given),
         )
     share = 1.0 / batch if reduction == "mean" else 1.0
     rows = np.empty(batch)

@@ -165,7 +165,7 @@ def product_of_experts(
     """
     product = _Product(mu, logvar, mask, prior, False, num_threads)
     shapes = (product.shape[1:],) * 2
-    given = (mu, logvar)
+    given = (mu, logvar, mask)
     out = _arrays.checked_outs(out, shapes, product.single, given, GaussianExpert._fields)
     product.forward(out)
     return GaussianExpert(*out)
@@ -207,7 +207,7 @@ def product_of_experts_backward(
     (array([1., 1.]), array([-2.,  1.]))
     """
     product = _Product(mu, logvar, mask, prior, False, num_threads)
-    return product.backward(grad_mu, grad_logvar, product.shape[1:], (mu, logvar), out)
+    return product.backward(grad_mu, grad_logvar, product.shape[1:], (mu, logvar, mask), out)
 
 
 def mopoe(
@@ -251,7 +251,7 @@ def mopoe(
     """
     product = _Product(mu, logvar, mask, prior, True, num_threads)
     shapes = (product.shape,) * 2
-    given = (mu, logvar)
+    given = (mu, logvar, mask)
     out = _arrays.checked_outs(out, shapes, product.single, given, GaussianExpert._fields)
     product.forward(out)
     return Experts(*out, product.counts)
@@ -294,12 +294,12 @@ def mopoe_backward(
     array([1.5, 1.5])
     """
     product = _Product(mu, logvar, mask, prior, True, num_threads)
-    return product.backward(grad_mu, grad_logvar, product.shape, (mu, logvar), out)
+    return product.backward(grad_mu, grad_logvar, product.shape, (mu, logvar, mask), out)
 
 
 def _mixture(z, mu, logvar, mask, reduction, out, with_gradient, num_threads):
     check_reduction(reduction)
-    given = (z, mu, logvar)
+    given = (z, mu, logvar, mask)
     mu, logvar, mask = _checked(mu, logvar, mask)
     _nonempty(mask, False)
     z = _arrays.as_floats(z, "z")

@@ -15,7 +15,7 @@ from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
 from fastelbo.likelihoods import Likelihood, check_reduction, is_word, own_shapes
 from fastelbo.locations import SquaredError
-from fastelbo.priors import density
+from fastelbo.priors import arrays_of, density
 
 _kernels = _builds.kernels("importance")
 
@@ -57,7 +57,7 @@ class _Problem:
         outputs = x_recon if type(x_recon) is tuple else (x_recon,)
         if len(outputs) != len(likelihood.parameters):
             likelihood._miscounted(outputs)
-        self.given = (x, z, mu, logvar, *outputs)
+        self.given = (x, z, mu, logvar, mask, *outputs, *arrays_of(prior))
         self.data, checked = likelihood._event(x, outputs, 1)
         self.mask = None if mask is None else _arrays.as_mask(mask, self.data, 1)
         self.shape = samples, batch = self.data.shape[:2]

@@ -159,8 +159,8 @@ class Likelihood:
     def _of_event(self, own, shape, batch_axes, dtype):
         """Arrays that broadcast to the event, broadcast to `shape`."""
         event = shape[batch_axes:]
-        with np.errstate(all="ignore"):
-            own = [_compact(p.astype(dtype), event) for p in own]
+        most = np.finfo(dtype).max  # no infinities, times which 0 is NaN: 1 / 1e-45 in float32, say
+        own = [_compact(np.clip(p, -most, most).astype(dtype), event) for p in own]
         if any(p.ndim > len(event) for p in own):
             self._misfit(event)
         try:
@@ -372,12 +372,14 @@ class Likelihood:
         x, parameters = self._event(x, parameters, sample_axes)
         single = _arrays.computes_in_float32((x, *parameters))
         parameters = tuple([_arrays.in_dtype(p, single) for p in parameters])
+        given_mask = mask
         if mask is not None:
             mask = _arrays.as_mask(mask, x, sample_axes)
         gradients = None
         if with_gradient:
             shapes = own_shapes(given[1:], parameters)
-            gradients = _arrays.checked_outs(out, shapes, single, given, self.parameters)
+            inputs = (*given, given_mask)
+            gradients = _arrays.checked_outs(out, shapes, single, inputs, self.parameters)
         batch = x.shape[: 1 + sample_axes]
         size = math.prod(batch) if reduction == "mean" else 1
         rows = np.empty(batch) if reduction == "none" else None

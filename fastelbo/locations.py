@@ -96,8 +96,7 @@ class Gaussian(Likelihood):
             return
         # one for each feature, or one whose square is out of reach of some dtype
         self._term = "Gaussian"
-        with np.errstate(all="ignore"):
-            self._own = (1 / scale, np.log(scale) + HALF_LOG_2PI)
+        self._own = (1 / np.sqrt(scale), np.log(scale) + HALF_LOG_2PI)
 
     def _pass(
         self,
@@ -226,13 +225,12 @@ class StudentT(Likelihood):
             self._term = "StudentTLearned" if isinstance(df, str) else "StudentTLogScale"
             self._own = () if isinstance(df, str) else (_student_norm(df), df)
             return
-        with np.errstate(all="ignore"):
-            inverse, log_scale = 1 / scale, np.log(scale)
+        root, log_scale = 1 / np.sqrt(scale), np.log(scale)
         self._term = "StudentTLogDf" if isinstance(df, str) else "StudentT"
         if isinstance(df, str):
-            self._own = (inverse, log_scale)
+            self._own = (root, log_scale)
         else:
-            self._own = (inverse, log_scale - _student_norm(df), df)
+            self._own = (root, log_scale - _student_norm(df), df)
 
     def __repr__(self):
         return f"StudentT(df={self.df!r}, scale={self.scale!r})"

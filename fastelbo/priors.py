@@ -242,6 +242,12 @@ def density(prior, z, with_gradient):
     return value, gradient
 
 
+def arrays_of(prior):
+    """The arrays that a prior holds, which no output may overlap: it reads them once more."""
+    held = vars(prior).values() if hasattr(prior, "__dict__") else ()
+    return [a for a in held if isinstance(a, np.ndarray)]
+
+
 def kl_estimate(prior, mu, logvar, z, gradients, weight, noise, key, threads):
     """log q(z|x) - log p(z), (B,), of one z each; `gradients` become -weight times its own.
 
@@ -250,7 +256,7 @@ def kl_estimate(prior, mu, logvar, z, gradients, weight, noise, key, threads):
     log_p, by_z = density(prior, z, gradients is not None)
     log_q = _LOG_Q(z, mu, 0.5 * logvar, reduction="none", num_threads=threads)
     if gradients is not None:
-        by_z *= weight
+        by_z = by_z * weight  # not in place: the array may be the prior's own
         drawn = {"noise": noise, "rng": key, "num_threads": threads}
         reparameterize_backward(by_z, mu, logvar, z, out=gradients, **drawn)
         gradients[1][...] += 0.5 * weight

@@ -239,7 +239,7 @@ def test_a_row_is_spoilt_alone(name, dtype):
 @pytest.mark.parametrize("name", WITH_EXTREMES)
 def test_extremes_agree_with_the_reference(name, dtype):
     """Values at the limits, each with each other: a row each, so that none hides in a sum."""
-    arrays = CASES[name].at_extremes(dtype)
+    arrays = CASES[name].at("extremes", dtype)
     check(name, arrays, dtype, reduction="none")
 
 
@@ -257,6 +257,32 @@ def test_any_values_agree_with_the_reference(name, data):
         arrays[which] = any_array(data, dtype, arrays[which].shape, values)
     options = {"reduction": data.draw(st.sampled_from(REDUCTIONS))} if case.has_reduction else {}
     check(name, arrays, dtype, **options)
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.limits])
+def test_limits_agree_with_the_reference(name, dtype):
+    """The limit, not NaN; what is no number of the dtype is infinite."""
+    case, most = CASES[name], np.finfo(dtype).max
+    arrays = case.at("limits", dtype, 2000)
+    given = list(arrays.values())
+    got = flatten(case.public(*given, reduction="none"))
+    expected = flatten(case.reference(*given, reduction="none"))
+    for mine, desired, scale in zip(
+        got, expected, case.scales(given, reduction="none"), strict=True
+    ):
+        mine, desired = (_infinite_from(most / 16, a) for a in (mine, desired))
+        scale = np.broadcast_to(scale, desired.shape)
+        scale = np.where(np.isfinite(scale), np.minimum(scale, 1e3 * np.abs(desired) + 1.0), 0.0)
+        wrong = errors(mine, desired, dtype, scale) > TOLERANCE[dtype]
+        rows = wrong.reshape(len(wrong), -1).any(1)
+        where = [a.reshape(len(rows), -1)[rows] for a in given]
+        assert not wrong.any(), (np.hstack(where), mine[wrong], desired[wrong])
+
+
+def _infinite_from(most, array):
+    """Numbers near the largest of a dtype may be that, or infinite."""
+    array = np.asarray(array, np.float64)
+    return np.where(np.abs(array) > most, np.copysign(np.inf, array), array)
 
 
 @pytest.mark.parametrize("kind", [contenders.NumPy, contenders.SciPy, contenders.PyTorch])

@@ -188,7 +188,7 @@ def test_composites_are_right_at_the_limits(case, reduction, dtype, composite):
     """As right as the kernels, in value and gradient."""
     options = {**case.options_of_it, **case.options(reduction)}
     gradient = CATALOGUE[f"{case.of.name}_and_grad"]
-    arrays = gradient.at_extremes(dtype)
+    arrays = gradient.at("extremes", dtype)
     desired = flat(gradient.reference(*arrays.values(), **options))
     composite()
     values, slopes = value_and_grad(case.of, gradient, arrays, options)

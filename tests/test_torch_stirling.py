@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastelbo
-from fastelbo.reference.counts import log_minus_digamma
+from fastelbo.reference import log_minus_digamma
 from tests.torch_cases import torch
 
 ft = pytest.importorskip("fastelbo.torch")

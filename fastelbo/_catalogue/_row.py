@@ -58,6 +58,9 @@ class Case:
     extremes : mapping of str to sequence
         Values at and near the limits of inputs, to be tried with each other; of the others,
         ordinary ones are drawn.
+    limits : mapping of str to sequence
+        Likewise where terms over- or underflow and products are of 0 and infinity: what must come
+        back is the limit. A word is that number of the dtype's, `numpy.finfo`.
     outs : tuple of str, or str
         Inputs whose gradients ``out=`` takes, in order; "out" where it is a single array.
     constants : tuple of str
@@ -99,6 +102,7 @@ class Case:
     magnitudes: Callable
     draws: Mapping[str, Callable] = field(default_factory=dict)
     extremes: Mapping[str, tuple] = field(default_factory=dict)
+    limits: Mapping[str, tuple] = field(default_factory=dict)
     outs: tuple | str = ()
     constants: tuple = ()
     options: tuple = ()
@@ -162,21 +166,22 @@ class Case:
             drawn[name] = array if array.dtype == bool else array.astype(dtype)
         return drawn
 
-    def at_extremes(self, dtype, most=300):
-        """Arrays of values at the limits, each with each other: a row each, so that none hides in
-        a sum. Of many combinations `most` are drawn."""
-        rng = np.random.default_rng(5)
-        rows = list(itertools.product(*self.extremes.values()))
+    def at(self, values, dtype, most=300):
+        """Arrays of values each with each other, a row each, so that none hides in a sum.
+
+        `values` is "extremes" or "limits"; of many combinations `most` are drawn.
+        """
+        rng, values = np.random.default_rng(5), getattr(self, values)
+        rows = list(itertools.product(*values.values()))
         rows = [rows[i] for i in rng.permutation(len(rows))[:most]]
         arrays = self.draw(5, dtype, B=len(rows), D=(1,), L=1)
-        for i, (which, values) in enumerate(self.extremes.items()):
+        for i, (which, several) in enumerate(values.items()):
             array = arrays[which]
-            one_a_row = array.size == len(rows)
-            array[...] = (
-                np.reshape([row[i] for row in rows], array.shape)
-                if one_a_row
-                else rng.choice(values, array.shape)  # of components and classes
-            )
+            chosen = [row[i] for row in rows]
+            if array.size != len(rows):  # of components and classes
+                chosen = rng.choice(several, array.size)
+            chosen = [getattr(np.finfo(dtype), v) if isinstance(v, str) else v for v in chosen]
+            array[...] = np.reshape(chosen, array.shape)
         return arrays
 
     def scales(self, arrays, **options):

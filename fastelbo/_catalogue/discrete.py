@@ -3,7 +3,15 @@
 import numpy as np
 
 from fastelbo import reference
-from fastelbo._catalogue.likelihoods import LEARNED, RECON, Variant, one, positive, row_of
+from fastelbo._catalogue.likelihoods import (
+    LEARNED,
+    LOGIT_LIMITS,
+    RECON,
+    Variant,
+    one,
+    positive,
+    row_of,
+)
 from fastelbo._catalogue.sizes import GENES, STANDARD
 
 TRIALS = 12
@@ -39,6 +47,10 @@ def _numpy_poisson_and_grad(x, log_rate):
     return value, (x - np.exp(log_rate)) / len(x)
 
 
+#: From the smallest to the largest numbers that are positive.
+WIDE = ("smallest_subnormal", "smallest_normal", 1.0, 1e30, "max")
+
+
 POISSONS = (
     Variant(
         "Poisson",
@@ -49,6 +61,7 @@ POISSONS = (
         (lambda x, a: (x + np.exp(a)) * (1.0 + np.abs(a)),),
         draws={"x": counts, "log_rate": lambda rng, shape: rng.normal(1.5, 0.7, shape)},
         extremes={"x": (0, 1, 50, 10**6), "log_rate": (-80.0, -1.0, 0.0, 3.9, 13.8, 30.0)},
+        limits={"x": (0, 1, 50, 1e6), "log_rate": (-np.inf, -1e4, 0.0, 90.0, 1e4, np.inf)},
         peers={
             "numpy": _numpy_poisson,
             "numpy_and_grad": _numpy_poisson_and_grad,
@@ -65,6 +78,7 @@ POISSONS = (
         (lambda x, a: x / a + 1.0,),
         draws={"x": counts, "rate": positive},
         extremes={"x": (0, 1, 50, 10**6), "rate": (1e-20, 0.5, 1.0, 49.0, 1e6)},
+        limits={"x": (0, 1, 50, 1e6), "rate": (0.0, *WIDE, np.inf)},
         options={"log_input": False},
     ),
 )
@@ -83,6 +97,7 @@ BINOMIAL = Variant(
     (lambda x, a: TRIALS,),
     draws={"x": counts},
     extremes={"x": (0, 1, 6, TRIALS), "logits": (-80.0, -3.0, 0.0, 1e-6, 40.0)},
+    limits={"x": (0, 1, 6, TRIALS), "logits": LOGIT_LIMITS},
     peers={
         "numpy": lambda x, a: _log_choose(x) + x * a - TRIALS * np.logaddexp(0, a),
         "scipy": lambda stats, x, a: stats.binom.logpmf(x, TRIALS, 1 / (1 + np.exp(-a))),
@@ -109,6 +124,7 @@ BETA_BINOMIAL = Variant(
     (lambda x, a, b: 1 / a + 4.0, lambda x, a, b: 1 / b + 4.0),
     draws={"x": counts, "alpha": positive, "beta": positive},
     extremes={"x": (0, 1, TRIALS), "alpha": (1e-3, 1.0, 50.0), "beta": (1e-3, 1.0, 50.0)},
+    limits={"x": (0, 1, TRIALS), "alpha": WIDE, "beta": WIDE},
     peers={
         "scipy": lambda stats, x, a, b: stats.betabinom.logpmf(x, TRIALS, a, b),
         "torch": _torch_beta_binomial,
@@ -214,6 +230,12 @@ COUNT_EXTREMES = {
     "theta": (1e-2, 1.0, 10.0),
     "zero_logits": (-80.0, -3.0, 0.0, 1e-6, 40.0),
 }
+COUNT_LIMITS = {
+    "x": (0, 1, 2, 100),
+    "mean": (0.0, *WIDE, np.inf),
+    "theta": (*WIDE[:-1], np.inf),  # the largest number is taken for infinity
+    "zero_logits": (-np.inf, 0.0, np.inf),
+}
 NEGATIVE_BINOMIALS = (
     Variant(
         NB,
@@ -239,6 +261,7 @@ NEGATIVE_BINOMIALS = (
         (one, theta_size),
         draws=OF_ELEMENTS,
         extremes={name: COUNT_EXTREMES[name] for name in OF_ELEMENTS},
+        limits={name: COUNT_LIMITS[name] for name in OF_ELEMENTS},
     ),
     *(
         Variant(
@@ -250,6 +273,7 @@ NEGATIVE_BINOMIALS = (
             (one,),
             draws=OF_ELEMENTS,
             extremes={name: COUNT_EXTREMES[name] for name in ("x", "mean")},
+            limits={name: COUNT_LIMITS[name] for name in ("x", "mean")},
         )
         for form, theta in (("fixed", 0.7), ("Poisson", np.inf))
     ),
@@ -274,6 +298,7 @@ ZERO_INFLATED = (
         (one, theta_size, one),
         draws=OF_ELEMENTS,
         extremes=COUNT_EXTREMES,
+        limits=COUNT_LIMITS,
     ),
     Variant(
         f"{ZINB}-fixed",
@@ -355,6 +380,7 @@ DISCRETIZED = (
         (lambda *a: steep(*a) * np.exp(-a[2]), lambda *a: steep(*a) ** 2),
         draws={"x": pixels, "x_recon": bin_means, "log_scale": bin_scales},
         extremes={**PIXEL_EXTREMES, "log_scale": STEEP},
+        limits={**PIXEL_EXTREMES, "log_scale": (-80.0, 0.0, 60.0)},
         peers={"scipy": _scipy_mass, "torch": _torch_mass},
     ),
     Variant(
@@ -411,6 +437,7 @@ CATEGORICAL = Variant(
     (lambda x, a: np.abs(a).max(axis=-1, keepdims=True) + 1.0,),
     draws={"x": labels},
     extremes={"x": (0, 3), "logits": (-1e4, -80.0, -1.0, 0.0, 1e-6, 40.0, 300.0)},
+    limits={"x": (0, 3), "logits": (-1e30, -1.0, 0.0, 1e30)},
     peers={"numpy": _numpy_categorical, "torch": _torch_categorical},
 )
 

@@ -67,6 +67,10 @@ KL_STANDARD_NORMAL = Row(
             "mu": (0.0, 1e-30, -1e-4, 3.0, 1e4),
             "logvar": (-200.0, -80.0, -1e-9, 0.0, 1e-4, 60.0),
         },
+        limits={
+            "mu": (0.0, "smallest_normal", -1e30, "max"),
+            "logvar": (-np.inf, -1e30, -1e4, 0.0, 1e4, np.inf),
+        },
         peers={"numpy": _numpy_kl, "numpy_and_grad": _numpy_kl_and_grad, "torch": _torch_kl},
     ),
     (
@@ -124,6 +128,12 @@ KL_NORMAL = Row(
             "logvar_q": (-60.0, -1e-9, 0.0, 40.0),
             "mu_p": (0.0, 1e-4, 3.0),
             "logvar_p": (-30.0, 0.0, 1e-9, 60.0),
+        },
+        limits={
+            "mu_q": (0.0, "smallest_normal", 1.0),
+            "logvar_q": (-1e4, -90.0, 0.0, 90.0, 1e4),
+            "mu_p": (0.0, "smallest_normal", 1.0),
+            "logvar_p": (-1e4, -90.0, 0.0, 90.0, 1e4),
         },
         peers={
             "numpy": _numpy_kl_normal,

@@ -49,6 +49,7 @@ class Variant:
     sizes: tuple
     draws: Mapping[str, Callable] = field(default_factory=dict)
     extremes: Mapping[str, tuple] = field(default_factory=dict)
+    limits: Mapping[str, tuple] = field(default_factory=dict)
     peers: Mapping[str, Callable] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     fixed: Mapping[str, object] = field(default_factory=dict)
@@ -95,6 +96,7 @@ def cases_of(variant):
         tuple(variant.parameters),
         draws=variant.draws,
         extremes=variant.extremes,
+        limits=variant.limits,
         constants=("x",),
         peers={kind: _whole(kind, density) for kind, density in variant.peers.items()},
         fixed=variant.fixed,
@@ -170,7 +172,18 @@ LEARNED = {"x_recon": "BD", "log_scale": "BD"}
 FAR = (-1e4, -3.0, 0.0, 1e-6, 1.0, 300.0)
 FAR_FROM = {"x": FAR, "x_recon": FAR}
 FAR_SCALED = {**FAR_FROM, "log_scale": (-20.0, -1.0, 0.0, 0.3, 15.0)}
+NEAR_LIMITS = (0.0, 1.0, -1e30, "smallest_normal")
+AT_LIMITS = {"x": NEAR_LIMITS, "x_recon": NEAR_LIMITS}
+STEEP = (-1e4, -700.0, -89.0, -3.0, 0.0, 80.0, 1e4)
+SCALED_LIMITS = {"x": NEAR_LIMITS[:3], "x_recon": NEAR_LIMITS[:2], "log_scale": (*STEEP, np.inf)}
 LOG_DFS = (-3.0, 0.0, 1.0, 4.0, 9.0)
+#: The error over the scale is a number of float32.
+STUDENT_LIMITS = {
+    "x": (0.0, 1.0, 1e18),
+    "x_recon": (0.0, 1.0),
+    "log_scale": (-30.0, -3.0, 0.0, 80.0),
+}
+LOG_DF_LIMITS = (-10.0, -4.0, 0.0, 27.6, 60.0)
 
 
 def near_x(rng, shape):
@@ -191,6 +204,7 @@ SQUARED_ERROR = Variant(
     (lambda x, m: 2 * (np.abs(x - m) + np.abs(x)),),
     draws={"x": uniform, "x_recon": near_x},
     extremes=FAR_FROM,
+    limits=AT_LIMITS,
     peers={
         "numpy": lambda x, x_recon: -((x - x_recon) ** 2),
         "numpy_and_grad": _squared_error_and_grad,
@@ -210,6 +224,7 @@ def gaussian(label, scale):
         size,
         (lambda x, m: (np.abs(x - m) + np.abs(x) * 1e-2) / scale / scale,),
         extremes={} if np.ndim(scale) else FAR_FROM,
+        limits={} if np.ndim(scale) else AT_LIMITS,
         fixed={"D": (7,)} if np.ndim(scale) else {},
         peers={"scipy": lambda stats, x, m: stats.norm.logpdf(x, m, scale)},
     )
@@ -240,6 +255,7 @@ GAUSSIAN_LEARNED = Variant(
     (lambda x, m, s: np.abs(x - m) * np.exp(-2 * s), lambda x, m, s: 2 * scaled_square()(x, m, s)),
     draws={"x": uniform, "x_recon": near_x, "log_scale": log_scales},
     extremes=FAR_SCALED,
+    limits=SCALED_LIMITS,
     peers={
         "numpy": _numpy_gaussian,
         "numpy_and_grad": _numpy_gaussian_and_grad,
@@ -277,6 +293,7 @@ LAPLACES = (
         distance(0.6),
         (one,),
         extremes=FAR_FROM,
+        limits=AT_LIMITS,
         peers={"scipy": lambda stats, x, m: stats.laplace.logpdf(x, m, 0.6)},
     ),
     Variant(
@@ -288,6 +305,7 @@ LAPLACES = (
         (lambda x, m, s: np.exp(-s), distance()),
         draws={"log_scale": log_scales},
         extremes=FAR_SCALED,
+        limits=SCALED_LIMITS,
         peers={
             "numpy": lambda x, m, s: -np.abs(x - m) / np.exp(s) - s - np.log(2),
             "numpy_and_grad": _numpy_laplace_and_grad,
@@ -327,6 +345,7 @@ STUDENTS = (
         distance(0.6),
         (distance(0.36),),
         extremes=FAR_FROM,
+        limits=AT_LIMITS,
         peers={"scipy": lambda stats, x, m: stats.t.logpdf(x, 2.5, m, 0.6)},
     ),
     Variant(
@@ -337,6 +356,7 @@ STUDENTS = (
         distance(),
         (lambda x, m, s: distance()(x, m, s) * np.exp(-s), distance()),
         extremes=FAR_SCALED,
+        limits=STUDENT_LIMITS,
     ),
     Variant(
         "StudentT-df",
@@ -346,6 +366,7 @@ STUDENTS = (
         _student_fixed_scale,
         (distance(0.36), _student_fixed_scale),
         extremes={**FAR_FROM, "log_df": LOG_DFS},
+        limits={**AT_LIMITS, "log_df": LOG_DF_LIMITS},
     ),
     Variant(
         "StudentT-learned",
@@ -356,6 +377,7 @@ STUDENTS = (
         (lambda *a: student_size(*a) * np.exp(-a[2]), student_size, student_size),
         draws={"x": uniform, "x_recon": near_x, "log_scale": log_scales, "log_df": log_dfs},
         extremes={**FAR_SCALED, "log_df": LOG_DFS},
+        limits={**STUDENT_LIMITS, "log_df": LOG_DF_LIMITS},
         peers={"scipy": _scipy_student_t, "torch": _torch_student_t},
     ),
 )
@@ -379,6 +401,8 @@ def _torch_bernoulli(torch, x, logits):
 
 
 UNIT = {"x": (0.0, 0.25, 0.5, 1.0), "logits": (-1e4, -40.0, -1e-3, 0.0, 1e-9, 17.0, 100.0)}
+LOGIT_LIMITS = (-np.inf, -1e30, -17.0, 0.0, "smallest_normal", 90.0, np.inf)
+UNIT_LIMITS = {"x": UNIT["x"], "logits": LOGIT_LIMITS}
 BERNOULLI = Variant(
     "Bernoulli",
     "Bernoulli",
@@ -388,6 +412,7 @@ BERNOULLI = Variant(
     (lambda x, logits: np.abs(x - (logits > 0)) + np.exp(-np.abs(logits)),),
     draws={"x": uniform, "logits": lambda rng, shape: 2.0 * rng.normal(size=shape)},
     extremes=UNIT,
+    limits=UNIT_LIMITS,
     peers={
         "numpy": lambda x, logits: x * logits - np.logaddexp(0, logits),
         "numpy_and_grad": _numpy_bernoulli_and_grad,
@@ -413,6 +438,7 @@ CONTINUOUS_BERNOULLI = Variant(
     (one,),
     draws={"x": uniform, "logits": far_logits},
     extremes=UNIT,
+    limits=UNIT_LIMITS,
     peers={
         "torch": lambda torch, x, logits: torch.distributions.ContinuousBernoulli(
             logits=logits

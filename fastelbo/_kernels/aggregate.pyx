@@ -9,6 +9,7 @@ from libc.string cimport memset
 from fastelbo._kernels.operands cimport (
     LINE, TILE, add_halves, aligned, ceil_div, data_of, tile_sum,
 )
+from fastelbo._kernels.pairs cimport finite
 from fastelbo._kernels.terms.vecmath cimport exp, log, log_one_plus, real
 from fastelbo._runtime cimport in_parallel
 
@@ -44,7 +45,7 @@ cdef struct Job:
 cdef inline real pull(real c, real ratio, real mean, real rate, real share, real p,
                       real* by_mu, real* by_logvar, real* total) noexcept nogil:
     """What a sample and a point do to each other: adds to the gradients, returns that by -z."""
-    cdef real d = c - mean, g = share + ratio * p, h = (d * rate) * g
+    cdef real d = c - mean, g = share + ratio * p, h = (d * g) * rate
     by_mu[0] += h
     by_logvar[0] += h * d
     total[0] += g
@@ -140,7 +141,7 @@ cdef void add_own(const Job* job, Py_ssize_t i, const real* kind) noexcept nogil
         n = min(<Py_ssize_t>TILE, job.q.dims - first)
         for k in range(n):
             d = <double>z[first + k] - <double>mu[first + k]
-            own[k] = d * exp(-<double>logvar[first + k]) * d + <double>logvar[first + k]
+            own[k] = d * finite(exp(-<double>logvar[first + k])) * d + <double>logvar[first + k]
             prior[k] = <double>z[first + k] * <double>z[first + k]
         a += tile_sum(own, n)
         b += tile_sum(prior, n)

@@ -108,7 +108,7 @@ cdef void transpose(const Points* q, Py_ssize_t l, const real* kind) noexcept no
         rate[j] = <real>-INFINITY
         height[j] = <real>-INFINITY
     for j in range(q.padded):
-        rate[j] = exp(rate[j]) * <real>(0.5 * M_LOG2E)
+        rate[j] = finite(exp(rate[j])) * <real>(0.5 * M_LOG2E)   # and times a difference of 0: 0
 
 
 cdef void transpose_share(const void* given, Py_ssize_t share, Py_ssize_t shares,

@@ -13,7 +13,7 @@ from libc.string cimport memcpy, memset
 
 from fastelbo._kernels.operands cimport LINE, add_halves, aligned, ceil_div, data_of, lines
 from fastelbo._kernels.pairs cimport DEEP, DEPTH, HALF, WIDE, finite
-from fastelbo._kernels.terms.vecmath cimport exp, log, real
+from fastelbo._kernels.terms.vecmath cimport exp, exp_finite, log, real
 from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
@@ -42,7 +42,7 @@ cdef struct Mixture:
     char* dmu                              # (K, L)
     char* dlogvar
     char* mu_t                             # (depth, stride)
-    char* precision_t                      # (depth, stride): half of it
+    char* root_t                           # (depth, stride): the root of half the precision, finite
     char* shift                            # (stride,): log w_k - sum(logvar_k) / 2
     char* staged                           # (slab, depth): points
     char* shares                           # (slab, stride): exponents, then weights of components
@@ -53,12 +53,18 @@ cdef struct Mixture:
 
 # Components, transposed -------------------------------------------------------------------------
 
+cdef inline real at_most_finite(real x) noexcept nogil:
+    """The largest number stands for infinity: of a component without width, where it is not."""
+    cdef real most = finite(<real>INFINITY)
+    return most if x > most else x
+
+
 cdef void transpose_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                           const real* kind) noexcept nogil:
     """mu_t, precision_t and shift. What pads them repeats the last component, without weight."""
     cdef const Mixture* job = <const Mixture*>given
     cdef real* restrict mu = <real*>job.mu_t
-    cdef real* restrict precision = <real*>job.precision_t
+    cdef real* restrict root = <real*>job.root_t
     cdef double logvars[WIDE]
     cdef Py_ssize_t tile, k, l, i, one, tiles = job.padded // WIDE
     cdef real x
@@ -68,37 +74,38 @@ cdef void transpose_share(const void* given, Py_ssize_t share, Py_ssize_t shares
             one = min(i, job.components - 1)
             for l in range(job.cols):
                 mu[l * job.stride + i] = (<real*>(job.mu + one * job.mu_stride))[l]
-                precision[l * job.stride + i] = (<real*>(job.logvar + one * job.logvar_stride))[l]
+                root[l * job.stride + i] = (<real*>(job.logvar + one * job.logvar_stride))[l]
             logvars[k] = 0
         for l in range(job.cols):
             for k in range(WIDE):
                 i = l * job.stride + tile * WIDE + k
-                x = precision[i]
+                x = root[i]
                 logvars[k] += x
-                precision[i] = <real>0.5 * finite(exp(-x))
+                root[i] = <real>0.7071067811865476 * exp_finite(<real>-0.5 * x)
         for l in range(job.cols, job.depth):
             for k in range(WIDE):
                 i = l * job.stride + tile * WIDE + k
-                mu[i] = precision[i] = 0
+                mu[i] = root[i] = 0
         for k in range(WIDE):
             i = tile * WIDE + k
             if i < job.components:
-                (<real*>job.shift)[i] = <real>((<real*>job.log_weights)[i] - 0.5 * logvars[k])
+                (<real*>job.shift)[i] = at_most_finite(
+                    <real>((<real*>job.log_weights)[i] - 0.5 * logvars[k]))
             else:
                 (<real*>job.shift)[i] = -<real>INFINITY
 
 
 # Values and weights of components ---------------------------------------------------------------
 
-cdef inline real square(real z, real mu, real precision) noexcept nogil:
-    cdef real d = z - mu
-    return d * precision * d
+cdef inline real square(real z, real mu, real root) noexcept nogil:
+    cdef real d = (z - mu) * root
+    return d * d
 
 
 cdef void distances(const real* restrict z, Py_ssize_t depth, const real* restrict mu,
-                    const real* restrict precision, Py_ssize_t stride, Py_ssize_t padded,
+                    const real* restrict root, Py_ssize_t stride, Py_ssize_t padded,
                     real* restrict q) noexcept nogil:
-    """q[r, k] = sum_l (z_rl - mu_kl)^2 precision_kl of four points."""
+    """q[r, k] = sum_l ((z_rl - mu_kl) root_kl)^2 of four points."""
     cdef real a[4 * WIDE]
     cdef real c[4 * DEEP]
     cdef const real* m
@@ -115,7 +122,7 @@ cdef void distances(const real* restrict z, Py_ssize_t depth, const real* restri
                 a[k] = 0
             for l in range(begin, min(depth // DEEP, begin + DEPTH // DEEP)):
                 m = mu + l * DEEP * stride + tile * WIDE
-                p = precision + l * DEEP * stride + tile * WIDE
+                p = root + l * DEEP * stride + tile * WIDE
                 for r in range(4):
                     for i in range(DEEP):
                         c[r * DEEP + i] = z[r * depth + l * DEEP + i]
@@ -145,6 +152,7 @@ cdef double soften(real* restrict w, const real* restrict shift, Py_ssize_t n,
     cdef real y, p, largest = -<real>INFINITY, scale
     cdef double total = 0
     cdef Py_ssize_t tile, block, j
+    cdef bint dense
     cdef int k
     for k in range(WIDE):
         top[k] = -<real>INFINITY
@@ -158,6 +166,7 @@ cdef double soften(real* restrict w, const real* restrict shift, Py_ssize_t n,
     for k in range(WIDE):
         largest = top[k] if top[k] > largest else largest
     largest = finite(largest)
+    dense = largest == finite(<real>INFINITY)                    # see at_most_finite
     for block in range(ceil_div(n, BLOCK)):
         for k in range(WIDE):
             s[k] = 0
@@ -172,7 +181,7 @@ cdef double soften(real* restrict w, const real* restrict shift, Py_ssize_t n,
         scale = <real>(weight / total)
         for j in range(n):
             w[j] = w[j] * scale
-    return <double>largest + log(total)
+    return INFINITY if dense else <double>largest + log(total)
 
 
 cdef void soften_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
@@ -195,7 +204,7 @@ cdef void soften_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
         for four in range(2):
             r = 4 * four
             distances(z + r * job.depth, job.depth, <const real*>job.mu_t,
-                      <const real*>job.precision_t, job.stride, job.padded, w + r * job.stride)
+                      <const real*>job.root_t, job.stride, job.padded, w + r * job.stride)
         for r in range(ROWS):
             i = job.first + here + r
             if i < job.points:
@@ -210,17 +219,17 @@ cdef void soften_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
 
 # Gradients --------------------------------------------------------------------------------------
 
-cdef inline real pull(real z, real w, real mu, real precision, real* by_mu,
+cdef inline real pull(real z, real w, real mu, real root, real* by_mu,
                       real* by_logvar) noexcept nogil:
     cdef real d = z - mu
     cdef real h = w * d
     by_mu[0] += h
     by_logvar[0] += h * d
-    return h * precision
+    return (h * root) * root
 
 
 cdef void pull_points(const real* restrict z, Py_ssize_t depth, Py_ssize_t cols,
-                      const real* restrict mu, const real* restrict precision,
+                      const real* restrict mu, const real* restrict root,
                       const real* restrict w, Py_ssize_t stride, Py_ssize_t n,
                       real* restrict by_mu, real* restrict by_logvar, real* restrict e) noexcept nogil:
     """Gradients of ROWS points under n components: by_mu and by_logvar (L, BLOCK) are added to.
@@ -241,7 +250,7 @@ cdef void pull_points(const real* restrict z, Py_ssize_t depth, Py_ssize_t cols,
         v = w + j
         for l in range(cols):
             m = mu + l * stride + j
-            p = precision + l * stride + j
+            p = root + l * stride + j
             at = l * BLOCK + j
             for r in range(ROWS):
                 z_of[r] = z[r * depth + l]
@@ -297,7 +306,7 @@ cdef void pull_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
             w = <real*>job.shares + unit * ROWS * job.stride + begin
             to = <real*>job.pulls + (block * job.groups * CHUNK + unit * ROWS) * job.cols
             pull_points(<const real*>job.staged + unit * ROWS * job.depth, job.depth, job.cols,
-                        <const real*>job.mu_t + begin, <const real*>job.precision_t + begin,
+                        <const real*>job.mu_t + begin, <const real*>job.root_t + begin,
                         w, job.stride, n, room, by_logvar, e)
             add_components(e, job.cols, to)
             for r in range(ROWS):
@@ -339,7 +348,7 @@ cdef void component_share(const void* given, Py_ssize_t share, Py_ssize_t shares
     cdef const double* sums
     cdef Py_ssize_t tile, tiles = job.padded // WIDE, rows = 2 * job.cols + 1
     cdef Py_ssize_t first, n, k, l, group
-    cdef double precision
+    cdef double root
     for tile in range(tiles * share // shares, tiles * (share + 1) // shares):
         first = tile * WIDE
         n = min(<Py_ssize_t>WIDE, job.components - first)
@@ -361,10 +370,10 @@ cdef void component_share(const void* given, Py_ssize_t share, Py_ssize_t shares
                     by_mu[k] += sums[k]
                     by_logvar[k] += sums[job.cols * job.padded + k]
             for k in range(n):
-                precision = (<const real*>job.precision_t)[l * job.stride + first + k]
-                (<real*>job.dmu)[(first + k) * job.cols + l] = <real>(2 * precision * by_mu[k])
+                root = (<const real*>job.root_t)[l * job.stride + first + k]
+                (<real*>job.dmu)[(first + k) * job.cols + l] = <real>(2 * (root * by_mu[k] * root))
                 (<real*>job.dlogvar)[(first + k) * job.cols + l] = (
-                    <real>(precision * by_logvar[k] - 0.5 * of_shares[k]))
+                    <real>(root * by_logvar[k] * root - 0.5 * of_shares[k]))
 
 
 # All of it --------------------------------------------------------------------------------------
@@ -446,8 +455,8 @@ def mixture(cnp.ndarray z, cnp.ndarray log_weights, cnp.ndarray mu, cnp.ndarray 
         raise MemoryError()
     p = aligned(memory)
     job.mu_t = p
-    job.precision_t = job.mu_t + sizes[0]
-    job.shift = job.precision_t + sizes[1]
+    job.root_t = job.mu_t + sizes[0]
+    job.shift = job.root_t + sizes[1]
     job.staged = job.shift + sizes[2]
     job.shares = job.staged + sizes[3]
     job.pulls = job.shares + sizes[4]

@@ -4,7 +4,7 @@ Names, arguments and the order of results are those of the public functions. Inp
 to float64 and results are float64; where the public functions return a named tuple, these return
 a plain one with the same fields in the same order. Options that change no number (``num_threads``,
 ``out``) are absent, and ``rng`` is an int key. Inputs are trusted: checks are the business of the
-public functions. Only NumPy is imported, and math for its ``lgamma``. A module here for each there.
+public functions. Only NumPy is imported. A module here for each there.
 
 ``mu`` and ``logvar`` are (B, L), ``x`` and ``x_recon`` (B, ...); K samples add a leading axis to
 ``noise``, ``z`` and, in the likelihoods, ``x_recon``. Values are in nats, and gradients are those
@@ -19,6 +19,16 @@ from fastelbo.reference._common import (
     quiet,
     reduce_rows,
     row_weight,
+)
+from fastelbo.reference._gamma import (
+    digamma,
+    digamma_rise,
+    divergence,
+    half_rise,
+    log1p_minus,
+    log_factorial_rest,
+    log_minus_digamma,
+    stirling_error,
 )
 from fastelbo.reference.aggregate import (
     aggregate_posterior_log_density,
@@ -47,10 +57,6 @@ from fastelbo.reference.bounds import (
 from fastelbo.reference.counts import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,
-    divergence,
-    log1p_minus,
-    log_minus_digamma,
-    stirling_error,
 )
 from fastelbo.reference.discrepancies import mmd, mmd_and_grad
 from fastelbo.reference.discrete import (
@@ -61,7 +67,6 @@ from fastelbo.reference.discrete import (
     DiscretizedLogisticMixture,
     Poisson,
     discretized_logistic,
-    log_choose,
     log_sigmoid,
     log_sum_exp,
     sigmoid,
@@ -98,11 +103,8 @@ from fastelbo.reference.likelihoods import (
     Likelihood,
     SquaredError,
     StudentT,
-    digamma,
     is_no_count,
     is_word,
-    log_factorial,
-    log_gamma,
     sum_to,
 )
 from fastelbo.reference.mixtures import mixture_log_prob, mixture_log_prob_and_grad

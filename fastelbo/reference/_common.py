@@ -26,6 +26,14 @@ def row_weight(rows, reduction):
     return 1.0 / rows if reduction == "mean" else 1.0
 
 
+def scaled_twice(difference, logvar):
+    """difference / sigma and difference / sigma^2, which are 0 where the difference is."""
+    root = np.exp(-0.5 * logvar)
+    none = difference == 0
+    scaled = np.where(none, 0.0, difference * root)
+    return scaled, np.where(none, 0.0, scaled * root)
+
+
 @quiet
 def exp_minus_one_minus(x):
     """exp(x) - 1 - x without cancellation: 5e-19 at x = 1e-9.

@@ -2,21 +2,35 @@
 
 import numpy as np
 
-from fastelbo.reference._common import LOG_2PI, as_float64, quiet, reduce_rows, row_weight
+from fastelbo.reference._common import (
+    LOG_2PI,
+    as_float64,
+    quiet,
+    reduce_rows,
+    row_weight,
+    scaled_twice,
+)
 from fastelbo.reference.likelihoods import SquaredError
 
 
 def log_normals(z, mu, logvar):
     """log N(z_i; mu_j, e^logvar_j) of every sample, point and dimension, (S, N, L)."""
-    difference = z[:, None] - mu
-    return -0.5 * (LOG_2PI + logvar + difference**2 * np.exp(-logvar))
+    scaled, _ = scaled_twice(z[:, None] - mu, logvar)
+    return -0.5 * (LOG_2PI + logvar + scaled * scaled)
 
 
 def log_sum(a):
     """Over axis 1, relative to the largest that is a number: -inf where all are."""
+    return log_sum_and_shares(a)[0]
+
+
+def log_sum_and_shares(a):
+    """The same and what each adds to the sum, relative to it: rounding log_sum spoils no share."""
     largest = np.fmax.reduce(a, axis=1, keepdims=True)
-    largest = np.where(np.isneginf(largest), 0.0, largest)
-    return np.log(np.exp(a - largest).sum(axis=1)) + largest[:, 0]
+    above = np.where(largest == np.inf, np.where(a == np.inf, 0.0, -np.inf), a - largest)
+    e = np.exp(np.where(np.isneginf(largest), a, above))
+    total = e.sum(axis=1)
+    return np.log(total) + np.where(np.isneginf(largest), 0.0, largest)[:, 0], e / total[:, None]
 
 
 def importance_weights(batch, dataset_size, method, normalize, mss):
@@ -95,21 +109,23 @@ def total_correlation_and_grad(
     pairs, marginals = log_q.sum(axis=2) + log_w, log_q + log_w[..., None]
     rows = np.arange(batch)
     own = log_q[rows, rows].sum(axis=1)
-    joint, marginal = log_sum(pairs), log_sum(marginals)
+    (joint, of_pairs), (marginal, of_marginals) = map(log_sum_and_shares, (pairs, marginals))
     prior = -0.5 * (LOG_2PI + z**2).sum(axis=1)
     product = marginal.sum(axis=1)
     parts = own - joint, joint - product, product - prior
 
     # The derivative by each log q_ijl, which is all that mu and logvar reach.
     alpha, beta, gamma = (row_weight(batch, reduction) * weight for weight in weights)
-    by_log_q = (beta - alpha) * np.exp(pairs - joint[:, None])[..., None]
-    by_log_q = by_log_q + (gamma - beta) * np.exp(marginals - marginal[:, None])
+    by_log_q = (beta - alpha) * of_pairs[..., None] + (gamma - beta) * of_marginals
     by_log_q[rows, rows] += alpha
     difference = z[:, None] - mu
-    pull = difference * np.exp(-logvar)
-    dz = gamma * z - (by_log_q * pull).sum(axis=1)
-    dmu = (by_log_q * pull).sum(axis=0)
-    dlogvar = 0.5 * (by_log_q * (difference * pull - 1)).sum(axis=0)
+    scaled, pull = scaled_twice(difference, logvar)
+    none = (by_log_q == 0) & np.isfinite(difference)  # whatever the precision
+    of_mu, of_logvar = (
+        np.where(none, 0.0, by_log_q * slope) for slope in (pull, scaled * scaled - 1)
+    )
+    dz = gamma * z - of_mu.sum(axis=1)
+    dmu, dlogvar = of_mu.sum(axis=0), 0.5 * of_logvar.sum(axis=0)
     return tuple(reduce_rows(part, reduction) for part in parts), (dz, dmu, dlogvar)
 
 

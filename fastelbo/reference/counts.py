@@ -2,68 +2,16 @@
 
 import numpy as np
 
-from fastelbo.reference._common import LOG_2PI, as_float64
-from fastelbo.reference.discrete import log_sigmoid
+from fastelbo.reference._common import as_float64
+from fastelbo.reference._gamma import (
+    digamma_rise,
+    divergence,
+    log1p_minus,
+    log_factorial_rest,
+    stirling_error,
+)
+from fastelbo.reference.discrete import Poisson, log_one_plus, log_sigmoid
 from fastelbo.reference.likelihoods import Likelihood, is_no_count
-
-
-def log1p_minus(u):
-    """log(1 + u) - u without cancellation.
-
-    Examples
-    --------
-    >>> f"{log1p_minus(1e-9):.12g}"
-    '-4.99999999667e-19'
-    """
-    u = as_float64(u)
-    near = np.abs(u) < 0.3
-    t = np.where(near, u, 0.0)
-    s = t / (2.0 + t)  # log(1 + t) = 2 (s + s^3/3 + s^5/5 + ...), and 2 s - t = -s t
-    series = sum(2.0 / k * s ** (k - 1) for k in range(3, 27, 2))
-    return np.where(near, s * (series - t), np.log1p(u) - u)
-
-
-def stirling_error(y):
-    """lgamma(y + 1) - (y + 1/2) log y + y - log(2 pi)/2 for y > 0, by its series from 16 on.
-
-    Examples
-    --------
-    >>> round(float(stirling_error(1.0)), 12)  # 1 - log(2 pi)/2
-    0.081061466795
-    """
-    y, below = as_float64(y), 0.0
-    for _ in range(16):
-        small = y < 16.0
-        below = below + np.where(small, (y + 0.5) * np.log1p(1.0 / y) - 1.0, 0.0)
-        y = np.where(small, y + 1.0, y)
-    w = 1.0 / (y * y)
-    series = 1 / 1260 - w * (1 / 1680 - w * (1 / 1188 - w * (691 / 360360)))
-    return (1 / 12 - w * (1 / 360 - w * series)) / y + below
-
-
-def log_minus_digamma(y):
-    """log y - digamma(y) for y > 0, likewise.
-
-    Examples
-    --------
-    >>> round(float(log_minus_digamma(1.0)), 12)  # Euler's constant
-    0.577215664902
-    """
-    y, below = as_float64(y), 0.0
-    for _ in range(16):
-        small = y < 16.0
-        below = below + np.where(small, -log1p_minus(1.0 / y), 0.0)
-        y = np.where(small, y + 1.0, y)
-    w = 1.0 / (y * y)
-    series = 1 / 252 - w * (1 / 240 - w * (1 / 132 - w * (691 / 32760)))
-    return 0.5 / y + w * (1 / 12 - w * (1 / 120 - w * series)) + below
-
-
-def divergence(a, b, difference):
-    """a log(a / b) - (a - b), given a - b; never negative."""
-    u = difference / b
-    near = np.abs(u) < 0.5
-    return np.where(near, a * log1p_minus(u) + u * difference, a * np.log(a / b) - difference)
 
 
 class NegativeBinomial(Likelihood):
@@ -90,34 +38,55 @@ class NegativeBinomial(Likelihood):
     def elements(self, x, mean, *rest):
         theta, rest = (rest[0], rest[1:]) if self.theta is None else (self.theta, rest)
         x, mean = np.where(x < 0, np.nan, x), np.where(mean < 0, np.nan, mean) + 0.0  # no -0.0
-        theta = np.where(as_float64(theta) > 0, np.minimum(theta, 2.0**100), np.nan)  # Poisson
+        theta = np.where(as_float64(theta) > 0, theta, np.nan)
         values, (by_mean, by_theta, *by_rest) = self.inflated(
             x, *self.of_counts(x, mean, theta), *rest
         )
         return values, (by_mean, *((by_theta,) if self.theta is None else ()), *by_rest)
 
     def of_counts(self, x, mean, theta):
-        n, total = x + theta, mean + theta
+        zero, some = x == 0, np.where(x == 0, 1.0, x)
+        poisson, (poisson_by_mean,) = Poisson(log_input=False).elements(x, mean)
+        limit, theta = theta == np.inf, np.where(theta == np.inf, 1.0, theta)
+        # A common factor, gone from ratios, where the sum would overflow.
+        factor = np.where(mean + theta == np.inf, 0.25, 1.0)
+        c, m, t = x * factor, mean * factor, theta * factor
+        total, n = m + t, c + t
+        log_both, log_n = np.log(total), np.log(n) - np.log(factor)
+        p, q, share = m / total, t / total, (c - m) / total
+        pull, n_p = q * (x - mean), np.where(total > 1, n / total * mean, n / factor * p)
+        whole = log_one_plus(m, t)  # log(total / theta)
         # x = 0
-        ratio = mean / theta
-        at_zero = -theta * np.log1p(ratio)
-        zero_by_theta = -(log1p_minus(ratio) + ratio * mean / total)
+        ratio = m / t
+        at_zero = np.where(ratio < 1e-16, -mean, -theta * whole)
+        zero_by_theta = np.where(ratio < 0.5, -(log1p_minus(ratio) + ratio * p), p - whole)
         # x > 0
-        excess = (x - mean) / total
         values = (
-            stirling_error(n)
-            - stirling_error(x)
+            stirling_error(n / factor)
             - stirling_error(theta)
-            + 0.5 * (np.log(theta / (n * x)) - LOG_2PI)
-            - divergence(x, n * (mean / total), theta * excess)
-            - divergence(theta, n * (theta / total), -theta * excess)
+            - log_factorial_rest(some)
+            + 0.5 * (np.log(theta) - log_n)
+            - divergence(some, n_p, pull, log_n + np.log(m) - log_both)
+            - divergence(theta, n / factor * q, -pull, log_n + np.log(t) - log_both)
         )
-        by_theta = log1p_minus(excess) + (log_minus_digamma(theta) - log_minus_digamma(n))
-        zero = x == 0
-        by_mean = np.where(zero, -theta / total, theta * excess / mean)
-        return (
-            np.where(zero, at_zero, values),
-            (by_mean, np.where(zero, zero_by_theta, by_theta)),
+        # digamma(n) - digamma(theta) - log(n / theta), and log(n / total) - share
+        logs = log_one_plus(c, t) - whole - share
+        logs = np.where(np.abs(share) < 0.5, log1p_minus(share), logs)
+        rest = digamma_rise(theta, some)
+        by_theta = np.where(rest == np.inf, (1.0 - pull) / theta, rest + logs)
+        by_theta = np.where(x == 1, p / theta + zero_by_theta, by_theta)  # the first is 1 / theta
+        by_mean = np.where(mean < 1, q / mean * (x - mean), q * ((x - mean) / mean))
+        # The limits in theta, then in mean
+        values, by_mean, by_theta = (
+            np.where(zero, *of)
+            for of in ((at_zero, values), (-q, by_mean), (zero_by_theta, by_theta))
+        )
+        far = mean == np.inf
+        values = np.where(far | (~zero & (mean == 0)), -np.inf, values)
+        by_mean, by_theta = np.where(far, 0.0, by_mean), np.where(far, -np.inf, by_theta)
+        return np.where(limit, poisson, values), (
+            np.where(limit, poisson_by_mean, by_mean),
+            np.where(limit, 0.0, by_theta),
         )
 
     def inflated(self, x, values, grads):
@@ -149,5 +118,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
             -np.exp(log_pi + log_rest - of_zero) * np.expm1(values),
             -np.exp(log_pi),
         )
+        never = zero & (of_zero == -np.inf)  # neither can be, and the excess can more easily
+        share, by_logits = np.where(never, 1.0, share), np.where(never, 1.0, by_logits)
         grads = tuple(np.where(share == 0, 0.0, share * g) for g in grads)
         return np.where(zero, of_zero, log_rest + values), (*grads, by_logits)

@@ -3,18 +3,14 @@
 import numpy as np
 
 from fastelbo.reference._common import as_float64
-from fastelbo.reference.likelihoods import (
-    Likelihood,
-    digamma,
-    is_no_count,
-    is_word,
-    log_factorial,
-    log_gamma,
-)
+from fastelbo.reference._gamma import digamma_rise, divergence, log_factorial_rest, stirling_error
+from fastelbo.reference.likelihoods import Likelihood, is_no_count, is_word
 
 
 class Poisson(Likelihood):
     """x log rate - rate - log x!, by ``log_rate``, or ``rate`` if not ``log_input``.
+
+    Taken as what remains of log x! and the divergence of x from the rate (Loader 2000).
 
     Examples
     --------
@@ -31,16 +27,14 @@ class Poisson(Likelihood):
         return is_no_count(x) | (not self.log_input and rate < 0)
 
     def elements(self, x, parameter):
+        rate = np.exp(parameter) if self.log_input else parameter
+        log_rate = parameter if self.log_input else np.log(parameter)
+        values = -(divergence(x, rate, x - rate, log_rate) + log_factorial_rest(x))
+        values = np.where(rate == np.inf, -np.inf, values)
         if self.log_input:
-            rate = np.exp(parameter)
-            return x * parameter - rate - log_factorial(x), (x - rate,)
-        log_term = np.where(x == 0, 0.0, x * np.log(parameter))
-        slope = np.where(x == 0, -1.0, x / parameter - 1.0)
-        return log_term - parameter - log_factorial(x), (slope,)
-
-
-def log_choose(n, x):
-    return log_factorial(n) - log_factorial(x) - log_factorial(n - x)
+            return values, (x - rate,)
+        finite = np.minimum(rate, np.finfo(np.float64).max)
+        return values, (np.where(x == 0, -1.0, (x - finite) / finite),)
 
 
 class Binomial(Likelihood):
@@ -63,9 +57,12 @@ class Binomial(Likelihood):
     def elements(self, x, logits):
         n = as_float64(self.total_count)
         small = np.exp(-np.abs(logits))
-        missed = np.where(logits > 0, n - x, x)
-        values = log_choose(n, x) - np.log1p(small) * n
-        values = values + np.where(logits > 0, -missed, missed) * logits
+        p, q = (np.where(b > 0, 1.0, small) / (1.0 + small) for b in (logits, -logits))
+        y, log_n = n - x, np.log(n)
+        values = log_factorial_rest(n) - log_factorial_rest(x) - log_factorial_rest(y)
+        values = values - divergence(x, n * p, x - n * p, log_n + log_sigmoid(logits))
+        values = values - divergence(y, n * q, y - n * q, log_n + log_sigmoid(-logits))
+        missed = np.where(logits > 0, y, x)
         tail = n * small / (1.0 + small)
         return values, (np.where(logits > 0, tail - missed, missed - tail),)
 
@@ -89,15 +86,61 @@ class BetaBinomial(Likelihood):
 
     def elements(self, x, alpha, beta):
         n = as_float64(self.total_count)
-        y = n - x
+        factor = np.where(alpha + beta == np.inf, 0.25, 1.0)  # n is nothing beside either
+        a, b = alpha * factor, beta * factor
+        y, s, xa = n - x, a + b, x + a
+        yb, ns = y + b, n + s
+        product = cross(x, b, a, y)  # (n + s) (x - n (x + a) / (n + s)), and of the others likewise
+        share = np.where(np.isfinite(product), product / ns, x * (b / ns) - y * (a / ns))
+        values = (
+            log_factorial_rest(n)
+            - (log_factorial_rest(x) + log_factorial_rest(y))
+            + (rise(a, x, xa) + rise(b, y, yb) - rise(s, n, ns))
+        )
+        log_n, log_s, log_ns = np.log(n), np.log(s), np.log(ns)
+        values = values - (
+            divergence(x, xa * (n / ns), share, np.log(xa) + (log_n - log_ns))
+            + divergence(y, yb * (n / ns), -share, np.log(yb) + (log_n - log_ns))
+            + divergence(a, xa * (s / ns), -share, np.log(xa) + (log_s - log_ns))
+            + divergence(b, yb * (s / ns), share, np.log(yb) + (log_s - log_ns))
+        )
 
-        def rise(f, a, x):
-            return f(a + x) - f(a)
+        def slope(a, x, b, y, product):
+            """log((1 + x / a) / (1 + n / s)), of one number where it is near zero, and the rest."""
+            apart = np.where(x == 0, 0.0, x / ns * (b / a)) - y / ns
+            u = np.where(np.isfinite(product), product / a / ns, apart)
+            near = np.abs(u) < 0.5
+            logs = log_one_plus(x, a) - log_one_plus(n, s)
+            logs = np.where(near, np.log1p(np.where(near, u, 0.0)), logs)
+            rest = digamma_rise(a, x)  # infinite where 1 / a is, whatever is taken off it
+            rest = np.where(rest == np.inf, rest, rest - digamma_rise(s, n))
+            return (logs + rest) * factor
 
-        values = log_choose(n, x) + rise(log_gamma, alpha, x) + rise(log_gamma, beta, y)
-        values = values - rise(log_gamma, alpha + beta, n)
-        both = rise(digamma, alpha + beta, n)
-        return values, (rise(digamma, alpha, x) - both, rise(digamma, beta, y) - both)
+        return values, (slope(a, x, b, y, product), slope(b, y, a, x, -product))
+
+
+def cross(x, b, a, y):
+    """x b - a y to all digits that rounding the result leaves (Dekker's products)."""
+
+    def product(p, q):
+        halves = [(v, v * 134217729.0) for v in (p, q)]
+        (p, ph, pl), (q, qh, ql) = ((v, w - (w - v), v - (w - (w - v))) for v, w in halves)
+        whole = p * q
+        return whole, ((ph * qh - whole) + ph * ql + pl * qh) + pl * ql
+
+    (first, lost), (second, lost_2) = product(x, b), product(a, y)
+    return (first - second) + (lost - lost_2)
+
+
+def log_one_plus(x, a):
+    """log(1 + x / a) for a > 0, x / a of any size."""
+    ratio = x / a
+    return np.where(ratio < 1e290, np.log1p(ratio), np.log(x) - np.log(a))
+
+
+def rise(a, x, b):
+    """lgamma(b) - lgamma(a) - (b log b - b) + (a log a - a) for b = a + x."""
+    return np.where(x > 0, stirling_error(b) - stirling_error(a) - 0.5 * log_one_plus(x, a), 0.0)
 
 
 def log_sigmoid(a):
@@ -114,20 +157,24 @@ def discretized_logistic(x, mean, log_scale, bins):
     sigmoid(hi) - sigmoid(lo) = sigmoid(hi) sigmoid(-lo) (1 - e^(lo - hi)); the first bin has no
     lower edge, the last no upper one.
     """
-    inverse = np.exp(-log_scale)
+    inverse = np.exp(np.minimum(-log_scale, 709.0))  # finite, since it may meet an edge at 0
     centre = (2.0 * x - (bins - 1)) / (bins - 1) - mean
     hi = (centre + 1.0 / (bins - 1)) * inverse
     lo = (centre - 1.0 / (bins - 1)) * inverse
     width = 2.0 / (bins - 1) * inverse
     first, last = x == 0, x == bins - 1
+    log_width = np.log(2.0 / (bins - 1)) - log_scale  # also where the width is 0
+    inside = np.where(width < 1e-9, log_width - 0.5 * width, np.log(-np.expm1(-width)))
     values = (
         np.where(last, 0.0, log_sigmoid(hi))
         + np.where(first, 0.0, log_sigmoid(-lo))
-        + np.where(first | last, 0.0, np.log(-np.expm1(-width)))
+        + np.where(first | last, 0.0, inside)
     )
     by_hi = np.where(last, 0.0, sigmoid(-hi))
     by_lo = np.where(first, 0.0, -sigmoid(lo))
-    by_width = np.where(first | last, 0.0, width / np.expm1(width))
+    by_width = np.where(width == 0, 1.0, np.where(width > 1e3, 0.0, width / np.expm1(width)))
+    by_width = np.where(first | last, 0.0, by_width)
+    hi, lo = np.where(by_hi == 0, 0.0, hi), np.where(by_lo == 0, 0.0, lo)  # they may be infinite
     return values, (-(by_hi + by_lo) * inverse, -(hi * by_hi + lo * by_lo) - by_width)
 
 
@@ -179,14 +226,27 @@ class DiscretizedLogisticMixture(DiscretizedLogistic):
         at = -x.ndim  # the axis of components
         masses, (by_mean, by_scale) = discretized_logistic(x[:, None], means, log_scales, self.bins)
         values = log_sum_exp(logits + masses, at) - log_sum_exp(logits, at)
-        share = np.exp(logits + masses - np.expand_dims(log_sum_exp(logits + masses, at), at))
-        prior = np.exp(logits - np.expand_dims(log_sum_exp(logits, at), at))
-        return values, (share - prior, share * by_mean, share * by_scale)
+        share, prior = softmax(logits + masses, at), softmax(logits, at)
+        by_mean, by_scale = (np.where(share == 0, 0.0, share * g) for g in (by_mean, by_scale))
+        return values, (share - prior, by_mean, by_scale)
+
+
+def below_largest(a, axis):
+    """a less its largest along an axis, and that: a finite number where it is infinite."""
+    finite = np.finfo(np.float64).max
+    m = np.clip(np.max(a, axis=axis, keepdims=True), -finite, finite)
+    return a - m, m
 
 
 def log_sum_exp(a, axis):
-    m = np.max(a, axis=axis, keepdims=True)
-    return np.squeeze(m, axis) + np.log(np.exp(a - m).sum(axis=axis))
+    shifted, m = below_largest(a, axis)
+    return np.squeeze(m, axis) + np.log(np.exp(shifted).sum(axis=axis))
+
+
+def softmax(a, axis):
+    """Weights from the differences to the largest, not to the log of their sum, which rounds."""
+    weights = np.exp(below_largest(a, axis)[0])
+    return weights / weights.sum(axis=axis, keepdims=True)
 
 
 class Categorical(Likelihood):
@@ -211,6 +271,7 @@ class Categorical(Likelihood):
     def elements(self, x, logits):
         classes = np.arange(logits.shape[-1])
         hit = np.where(np.isin(x, classes)[..., None], x[..., None] == classes, np.nan)
-        normalised = logits - log_sum_exp(logits, -1)[..., None]
+        shifted, _ = below_largest(logits, -1)
+        normalised = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
         values = np.where(hit == 0, 0.0, hit * normalised).sum(axis=-1)
-        return values, (hit - np.exp(normalised),)
+        return values, (hit - softmax(logits, -1),)

@@ -10,6 +10,7 @@ from fastelbo.reference._common import (
     quiet,
     reduce_rows,
     row_weight,
+    scaled_twice,
 )
 
 
@@ -90,11 +91,11 @@ def kl_normal_and_grad(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean"):
     """
     mu_q, logvar_q, mu_p, logvar_p = as_float64(mu_q, logvar_q, mu_p, logvar_p)
     difference = mu_q - mu_p
-    pull = difference * np.exp(-logvar_p)
-    rows = 0.5 * (exp_minus_one_minus(logvar_q - logvar_p) + difference * pull).sum(axis=1)
+    scaled, pull = scaled_twice(difference, logvar_p)
+    rows = 0.5 * (exp_minus_one_minus(logvar_q - logvar_p) + scaled * scaled).sum(axis=1)
     weight = row_weight(len(rows), reduction)
     spread = 0.5 * np.expm1(logvar_q - logvar_p)
-    grads = (pull, spread, -pull, -(spread + 0.5 * difference * pull))
+    grads = (pull, spread, -pull, -(spread + 0.5 * scaled * scaled))
     return reduce_rows(rows, reduction), tuple(weight * g for g in grads)
 
 

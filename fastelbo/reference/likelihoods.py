@@ -1,46 +1,9 @@
 """Likelihoods over real numbers, and what all likelihoods share."""
 
-import math
-
 import numpy as np
 
 from fastelbo.reference._common import LOG_2PI, as_float64, quiet, reduce_rows, row_weight
-
-
-def log_gamma(a):
-    """log Gamma(a) for a >= 0, else NaN.
-
-    Examples
-    --------
-    >>> round(float(log_gamma(5.0)), 12)  # log 24
-    3.178053830348
-    """
-    a = as_float64(a)
-    log_gammas = np.vectorize(math.lgamma, otypes=[np.float64])(np.where(a > 0, a, 1.0))
-    return np.where(a > 0, log_gammas, np.where(a == 0, np.inf, np.nan))
-
-
-def digamma(a):
-    """The derivative of log Gamma for a > 0, by its asymptotic series from a = 20 on.
-
-    Examples
-    --------
-    >>> round(float(digamma(1.0)), 12)  # minus Euler's constant
-    -0.577215664902
-    """
-    a = np.array(a, np.float64)
-    below = np.zeros_like(a)
-    for _ in range(20):
-        small = a < 20.0
-        below += np.where(small, 1.0 / a, 0.0)
-        a = np.where(small, a + 1.0, a)
-    w = 1.0 / (a * a)
-    series = w * (1 / 12 - w * (1 / 120 - w * (1 / 252 - w * (1 / 240 - w * (5 / 660)))))
-    return np.log(a) - 0.5 / a - series - below
-
-
-def log_factorial(x):
-    return log_gamma(x + 1.0)
+from fastelbo.reference._gamma import half_rise, log1p_minus
 
 
 def is_no_count(x):
@@ -123,6 +86,13 @@ def is_word(value):
     return isinstance(value, str)
 
 
+def root_precision(scale, log_scale=None):
+    """1 / sqrt(scale): multiplied by twice, where 1 / scale might be infinite and a factor zero."""
+    if log_scale is None:
+        return 1.0 / np.sqrt(as_float64(scale))
+    return np.exp(np.minimum(-0.5 * log_scale, 709.7))
+
+
 class Gaussian(Likelihood):
     """log N(x; x_recon, scale^2), normalised.
 
@@ -159,15 +129,15 @@ class Gaussian(Likelihood):
     def elements(self, x, x_recon, log_scale=None):
         error = x - x_recon
         learned = is_word(self.scale) and self.scale == "learned"
-        if learned:
-            precision = np.exp(-log_scale)
-        else:
-            scale = np.sqrt(np.mean(error * error)) if is_word(self.scale) else self.scale
-            precision, log_scale = 1.0 / as_float64(scale), np.log(scale)
-        scaled = error * precision
-        values = -0.5 * scaled * scaled - log_scale - 0.5 * LOG_2PI
-        by_mean = scaled * precision
-        return values, (by_mean, scaled * scaled - 1.0) if learned else (by_mean,)
+        scale = np.sqrt(np.mean(error * error)) if is_word(self.scale) else self.scale
+        root = root_precision(scale, log_scale)
+        log_scale = log_scale if learned else np.log(scale)
+        scaled = error * root * root
+        square = scaled * scaled
+        values = -0.5 * square - log_scale - 0.5 * LOG_2PI
+        values = np.where(square == np.inf, -np.inf, values)  # whatever log_scale adds
+        by_mean = scaled * root * root
+        return values, (by_mean, square - 1.0) if learned else (by_mean,)
 
 
 class Laplace(Likelihood):
@@ -186,20 +156,22 @@ class Laplace(Likelihood):
 
     def elements(self, x, x_recon, log_scale=None):
         learned = is_word(self.scale)
-        if learned:
-            precision = np.exp(-log_scale)
-        else:
-            precision, log_scale = 1.0 / as_float64(self.scale), np.log(self.scale)
-        scaled = (x - x_recon) * precision
-        values = -np.abs(scaled) - log_scale - np.log(2.0)
-        by_recon = np.sign(scaled) * precision
-        return values, (by_recon, np.abs(scaled) - 1.0) if learned else (by_recon,)
+        error = x - x_recon
+        root = root_precision(self.scale, log_scale)
+        log_scale = log_scale if learned else np.log(self.scale)
+        size = np.abs(error) * root * root
+        values = np.where(size == np.inf, -np.inf, -size - log_scale - np.log(2.0))
+        by_recon = np.sign(error) * root * root
+        return values, (by_recon, size - 1.0) if learned else (by_recon,)
 
 
 class StudentT(Likelihood):
     """Student's t density; ``df`` and ``scale`` are numbers, arrays or ``"learned"``.
 
-    Learned ones are the parameters ``log_scale`` and ``log_df``, in this order.
+    Learned ones are the parameters ``log_scale`` and ``log_df``, in this order. With z the scaled
+    error and u = z^2 / df: h - log(2 pi) / 2 - log scale - (df + 1) / 2 log(1 + u), where h is
+    lgamma((df + 1) / 2) - lgamma(df / 2) - log(df / 2) / 2, which vanishes for large df. Where u is
+    small df log(1 + u) is taken as z^2 (log(1 + u) / u), so that df may be infinite: a Gaussian.
 
     Examples
     --------
@@ -214,22 +186,39 @@ class StudentT(Likelihood):
         self.missing = missing
 
     def elements(self, x, x_recon, *learned):
-        learned = list(learned)
-        log_scale = learned.pop(0) if is_word(self.scale) else np.log(self.scale)
-        df = np.exp(learned.pop(0)) if is_word(self.df) else as_float64(self.df)
-        precision = np.exp(-log_scale) if is_word(self.scale) else 1.0 / as_float64(self.scale)
-        scaled = (x - x_recon) * precision
-        u = scaled * scaled / df
-        norm = log_gamma(0.5 * df + 0.5) - log_gamma(0.5 * df) - 0.5 * np.log(np.pi * df)
-        values = norm - log_scale - 0.5 * (df + 1.0) * np.log1p(u)
-        pull = (df + 1.0) * scaled / df / (1.0 + u)
-        grads = [pull * precision]
+        given = list(learned)
+        log_scale = given.pop(0) if is_word(self.scale) else None
+        root = root_precision(self.scale, log_scale)
+        log_scale = np.log(self.scale) if log_scale is None else log_scale
+        log_df = given.pop(0) if is_word(self.df) else np.log(self.df)
+        df = np.exp(log_df) if is_word(self.df) else as_float64(self.df)
+        root_df = np.exp(np.clip(0.5 * log_df, -709.0, 709.0)) if is_word(self.df) else np.sqrt(df)
+        error = x - x_recon
+        z = error * root * root
+        h, by_h = half_rise(np.clip(0.5 * df, 1e-323, 1e308))
+        u = (z / root_df) ** 2
+        far = u > 1.0
+        large, small = np.where(far, u, 1.0), np.where(far, 0.0, u)
+        log_u = 2.0 * (np.log(np.abs(np.where(far, error, 1.0))) - log_scale) - log_df
+        log_one_plus = np.where(u == np.inf, log_u, np.log1p(u))
+        ratio = np.where(small > 1e-100, log1p_minus(small) / small, -0.5 * small)
+        square = np.where(far, 0.0, z) ** 2
+        df_log = np.where(far, df * log_one_plus, square * (1.0 + ratio))
+        values = h - 0.5 * LOG_2PI - log_scale - 0.5 * (df_log + log_one_plus)
+        values = np.where(log_df == -np.inf, -np.inf, values)
+        share = np.where(far, 1.0 / (1.0 + 1.0 / large), small / (1.0 + small))
+        pull = np.where(
+            far,
+            (df + 1.0) / np.where(far, error, 1.0) * share,
+            (z + (z / root_df) / root_df) / (1.0 + small) * root * root,
+        )
+        grads = [pull]
         if is_word(self.scale):
-            grads.append(pull * scaled - 1.0)
+            near = (square + small) / (1.0 + small) - 1.0
+            grads.append(np.where(far, df * share - 1.0 / (1.0 + large), near))
         if is_word(self.df):
-            by_norm = 0.5 * (digamma(0.5 * df + 0.5) - digamma(0.5 * df) - 1.0 / df)
-            by_u = -0.5 * np.log1p(u) + 0.5 * (df + 1.0) / df * u / (1.0 + u)
-            grads.append(df * (by_norm + by_u))
+            lost = np.where(far, df * (log_one_plus - share), square * (ratio + share))
+            grads.append(np.where(df == np.inf, 0.0, by_h) + 0.5 * (share - lost))
         return values, tuple(grads)
 
 
@@ -256,7 +245,7 @@ class Bernoulli(Likelihood):
     def elements(self, x, logits):
         positive = np.where(logits > 0.0, 1.0, 0.0)
         small = np.exp(-np.abs(logits))
-        values = (x - positive) * logits - np.log1p(small)
+        values = np.where(x == positive, 0.0, (x - positive) * logits) - np.log1p(small)
         return values, ((x - positive) + np.where(logits > 0.0, small, -small) / (1.0 + small),)
 
 
@@ -276,6 +265,7 @@ class ContinuousBernoulli(Bernoulli):
         t = np.abs(logits)
         near = t < 1e-2
         inside = np.where(near, 1.0, t)
+        linear = np.where(x == positive, 0.0, (x - positive) * logits)
         log_ratio = np.where(
             near,
             -t / 2 + t**2 / 24 - t**4 / 2880 + t**6 / 181440,
@@ -286,5 +276,5 @@ class ContinuousBernoulli(Bernoulli):
             0.5 - t / 12 + t**3 / 720 - t**5 / 30240,
             1.0 / inside - 1.0 / np.expm1(inside),
         )
-        values = (x - positive) * logits - log_ratio
+        values = np.where(linear == -np.inf, linear, linear - log_ratio)
         return values, ((x - positive) + np.where(logits > 0.0, mean, -mean),)

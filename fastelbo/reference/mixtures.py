@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from fastelbo.reference._common import LOG_2PI, as_float64, quiet, reduce_rows
+from fastelbo.reference._common import LOG_2PI, as_float64, quiet, reduce_rows, scaled_twice
+from fastelbo.reference.aggregate import log_sum_and_shares
 
 
 def mixture_log_prob(z, log_weights, mu, logvar, *, reduction="mean"):
@@ -29,19 +30,19 @@ def mixture_log_prob_and_grad(z, log_weights, mu, logvar, *, reduction="mean"):
     z, log_weights, mu, logvar = as_float64(z, log_weights, mu, logvar)
     points = z.reshape(int(np.prod(z.shape[:-1])), z.shape[-1])
     weight = 1.0 / len(points) if reduction == "mean" else 1.0
-    precision = np.exp(-logvar)
     rows = np.empty(len(points))
     dz, dlog_weights, dmu, dlogvar = map(np.zeros_like, (points, log_weights, mu, logvar))
     for i, point in enumerate(points):
-        d = point - mu
-        joint = log_weights - 0.5 * (d * d * precision + logvar + LOG_2PI).sum(axis=1)
-        largest = np.clip(joint.max(), -1e308, 1e308)
-        rows[i] = largest + np.log(np.exp(joint - largest).sum())
-        share = weight * np.exp(joint - rows[i])
-        pull = share[:, None] * d * precision
+        scaled, pull = scaled_twice(point - mu, logvar)
+        square = scaled * scaled
+        log_p = -0.5 * (square + logvar + LOG_2PI)
+        log_p = np.where(square == np.inf, -np.inf, log_p).sum(axis=1)  # logvar may be -inf
+        (rows[i],), (share,) = log_sum_and_shares((log_weights + log_p)[None])
+        share = weight * share[:, None]
+        pull = np.where(share == 0, 0.0, share * pull)
         dz[i] = -pull.sum(axis=0)
-        dlog_weights += share
+        dlog_weights += share[:, 0]
         dmu += pull
-        dlogvar += 0.5 * (pull * d - share[:, None])
+        dlogvar += 0.5 * np.where(share == 0, 0.0, share * (square - 1.0))
     value = reduce_rows(rows.reshape(z.shape[:-1]), reduction)
     return value, (dz.reshape(z.shape), dlog_weights, dmu, dlogvar)

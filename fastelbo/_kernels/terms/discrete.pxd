@@ -4,9 +4,16 @@
 # gamma.pxd: nothing large cancels, whatever the counts. (Loader, Fast and accurate computation of
 # binomial probabilities, 2000.)
 
-from fastelbo._kernels.terms.gamma cimport deviance, log_factorial_rest, rise
+from libc.float cimport DBL_MAX, FLT_MAX
+from libc.math cimport INFINITY
+
+from fastelbo._kernels.terms.gamma cimport (
+    deviance, is_near, log_factorial_rest, near_log1p_minus, rise_apart,
+)
 from fastelbo._kernels.terms.likelihoods cimport no_branch_for
-from fastelbo._kernels.terms.vecmath cimport exp, exp_minus_one, log, logistic, real
+from fastelbo._kernels.terms.vecmath cimport (
+    exp, exp_minus_one, log, logistic, magnitude, real, upper_half,
+)
 
 ctypedef struct PoissonTerm:             # a: rate
     char[1] parameters
@@ -58,23 +65,56 @@ cdef inline bint is_no_count(real x) noexcept nogil:
     return (x < <real>0.0) | (is_fractional(x) & (x == x))
 
 
+cdef inline real cross(real x, real b, real a, real y) noexcept nogil:
+    """x b - a y, to the last digits where the two cancel: by exact products of halves."""
+    cdef real xh = upper_half(x), bh = upper_half(b), ah = upper_half(a), yh = upper_half(y)
+    cdef real xl = x - xh, bl = b - bh, al = a - ah, yl = y - yh
+    return ((((xh * bh - ah * yh) + xh * bl) - ah * yl) + xl * bh - al * yh) + (xl * bl - al * yl)
+
+
+cdef inline real rise_from_share(real u, real apart, real rest, real rest_of_all) noexcept nogil:
+    """log(1 + u), or `apart` where that is not near 0, and a difference of rests of digamma.
+
+    The rest is infinite where 1 / alpha is, whatever is taken off it.
+    """
+    cdef real l = u + near_log1p_minus(u) if is_near(u) else apart
+    return l + (rest - rest_of_all if rest < <real>INFINITY else rest)
+
+
 cdef inline void beta_binomial(real x, real n, real log_n, real rest_n, real a, real b, real* value,
                                real* by_a, real* by_b) noexcept nogil:
     """The beta binomial's log-mass and derivatives.
 
     Of the gamma functions remain rises and, with s = a + b, deviances of x and a from the shares
-    n / (n + s) and s / (n + s) of x + a, and likewise for n - x and b.
+    n / (n + s) and s / (n + s) of x + a, and likewise for n - x and b. Of the digammas the logarithms
+    log((1 + x / a) / (1 + n / s)) are taken of one number, which near the mode is near one.
     """
-    cdef real y = n - x, s = a + b, xa = x + a, yb = y + b, ns = n + s, v, ga, gb, gs, es
+    cdef real most = <real>(FLT_MAX if real is float else DBL_MAX)
+    cdef real k = <real>0.25 if a + b > most else <real>1.0      # n is nothing beside either then
+    cdef real y = n - x
+    a = a * k
+    b = b * k
+    cdef real s = a + b, xa = x + a, yb = y + b, ns = n + s, v, ga, gb, gs, ea, eb, es
     cdef real ix = <real>1.0 / x, iy = <real>1.0 / y, ia = <real>1.0 / a, ib = <real>1.0 / b
     cdef real ixa = <real>1.0 / xa, iyb = <real>1.0 / yb, ins = <real>1.0 / ns
     cdef real lx = log(x), ly = log(y), la = log(a), lb = log(b), ls = log(s)
     cdef real lxa = log(xa), lyb = log(yb), lns = log(ns), p = n / ns, q = s / ns
-    rise(a, ia, la, x, xa, ixa, lxa, &ga, by_a)
-    rise(b, ib, lb, y, yb, iyb, lyb, &gb, by_b)
-    rise(s, <real>1.0 / s, ls, n, ns, ins, lns, &gs, &es)
-    by_a[0] = by_a[0] - es
-    by_b[0] = by_b[0] - es
+    cdef real ra, rb, rs, down, up, w
+    cdef bint large
+    rise_apart(a, ia, la, x, xa, ixa, lxa, &ga, &ra, &ea)
+    rise_apart(b, ib, lb, y, yb, iyb, lyb, &gb, &rb, &eb)
+    rise_apart(s, <real>1.0 / s, ls, n, ns, ins, lns, &gs, &rs, &es)
+    if real is float:
+        large = s > <float>1e18
+        down, up = <float>5.421010862427522e-20, <float>1.8446744073709552e19    # 2^-64 and 2^64
+    else:
+        large = s > 1e150
+        down, up = 7.458340731200207e-155, 1.3407807929942597e154                # 2^-512, 2^512
+    down = down if large else <real>1.0
+    up = up if large else <real>1.0
+    w = (cross(x, b * down, a * down, y) * ins) * up
+    by_a[0] = rise_from_share(w * ia if x != <real>0.0 else -(y * ins), ra - rs, ea, es) * k
+    by_b[0] = rise_from_share(-(w * ib) if y != <real>0.0 else -(x * ins), rb - rs, eb, es) * k
     v = (deviance(x, ix, lx, xa * p, lxa + (log_n - lns))
          + deviance(y, iy, ly, yb * p, lyb + (log_n - lns)))
     v = v + (deviance(a, ia, la, xa * q, lxa + (ls - lns))
@@ -101,7 +141,7 @@ cdef inline real logistic_bin(real x, real mean, real inverse, real top, real st
     cdef real above = lo if lo > <real>0.0 else <real>0.0
     cdef real a, b, e, em1, q, r, w, z, lost, rest, inside, p_hi, p_lo, ratio
     exp_minus_one(-width, &e, &em1, &q)
-    b = exp(lo - (above + above))                            # e^-|lo|
+    b = exp(-magnitude(lo))
     q = e / b if b > <real>0.0 else <real>0.0
     a = b * e if lo > <real>0.0 else q                       # e^-hi
     p_lo = <real>1.0 if lo > <real>0.0 else b
@@ -146,13 +186,15 @@ cdef inline bint is_cheap(const term* tag) noexcept nogil:
 cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real d,
                           real* da, real* db, real* dc, real* factor) noexcept nogil:
     cdef real m, s, p, small, y, v, ix, iy, lx, ly
+    cdef real most = <real>(FLT_MAX if real is float else DBL_MAX)
     if term is PoissonTerm or term is PoissonLogTerm:
         m = a if term is PoissonTerm else exp(a)
         v = log(a) if term is PoissonTerm else a
         ix = <real>1.0 / x
         lx = log(x)
         if term is PoissonTerm:
-            da[0] = (x - a) / a if x != <real>0.0 else <real>-1.0
+            y = most if a > most else a
+            da[0] = (x - y) / y if x != <real>0.0 else <real>-1.0
         else:
             da[0] = x - m
         return -(deviance(x, ix, lx, m, v) + log_factorial_rest(x, ix, lx))
@@ -177,7 +219,8 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
     elif term is DiscretizedLogisticTerm:
         return logistic_bin(x, a, b, c, d, da, db)
     elif term is DiscretizedLogisticLogScaleTerm:
-        return logistic_bin(x, a, exp(-b), c, d, da, db)
+        s = <real>(-88.7 if real is float else -709.7)           # finite: an edge may be at the mean
+        return logistic_bin(x, a, exp(-(s if b < s else b)), c, d, da, db)
     else:
         no_branch_for(tag)
 

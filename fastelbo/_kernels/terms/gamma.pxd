@@ -81,6 +81,7 @@ cdef inline real deviance(real x, real inverse, real log_x, real m, real log_m) 
     f = u if e == <real>0.0 else f               # u is r - 1 before it was rounded
     l = log1p_cubic(f) - <real>0.5 * (f * f)     # log(1 + f) - f
     l = -x * (l + ((f - u) + e * <real>0.6931471805599453))
+    log_m = <real>1e3 if log_m > <real>1e3 else log_m            # m is infinite then, and so is this
     l = l if normal else x * (log_x - log_m) + (m - x)
     return l if x != <real>0.0 else m
 
@@ -181,7 +182,7 @@ cdef inline double product_of_ten(double a, double* slope) noexcept nogil:
 cdef inline void corrections(real a, real inverse, real log_a, real* c, real* e) noexcept nogil:
     """c(a) and e(a), a > 0, inverse = 1 / a."""
     cdef real inside, shifted, product, slope, power, ratio, c_small, e_small, w
-    cdef bint small
+    cdef bint small, tiny
     if real is float:
         small = a < <float>1.0
         inside = a if small else <float>1.0
@@ -192,7 +193,8 @@ cdef inline void corrections(real a, real inverse, real log_a, real* c, real* e)
         e[0] = e_small if small else digamma_series(w)
     else:
         small = a < 10.0
-        inside = a if small else 1.0
+        tiny = a < 1e-290                        # where 1 / a and the product may leave the range
+        inside = a if small & (not tiny) else 1.0
         shifted = inside + 10.0
         product = product_of_ten(inside, &slope)
         power = (shifted * shifted) * (shifted * shifted) * shifted
@@ -203,6 +205,8 @@ cdef inline void corrections(real a, real inverse, real log_a, real* c, real* e)
         e[0] = digamma_series(w)
         c_small = ((inside - 0.5) * ratio + power) + c[0]
         e_small = (ratio - slope) + (0.5 / inside - 0.5 * w) + e[0]
+        c_small = -0.9189385332046727 - 0.5 * log_a if tiny else c_small
+        e_small = -0.5 * inverse - log_a if tiny else e_small
         c[0] = c_small if small else c[0]
         e[0] = e_small if small else e[0]
 
@@ -219,17 +223,33 @@ cdef inline real log_factorial_rest(real x, real inverse, real log_x) noexcept n
     return r if x != <real>0.0 else <real>0.0
 
 
-cdef inline void rise(real a, real inverse_a, real log_a, real x, real b, real inverse_b, real log_b,
-                      real* value, real* slope) noexcept nogil:
+cdef inline void rise_apart(real a, real inverse_a, real log_a, real x, real b, real inverse_b,
+                            real log_b, real* value, real* log_ratio, real* slope) noexcept nogil:
     """What x does to the gamma function at a, without the part that a deviance holds; b = a + x.
 
-    lgamma(b) - lgamma(a) - (b log b - b) + (a log a - a), and digamma(b) - digamma(a).
+    lgamma(b) - lgamma(a) - (b log b - b) + (a log a - a); log(b / a); and digamma(b) - digamma(a)
+    less that. Where x is 0 all are, whatever 1 / a.
     """
-    cdef real l = log1p(x * inverse_a), ca, ea, cb, eb
+    cdef real t = x * inverse_a if x != <real>0.0 else <real>0.0, ca, ea, cb, eb, l = log1p(t)
+    cdef bint within
+    if real is float:
+        within = t < <float>1e30
+    else:
+        within = t < 1e290
     corrections(a, inverse_a, log_a, &ca, &ea)
     corrections(b, inverse_b, log_b, &cb, &eb)
+    l = l if within else log_b - log_a
     value[0] = (cb - ca) - <real>0.5 * l
-    slope[0] = l + <real>0.5 * (x * inverse_a) * inverse_b + (eb - ea)
+    log_ratio[0] = l
+    slope[0] = <real>0.5 * (x * inverse_b) * inverse_a + (eb - ea) if x != <real>0.0 else <real>0.0
+
+
+cdef inline void rise(real a, real inverse_a, real log_a, real x, real b, real inverse_b, real log_b,
+                      real* value, real* slope) noexcept nogil:
+    """The first of these, and digamma(b) - digamma(a)."""
+    cdef real l
+    rise_apart(a, inverse_a, log_a, x, b, inverse_b, log_b, value, &l, slope)
+    slope[0] = l + slope[0]
 
 
 cdef inline void half_rise(real a, real* value, real* slope) noexcept nogil:

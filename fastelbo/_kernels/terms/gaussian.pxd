@@ -35,16 +35,19 @@ cdef inline real kl_between(real mu_q, real logvar_q, real mu_p, real logvar_p,
     What rounding takes from logvar_q - logvar_p (Knuth's TwoDiff) is put back to first order: at a
     difference of 40 the exponential would make 2e-6 of it in float32.
     """
-    cdef real ratio, s, q, d, precision, gap, back, lost
+    cdef real ratio, s, q, d, root, gap, back, lost
+    cdef bint none
     gap = logvar_q - logvar_p
     back = gap - logvar_q
     lost = <real>0.5 * ((logvar_q - (gap - back)) - (logvar_p + back))
     exp_minus_one(gap * <real>0.5, &ratio, &s, &q)
     s = s + ratio * lost if gap * gap < <real>3e4 else s         # farther off all overflows
-    precision = exp(-logvar_p)
-    d = mu_q - mu_p
-    dmu_q[0] = d * precision
+    root = exp(<real>-0.5 * logvar_p)
+    d = mu_q - mu_p                              # 0 stays 0, whatever the precision
+    none = d == <real>0.0
+    d = d if none else d * root
+    dmu_q[0] = d if none else d * root
     dmu_p[0] = -dmu_q[0]
     dlogvar_q[0] = <real>0.5 * (s * (s + <real>2.0))
-    dlogvar_p[0] = -(dlogvar_q[0] + <real>0.5 * (d * dmu_q[0]))
-    return <real>0.5 * (d * dmu_q[0] + (s * s + <real>2.0 * q))
+    dlogvar_p[0] = -(dlogvar_q[0] + <real>0.5 * (d * d))
+    return <real>0.5 * (d * d + (s * s + <real>2.0 * q))

@@ -7,13 +7,18 @@
 # first, it has a derivative. Parameters a, b, c, d are what the class of the likelihood lists,
 # decoder outputs first; da, db and dc are the derivatives. Unused ones are ignored.
 
-from fastelbo._kernels.terms.gamma cimport half_rise, log1p, log1p_pair
-from fastelbo._kernels.terms.vecmath cimport exp, exp_minus_one, log, logistic_odds, real
+from libc.float cimport DBL_MAX, FLT_MAX
+from libc.math cimport INFINITY
+
+from fastelbo._kernels.terms.gamma cimport half_rise, log1p, near_log1p_minus
+from fastelbo._kernels.terms.vecmath cimport (
+    exp, exp_finite, exp_minus_one, log, log1p_reduced, log_reduce, logistic_odds, magnitude, real,
+)
 
 ctypedef struct SquaredErrorTerm:        # a: x_recon
     char[1] parameters
     char[1] gradients
-ctypedef struct GaussianTerm:            # a: mean, b: 1 / scale, c: log(scale) + log(2 pi) / 2
+ctypedef struct GaussianTerm:            # a: mean, b: scale^(-1/2), c: log(scale) + log(2 pi) / 2
     char[3] parameters
     char[1] gradients
 ctypedef struct GaussianLogScaleTerm:    # a: mean, b: log scale
@@ -31,13 +36,13 @@ ctypedef struct LaplaceTerm:             # a: location, b: 1 / scale, c: log(2 s
 ctypedef struct LaplaceLogScaleTerm:     # a: location, b: log scale
     char[2] parameters
     char[2] gradients
-ctypedef struct StudentTTerm:            # a: location, b: 1 / scale, c: log(scale) - norm, d: df
+ctypedef struct StudentTTerm:            # a: location, b: scale^(-1/2), c: log(scale) - norm, d: df
     char[4] parameters
     char[1] gradients
 ctypedef struct StudentTLogScaleTerm:    # a: location, b: log scale, c: norm, d: df
     char[4] parameters
     char[2] gradients
-ctypedef struct StudentTLogDfTerm:       # a: location, b: log df, c: 1 / scale, d: log(scale)
+ctypedef struct StudentTLogDfTerm:       # a: location, b: log df, c: scale^(-1/2), d: log(scale)
     char[4] parameters
     char[2] gradients
 ctypedef struct StudentTLearnedTerm:     # a: location, b: log scale, c: log df
@@ -126,18 +131,47 @@ cdef inline void log_expc(real t, real* g, real* mean) noexcept nogil:
     near = log1p(u if tiny else -q / t)
     far = log(-em1 / t)
     g[0] = near if small else far
-    top = -q - t * em1 if small else -em1 - t * e
+    top = <real>(FLT_MAX if real is float else DBL_MAX)
+    top = t if t < top else top                  # an infinite t times e is 0
+    top = -q - t * em1 if small else -em1 - top * e
     r = top / (-t * em1)
     mean[0] = <real>0.5 - t / <real>12.0 if tiny else r
 
 
-cdef inline real student_t(real scaled, real df, real* pull, real* by_log_df) noexcept nogil:
-    """-(df + 1)/2 log(1 + scaled^2 / df), its derivatives by -scaled and by log df."""
-    cdef real u = (scaled * scaled) / df, l, lm, shrunk
-    log1p_pair(u, &l, &lm)
-    shrunk = <real>1.0 / (<real>1.0 + u)
-    pull[0] = (df + <real>1.0) * ((scaled / df) * shrunk)
-    by_log_df[0] = <real>0.5 * ((u * shrunk) * (<real>1.0 - scaled * scaled) - df * lm)
+cdef inline real student_t(real z, real df, real* pull, real* by_log_scale,
+                           real* by_log_df) noexcept nogil:
+    """-(df + 1)/2 log(1 + z^2 / df), its derivatives by -z, by the log of the scale, with the one
+    that a density loses to its scale, and by log df.
+
+    Where u = z^2 / df may overflow, its logarithm is taken of a part of it; where it is near 0, that
+    and u less u^2 / (1 + u) are so little apart that they need a series. A df beyond the bound, where
+    u would lose its digits, is as good as infinite.
+    """
+    cdef real u, p, one, inverse, shrunk, share, arg, f, e, l, lost, bound, limit, part, shift, few
+    cdef bint far, beyond
+    if real is float:
+        bound, limit, part, shift = <float>1e30, <float>1e30, <float>5.421010862427522e-20, <float>128.0
+    else:
+        bound, limit, part, shift = 1e200, 1e290, 7.458340731200207e-155, 1024.0
+    df = bound if df > bound else df
+    p = z / df
+    u = z * p
+    one = <real>1.0 + u
+    far = u > <real>0.41421
+    beyond = u > limit
+    inverse = <real>1.0 / (z if beyond else one)
+    pull[0] = (df + <real>1.0) * (inverse if beyond else p * inverse)
+    shrunk = <real>0.0 if beyond else inverse                    # 1 / (1 + u)
+    share = <real>1.0 - shrunk if far else u * shrunk            # u / (1 + u)
+    lost = u - (one - <real>1.0) if u < <real>1.0 else <real>1.0 - (one - u)
+    part = part if beyond else <real>1.0         # before the product: no denormal ones elsewhere
+    arg = (magnitude(z) * part) * (magnitude(p) * part) if beyond else one
+    f = log_reduce(arg, shift if beyond else <real>0.0, &e)
+    l = log1p_reduced(f, e, <real>0.0 if beyond else lost * shrunk)
+    l = l if arg < <real>INFINITY else arg                       # inf and NaN go through
+    by_log_scale[0] = df * share - shrunk
+    few = near_log1p_minus(u) + u * share
+    by_log_df[0] = <real>0.5 * (share - df * (l - share if far else few))
     return <real>-0.5 * ((df + <real>1.0) * l)
 
 
@@ -171,17 +205,17 @@ cdef inline real weibull(real x, real scale, real k, real observed, real* by_sca
 
 cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real d,
                           real* da, real* db, real* dc, real* factor) noexcept nogil:
-    cdef real e, s, p, up, pull, by_df, df, h, dh, v, z
+    cdef real e, s, p, up, by_df, df, h, dh, v, z
     if term is SquaredErrorTerm:
         z = x - a
         da[0] = <real>2.0 * z
         return -(z * z)
     elif term is GaussianTerm:
-        z = (x - a) * b
-        da[0] = z * b
+        z = ((x - a) * b) * b
+        da[0] = (z * b) * b
         return <real>-0.5 * (z * z) - c
     elif term is GaussianLogScaleTerm:
-        e = exp(-b)
+        e = exp_finite(-b)
         z = (x - a) * e
         da[0] = z * e
         db[0] = z * z - <real>1.0
@@ -191,50 +225,48 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         factor[0] = logistic_odds(a, &p)
         z = x - (<real>1.0 if a > <real>0.0 else <real>0.0)
         da[0] = z + p if a > <real>0.0 else z - p
-        return z * a
+        return z * a if z != <real>0.0 else z                    # a may be infinite there
     elif term is ContinuousBernoulliTerm:
         # x a - log((e^a - 1) / a), in the same manner
         log_expc(a if a > <real>0.0 else -a, &s, &p)
         up = <real>1.0 if a > <real>0.0 else <real>0.0
-        da[0] = (x - up) + (p if a > <real>0.0 else -p)
-        return (x - up) * a - s
+        z = x - up
+        da[0] = z + (p if a > <real>0.0 else -p)
+        v = z * a if z != <real>0.0 else z
+        return v - s if v > <real>-INFINITY else v
     elif term is LaplaceTerm:
         z = (x - a) * b
         da[0] = b if z > <real>0.0 else (-b if z < <real>0.0 else z)
         return -(z if z > <real>0.0 else -z) - c
     elif term is LaplaceLogScaleTerm:
-        e = exp(-b)
+        e = exp_finite(-b)
         z = (x - a) * e
         s = z if z > <real>0.0 else -z
         da[0] = e if z > <real>0.0 else (-e if z < <real>0.0 else z)
         db[0] = s - <real>1.0
         return -s - b - <real>0.6931471805599453
     elif term is StudentTTerm:
-        v = student_t((x - a) * b, d, &pull, &by_df)
-        da[0] = pull * b
+        v = student_t(((x - a) * b) * b, d, &p, &s, &by_df)
+        da[0] = (p * b) * b
         return v - c
     elif term is StudentTLogScaleTerm:
-        e = exp(-b)
-        z = (x - a) * e
-        v = student_t(z, d, &pull, &by_df)
-        da[0] = pull * e
-        db[0] = z * pull - <real>1.0
+        e = exp_finite(-b)
+        v = student_t((x - a) * e, d, &p, db, &by_df)
+        da[0] = p * e
         return v - b + c
     elif term is StudentTLogDfTerm:
         df = exp(b)
         half_rise(<real>0.5 * df, &h, &dh)
-        v = student_t((x - a) * c, df, &pull, &by_df)
-        da[0] = pull * c
+        v = student_t(((x - a) * c) * c, df, &p, &s, &by_df)
+        da[0] = (p * c) * c
         db[0] = by_df + dh
         return v + (h - <real>0.9189385332046727) - d
     elif term is StudentTLearnedTerm:
-        e = exp(-b)
+        e = exp_finite(-b)
         df = exp(c)
         half_rise(<real>0.5 * df, &h, &dh)
-        z = (x - a) * e
-        v = student_t(z, df, &pull, &by_df)
-        da[0] = pull * e
-        db[0] = z * pull - <real>1.0
+        v = student_t((x - a) * e, df, &p, db, &by_df)
+        da[0] = p * e
         dc[0] = by_df + dh
         return v + (h - <real>0.9189385332046727) - b
     elif term is WeibullTerm:

@@ -13,20 +13,26 @@
 # The terms that vectors run take `ordinary` arguments for granted, for which every intermediate
 # quantity is a normal number. `log_prob_of_any` takes all others.
 
+from libc.float cimport DBL_MAX, FLT_MAX
 from libc.math cimport (
-    INFINITY, NAN, exp as exp_c, expm1 as expm1_c, fabs, lgamma as lgamma_c, log as log_c, log1p as log1p_c,
+    INFINITY, NAN, exp as exp_c, expm1 as expm1_c, fabs, log as log_c, log1p as log1p_c,
 )
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from fastelbo._kernels.terms.gamma cimport is_near, near_log1p_minus
 from fastelbo._kernels.terms.vecmath cimport (
     bits32, bits64, clamp_exponent, double_of, exp, exp_reduce, float_of, horner, hornerf, log1p_cubic,
-    log1p_reduced, log_reduce, real, scale_by_power,
+    log1p_reduced, log_reduce, real, scale_by_power, upper_half,
 )
 
 
 cdef inline real within_limit(real theta) noexcept nogil:
-    """theta, or 2^100 instead of more: Poisson to the last digit, without inf - inf."""
-    return <real>1.2676506002282294e30 if theta > <real>1.2676506002282294e30 else theta
+    """theta, or the largest number instead of infinity: Poisson to the last digit, without inf - inf.
+
+    What is not ordinary takes it for infinity again.
+    """
+    cdef real most = <real>(FLT_MAX if real is float else DBL_MAX)
+    return most if theta > most else theta
 
 
 cdef inline bint ordinary(real x, real mu, real theta) noexcept nogil:
@@ -142,14 +148,6 @@ cdef inline real log_ratio(real r, real u, real* excess, real* rest, real* e) no
     return l
 
 
-cdef inline real upper_half(real a) noexcept nogil:
-    """The leading half of the bits of a, so that products of halves are exact."""
-    if real is float:
-        return float_of(bits32(a) & ~<int32_t>0xfff)
-    else:
-        return double_of(bits64(a) & ~<int64_t>0x7ffffff)
-
-
 cdef inline real residue(real a, real b, real c) noexcept nogil:
     """a - b (c - a) to the last digits even where the two cancel."""
     cdef real g = c - a, t = g - c, lost = (c - (g - t)) - (a + t)         # g + lost = c - a
@@ -215,6 +213,7 @@ cdef inline real log_prob_of_count(real x, real mu, real theta, real of_value, r
 
     Below theta = 1 the terms in log theta and 1 / theta, which would cancel, are left out of what
     contains them; what they leave of the derivative, whose size need not be theirs, is one fraction.
+    At x = 1 the difference of the digammas is 1 / theta, of which a small mean leaves little.
     """
     cdef bint small = theta < <real>1.0
     cdef real n = x + theta, total = theta + mu, w = x - mu
@@ -233,7 +232,13 @@ cdef inline real log_prob_of_count(real x, real mu, real theta, real of_value, r
     poles = (residue(mu, theta, x - <real>1.0) * inv_total) * inv_theta
     poles = (poles - l) + (of_slope - (tail + <real>0.5 * inv_n))
     dmu[0] = d * inv_mu
-    dtheta[0] = poles if small else slope
+    slope = poles if small else slope
+    pull = mu * inv_total
+    l = log1p_reduce(mu * inv_theta, &e)
+    excess = log1p_cubic(l) - <real>0.5 * (l * l)
+    poles = pull - ((l + excess) + e * <real>0.6931471805599453)
+    poles = -(excess + (mu * inv_theta) * pull) if e == <real>0.0 else poles
+    dtheta[0] = pull * inv_theta + poles if x == <real>1.0 else slope
     l = log_ratio((ratio * x) * inv_mu, u, &excess, &unused, &e)
     near = e * e <= <real>1.0                                    # x / b = 1 + u
     divergence_x = x * excess + u * d if near else x * l - d
@@ -291,6 +296,9 @@ cdef inline double inflate_any(bint none, double log_p, double zero_logit,
         value += log1p_c(exp_c(log_inflated - value))
     else:
         value = log_inflated + log1p_c(exp_c(value - log_inflated))
+    if value == -INFINITY:                       # neither can be, and the excess can more easily
+        share[0] = dlogit[0] = 1.0
+        return value
     share[0] = exp_c(log_counted + log_p - value)
     dlogit[0] = -exp_c(log_inflated + log_counted - value) * expm1_c(log_p)
     return value
@@ -302,50 +310,95 @@ cdef inline double stirling_error_of(double y) noexcept nogil:
     """S(y) for any y > 0."""
     if y >= 1.0:
         return stirling_error(1.0 / y)
-    return stirling_error(1.0 / (y + 1.0)) + (y + 0.5) * log1p_c(1.0 / y) - 1.0
+    return stirling_error(1.0 / (y + 1.0)) + (y + 0.5) * (log1p_c(y) - log_c(y)) - 1.0
 
 
 cdef inline double digamma_tail_of(double y) noexcept nogil:
-    """log y - digamma(y) - 1 / (2 y) for any y > 0."""
+    """log y - digamma(y) - 1 / (2 y) for any y > 0 whose inverse is finite."""
     if y >= 1.0:
         return digamma_tail(1.0 / y)
     return digamma_tail(1.0 / (y + 1.0)) + 0.5 / (y + 1.0) - log1p_c(1.0 / y) + 0.5 / y
 
 
+cdef inline double log1p_minus_of(double u) noexcept nogil:
+    """log(1 + u) - u."""
+    return near_log1p_minus(u) if is_near(u) else log1p_c(u) - u
+
+
+cdef inline double log_one_plus_ratio(double x, double a) noexcept nogil:
+    """log(1 + x / a) for any ratio."""
+    cdef double ratio = x / a
+    return log1p_c(ratio) if ratio < 1e290 else log_c(x) - log_c(a)
+
+
+cdef inline double divergence_of(double a, double b, double difference, double log_b) noexcept nogil:
+    """D(a, b), given a - b, and log b for a b that is out of reach."""
+    cdef double u = difference / b, ratio = a / b
+    if fabs(u) < 0.5:
+        return a * log1p_minus_of(u) + u * difference
+    if b > 1e-290 and 1e-290 < ratio < 1e290:
+        return a * log_c(ratio) - difference
+    return a * (log_c(a) - log_b) - difference
+
+
 cdef inline double log_prob_of_any(double x, double mu, double theta,
                                    double* dmu, double* dtheta) noexcept nogil:
-    """The log-density of fractions, and its limits; NaN outside the domain."""
-    cdef double value, slope, n
-    dmu[0] = NAN
-    dtheta[0] = NAN
+    """The log-density of fractions, and its limits; NaN outside the domain.
+
+    As log_prob_of_count, without its range; `scale`, where a sum would overflow, is gone from ratios.
+    """
+    cdef double n, n_p, total, p, q, share, pull, whole, apart, rest, log_n, log_total, most, scale
+    cdef double ratio
+    dmu[0] = dtheta[0] = NAN
     if not (x >= 0.0 and mu >= 0.0 and theta > 0.0):
         return NAN
-    theta = within_limit(theta)
-    if x == 0.0:
-        if mu / theta < INFINITY:
-            return log_prob_of_zero(mu, theta, 1.0 / theta, dmu, dtheta)
-        dmu[0] = -(theta / mu)
-        dtheta[0] = 1.0 - (log_c(mu) - log_c(theta))
-        return -theta * (log_c(mu) - log_c(theta))
+    most = DBL_MAX
+    mu = fabs(mu)                                # no -0.0
+    if theta >= most or theta == FLT_MAX:        # see within_limit
+        theta = INFINITY
     if x == INFINITY or mu == INFINITY:
         if x == mu:
             return NAN
-        dmu[0] = x / mu
-        dtheta[0] = -INFINITY
+        dmu[0] = -1.0 if theta == INFINITY else 0.0
+        dtheta[0] = 0.0 if theta == INFINITY else -INFINITY
         return -INFINITY
-    n = x + theta
-    # digamma(n) - digamma(theta)
-    slope = (log1p_c(x / theta) + (digamma_tail_of(theta) - digamma_tail_of(n))
-             + 0.5 * (x / n) / theta)
+    if theta == INFINITY:                        # Poisson
+        dtheta[0] = 0.0
+        dmu[0] = (x - mu) / mu if x != 0.0 else -1.0
+        if x == 0.0:
+            return -mu
+        rest = stirling_error_of(x) + 0.5 * log_c(x) + 0.9189385332046727
+        return -(divergence_of(x, mu, x - mu, log_c(mu)) + rest)
+    scale = 0.25 if mu + theta > most else 1.0
+    total = mu * scale + theta * scale
+    n = x * scale + theta * scale
+    p = (mu * scale) / total
+    q = (theta * scale) / total
+    whole = log_one_plus_ratio(mu, theta)
+    ratio = mu / theta
+    if x == 0.0:
+        dmu[0] = -q
+        dtheta[0] = -(log1p_minus_of(ratio) + ratio * p) if ratio < 0.5 else p - whole
+        return -mu if ratio < 1e-16 else -theta * whole
+    dmu[0] = (q / mu) * (x - mu) if mu < 1.0 else q * ((x - mu) / mu)
+    pull = q * (x - mu)
+    share = (x * scale - mu * scale) / total
+    if theta < 1e-300:
+        dtheta[0] = (1.0 - pull) / theta
+    else:
+        rest = (digamma_tail_of(theta) - digamma_tail_of(x + theta)) + 0.5 * (x / (x + theta)) / theta
+        apart = log_one_plus_ratio(x, theta) - whole - share
+        dtheta[0] = rest + (log1p_minus_of(share) if fabs(share) < 0.5 else apart)
+    if x == 1.0:
+        apart = -(log1p_minus_of(ratio) + ratio * p) if ratio < 0.5 else p - whole
+        dtheta[0] = p / theta + apart
     if mu == 0.0:
-        dmu[0] = INFINITY
-        dtheta[0] = slope - x / theta
         return -INFINITY
-    if not (1e-100 < x < 1e100 and 1e-100 < mu < 1e100 and theta > 1e-100):
-        dmu[0] = theta / (theta + mu) * ((x - mu) / mu)
-        dtheta[0] = slope - log1p_c(mu / theta) + (mu - x) / (theta + mu)
-        return ((lgamma_c(n) - lgamma_c(theta) - lgamma_c(x + 1.0))
-                - theta * log1p_c(mu / theta) + x * log_c(mu / (theta + mu)))
-    of_theta(theta, &value, &slope)
-    return log_prob_of_count(x, mu, theta, value, slope, stirling_error_of(n) - stirling_error_of(x),
-                             digamma_tail_of(n), dmu, dtheta)
+    log_total = log_c(total) - log_c(scale)
+    log_n = log_c(n) - log_c(scale)
+    n_p = n / total * mu if total > 1.0 else n * p / scale
+    rest = stirling_error_of(x) + 0.5 * log_c(x) + 0.9189385332046727
+    rest = (stirling_error_of(x + theta) - stirling_error_of(theta)) - rest
+    rest = rest + 0.5 * (log_c(theta) - log_n)
+    rest = rest - divergence_of(x, n_p, pull, log_n + log_c(mu) - log_total)
+    return rest - divergence_of(theta, n / scale * q, -pull, log_n + log_c(theta) - log_total)

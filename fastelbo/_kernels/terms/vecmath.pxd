@@ -39,6 +39,14 @@ cdef inline real magnitude(real x) noexcept nogil:
         return fabs(x)
 
 
+cdef inline real upper_half(real a) noexcept nogil:
+    """The leading half of the bits of a, so that products of halves are exact."""
+    if real is float:
+        return float_of(bits32(a) & ~<int32_t>0xfff)
+    else:
+        return double_of(bits64(a) & ~<int64_t>0x7ffffff)
+
+
 # One step of Horner's rule. Two functions and not a fused one: among fused specialisations a bare
 # coefficient, being a C double, would select the double one.
 cdef inline float hornerf(float x, float p, float c) noexcept nogil:
@@ -138,6 +146,17 @@ cdef inline real clamp_exponent(real x) noexcept nogil:
 cdef inline real exp(real x) noexcept nogil:
     cdef real r, q, u
     exp_reduce(clamp_exponent(x), &r, &q, &u)
+    return scale_by_power((r + q) + <real>1.0, u)
+
+
+cdef inline real exp_finite(real x) noexcept nogil:
+    """e^x, or nearly the largest number instead of more: an inverse scale that makes 0 of 0."""
+    cdef real r, q, u
+    if real is float:
+        x = <float>88.7 if x > <float>88.7 else x
+    else:
+        x = 709.7 if x > 709.7 else x
+    exp_reduce(above_underflow(x), &r, &q, &u)
     return scale_by_power((r + q) + <real>1.0, u)
 
 
