@@ -214,6 +214,11 @@ class Autoencoder:
         mu, logvar = flat[self.components :].reshape(2, self.components, self.latent_dim)
         return flat[: self.components], mu, logvar
 
+    @property
+    def largest_layer(self):
+        """Weights of the largest layer: multiplications of its product, for each row."""
+        return max(w.size for w in (*self.encoder.weights, *self.decoder.weights))
+
     def prior(self, num_threads):
         """The prior as it is now, None being the standard normal."""
         if self.prior_kind == "mixture":

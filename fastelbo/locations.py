@@ -122,13 +122,17 @@ class Gaussian(Likelihood):
         with np.errstate(all="ignore"):
             variance = float(np.float64(-total) / size)
         if not variance > 0 or not math.isfinite(variance):
-            raise ValueError(
+            raise NoOptimalScale(
                 f'scale="optimal" needs a positive, finite mean squared error, got {variance}'
             )
         return Gaussian(math.sqrt(variance), **options)._pass(x, parameters, *rest)
 
     def __repr__(self):
         return f"Gaussian(scale={self.scale!r})"
+
+
+class NoOptimalScale(ValueError):
+    """No density is best: the errors of a minibatch are all zero, or not finite."""
 
 
 class Laplace(Likelihood):

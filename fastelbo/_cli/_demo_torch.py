@@ -55,6 +55,11 @@ class Network(torch.nn.Module):
         self.optimizer.step()
         return result.reconstruction.item(), result.kl.item()
 
+    @property
+    def largest_layer(self):
+        """Multiplications of the largest layer's product, for each row."""
+        return max(parameter.numel() for parameter in self.parameters())
+
     def prior(self, num_threads):
         """None: the standard normal."""
         return
