@@ -80,6 +80,21 @@ def number(value, name, positive=False):
         raise ValueError(f"{name} must be finite and {kind}, got {value}")
 
 
+def check_random_state(random_state):
+    """Complain unless `seed` takes it."""
+    if random_state is None or isinstance(
+        random_state, np.random.Generator | np.random.RandomState
+    ):
+        return
+    if isinstance(random_state, bool) or not isinstance(random_state, Integral):
+        raise TypeError(
+            "random_state must be an int, a numpy.random.Generator, a numpy.random.RandomState or "
+            f"None, got {random_state!r}"
+        )
+    if random_state < 0:
+        raise ValueError(f"random_state must not be negative, got {random_state}")
+
+
 def seed(random_state):
     """What numpy.random.default_rng takes."""
     if isinstance(random_state, np.random.Generator):

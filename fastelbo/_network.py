@@ -20,6 +20,9 @@ _LOG_Q = Gaussian("learned").log_prob
 
 PRIORS = ("standard", "mixture", "vamp")
 
+#: What is found out in training: the parameters, and Adam's moments of their gradients.
+ARRAYS = ("parameters", "first_moments", "second_moments")
+
 #: Rows that go through a network at once when nothing is trained.
 CHUNK = 1024
 
@@ -187,15 +190,14 @@ class Autoencoder:
         self.positive = tuple(positive)
         self.of_counts = of_counts
         self.dtype = np.dtype(dtype)
-        down = (features, *self.hidden, 2 * latent_dim)
-        up = (latent_dim, *self.hidden[::-1], outputs * features)
+        down, up = self._widths(features, self.hidden, latent_dim, outputs)
         self.given_prior = None if isinstance(prior, str) else prior
         self.prior_kind = prior if isinstance(prior, str) else "given"
         self.components = components
         first = Dense.size(down)
         last = first + Dense.size(up)
-        size = {"mixture": 2 * latent_dim + 1, "vamp": features}.get(self.prior_kind, 0)
-        parameters, grads = np.zeros((2, last + size * components), self.dtype)
+        size = self.size(features, self.hidden, latent_dim, outputs, prior, components)
+        parameters, grads = np.zeros((2, size), self.dtype)
         self.encoder = Dense(down, parameters[:first], grads[:first])
         self.decoder = Dense(up, parameters[first:last], grads[first:last])
         self.mixture = self._mixture_views(parameters[last:])
@@ -206,6 +208,18 @@ class Autoencoder:
         )
         self.adam = Adam(parameters, grads)
         self._workspaces = {}
+
+    @staticmethod
+    def _widths(features, hidden, latent_dim, outputs):
+        return (features, *hidden, 2 * latent_dim), (latent_dim, *hidden[::-1], outputs * features)
+
+    @classmethod
+    def size(cls, features, hidden, latent_dim, outputs, prior, components):
+        """How many parameters networks and prior have."""
+        layers = cls._widths(features, hidden, latent_dim, outputs)
+        learned = {"mixture": 2 * latent_dim + 1, "vamp": features}
+        each = learned.get(prior, 0) if isinstance(prior, str) else 0
+        return sum(map(Dense.size, layers)) + each * components
 
     def _mixture_views(self, flat):
         """(logits (C,), mu (C, L), logvar (C, L)) of a learned mixture; nothing without one."""
@@ -244,11 +258,9 @@ class Autoencoder:
 
     def arrays(self):
         """All that training has found out, by name."""
-        return {
-            "parameters": self.adam.parameters,
-            "first_moments": self.adam.first,
-            "second_moments": self.adam.second,
-        }
+        return dict(
+            zip(ARRAYS, (self.adam.parameters, self.adam.first, self.adam.second), strict=True)
+        )
 
     def initialise(self, generator, x=None):
         """New weights; components begin where a standard normal has its mass, or at rows of x."""
@@ -365,11 +377,13 @@ class Autoencoder:
 
 def restored(shape, steps, arrays):
     """The model that `Autoencoder.arrays` came from; shape is that class's arguments."""
+    found = {name: arrays[name] for name in ARRAYS}
+    size = Autoencoder.size(*shape[:4], *shape[5:7])
+    for name, source in found.items():
+        if source.shape != (size,) or source.dtype != shape[4]:
+            raise ValueError(f"{name} is {source.dtype} {source.shape}, not {shape[4]} ({size},)")
     model = Autoencoder(*shape)
     for name, target in model.arrays().items():
-        source = arrays[name]
-        if source.shape != target.shape or source.dtype != target.dtype:
-            raise ValueError(f"{name} is {source.dtype} {source.shape}, not {target.shape}")
-        target[...] = source
+        target[...] = found[name]
     model.adam.steps = steps
     return model

@@ -11,17 +11,25 @@ from numbers import Integral
 
 import numpy as np
 
-from fastelbo._files import read_arrays, write_arrays
+from fastelbo._estimator import whole
+from fastelbo._files import DAMAGE, name_of, read_arrays, write_arrays
 from fastelbo._network import restored
-from fastelbo._vae_settings import as_prior, positive_outputs
+from fastelbo._vae_settings import as_dtype, as_likelihood, as_prior, positive_outputs, widths
 from fastelbo.divergences import FreeBits
 from fastelbo.likelihoods import Likelihood
+from fastelbo.posterior import noise_key
 from fastelbo.priors import MixtureOfGaussians, StandardNormal, VampPrior
 
 #: Of what is not a number, a string or an array, but can be an argument.
 _OWN = (FreeBits, Likelihood, MixtureOfGaussians, StandardNormal, VampPrior)
 
-KIND, VERSION = "fastelbo.VAE", 2
+KIND, VERSION = "fastelbo.VAE", 3
+HEADER = (
+    *("kind", "version", "parameters", "network", "scored_by"),
+    *("steps", "history", "generator", "score_key"),
+)
+HISTORY = ("elbo", "reconstruction", "kl")
+NETWORK = ("features", "hidden", "latent_dim", "dtype", "prior", "prior_components")
 
 
 def _own_class(name):
@@ -47,19 +55,23 @@ def _described(value, name, arrays):
             for argument in inspect.signature(kind).parameters
         }
         return {"class": kind.__name__, "arguments": arguments}
+    if isinstance(value, list | tuple):
+        return [_described(item, f"{name}.{i}", arrays) for i, item in enumerate(value)]
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"save knows no {kind.__name__}, only fastelbo's own classes")
+        raise TypeError(f"save knows no {kind.__name__} as {name}, only fastelbo's own classes")
     arrays[name] = array
     return {"array": name}
 
 
 def _value_of(description, arrays):
-    """What `_described` described."""
+    """What `_described` described; arrays are taken out of `arrays`."""
+    if isinstance(description, list):
+        return tuple(_value_of(item, arrays) for item in description)
     if not isinstance(description, dict):
         return description
     if "array" in description:
-        return arrays[description["array"]][()]
+        return arrays.pop(description["array"])[()]
     arguments = description["arguments"].items()
     return _own_class(description["class"])(
         **{name: _value_of(argument, arrays) for name, argument in arguments}
@@ -68,20 +80,31 @@ def _value_of(description, arrays):
 
 def save(model, path):
     """Write a fitted VAE."""
+    model._check_parameters()
     parameters = model.get_params()
-    parameters["dtype"] = model._model.dtype.name
     if not isinstance(model.random_state, Integral):
         parameters["random_state"] = None
-    del parameters["hidden"]
-    if model._model.given_prior is not None:  # the caller may have changed the one it is a copy of
-        parameters["prior"] = model._model.given_prior
-    arrays = dict(model._model.arrays())
+    network = model._model
+    arrays = dict(network.arrays())
+    parts = {
+        "parameters": parameters,
+        # Parameters may have been set anew, for the next fit: this is what was trained.
+        "network": {
+            "features": network.features,
+            "hidden": network.hidden,
+            "latent_dim": network.latent_dim,
+            "dtype": network.dtype.name,
+            "prior": network.given_prior or network.prior_kind,
+            "prior_components": network.components,
+        },
+        "scored_by": {"likelihood": model.likelihood_},
+    }
     header = {
-        "parameters": {name: _described(value, name, arrays) for name, value in parameters.items()},
-        "hidden": model._model.hidden,
-        "features": model.n_features_in_,
-        "scored_by": _described(model.likelihood_, "scored_by", arrays),
-        "steps": model._model.adam.steps,
+        part: {name: _described(value, f"{part}.{name}", arrays) for name, value in values.items()}
+        for part, values in parts.items()
+    }
+    header |= {
+        "steps": network.adam.steps,
         "history": model.history_,
         "generator": model._generator.bit_generator.state,
         "score_key": model._score_key,
@@ -93,29 +116,62 @@ def load(kind, path):
     """The VAE, of this class, that `save` wrote."""
     header, arrays = read_arrays(path, KIND, VERSION)
     try:
-        parameters = {
-            name: _value_of(description, arrays)
-            for name, description in header["parameters"].items()
-        }
-        model = kind(hidden=tuple(header["hidden"]), **parameters)
-        model.likelihood_ = _value_of(header["scored_by"], arrays)
-        shape = (
-            header["features"],
-            model.hidden,
-            model.latent_dim,
-            len(model.likelihood_.parameters),
-            model.dtype,
-            as_prior(model.prior, model.latent_dim),
-            model.prior_components,
-            positive_outputs(model.likelihood_),
-            model.likelihood_._of_counts,
-        )
-        model._model = restored(shape, header["steps"], arrays)
-        model._generator = np.random.default_rng()
-        model._generator.bit_generator.state = header["generator"]
-        model._score_key = header["score_key"]
-        model.history_ = header["history"]
-        model.n_features_in_ = header["features"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be loaded: its parts do not fit ({error})") from None
+        return _loaded(kind, header, arrays)
+    except DAMAGE as error:
+        problem = f"its parts do not fit ({str(error) or type(error).__name__})"
+        raise ValueError(f"{name_of(path)} cannot be loaded: {problem}") from None
+
+
+def _loaded(kind, header, arrays):
+    """The same, of what was in the file; every field is checked before the network is made."""
+    _check_names(header, HEADER, "header")
+    parameters, network, scored_by = (
+        {name: _value_of(description, arrays) for name, description in header[part].items()}
+        for part in ("parameters", "network", "scored_by")
+    )
+    _check_names(parameters, kind._defaults(), "parameters")
+    _check_names(network, NETWORK, "network")
+    model = kind(**parameters)
+    model._check_parameters()
+    likelihood = as_likelihood(scored_by["likelihood"])
+    latent_dim = whole(network["latent_dim"], "latent_dim", 1)
+    features = whole(header["network"]["features"], "features", 1)
+    likelihood._own_parameters((1, features), 1, np.float64)  # complains if they do not fit
+    restoring = (
+        features,
+        widths(network["hidden"]),
+        latent_dim,
+        len(likelihood.parameters),
+        as_dtype(network["dtype"]),
+        as_prior(network["prior"], latent_dim),
+        whole(network["prior_components"], "prior_components", 1),
+        positive_outputs(likelihood),
+        likelihood._of_counts,
+    )
+    model.likelihood_ = likelihood
+    model.history_ = _checked_history(header["history"])
+    model._generator = np.random.default_rng()
+    model._generator.bit_generator.state = header["generator"]
+    model._score_key = noise_key(whole(header["score_key"], "score_key", 0))
+    model.n_features_in_ = features
+    steps = whole(header["steps"], "steps", 0)
+    model._model = restored(restoring, steps, arrays)
+    _check_names(arrays, model._model.arrays(), "arrays")
     return model
+
+
+def _check_names(found, wanted, what):
+    if set(found) != set(wanted):
+        odd = sorted(set(found) ^ set(wanted))
+        raise ValueError(f"{what}: {', '.join(odd)} unknown or missing")
+
+
+def _checked_history(history):
+    """Lists of as many finite numbers each."""
+    _check_names(history, HISTORY, "history")
+    if len({len(values) for values in history.values()}) != 1:
+        raise ValueError("history: lists of different lengths")
+    for name, values in history.items():
+        if not all(type(value) is float and math.isfinite(value) for value in values):
+            raise ValueError(f"history: {name} is no list of finite numbers")
+    return {name: history[name] for name in HISTORY}

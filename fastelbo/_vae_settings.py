@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fastelbo._estimator import whole
 from fastelbo._network import PRIORS
 from fastelbo.likelihoods import Bernoulli, Likelihood, is_word
 from fastelbo.locations import Gaussian, SquaredError
@@ -13,6 +14,26 @@ LIKELIHOODS = {
     "gaussian": lambda: Gaussian("optimal"),
     "squared_error": SquaredError,
 }
+
+
+def widths(hidden):
+    """Widths of hidden layers, of one int or a sequence of them, as a tuple."""
+    if isinstance(hidden, np.ndarray):
+        hidden = hidden.tolist()
+    if not isinstance(hidden, tuple | list | range):
+        hidden = (hidden,)
+    return tuple(whole(width, "hidden", 1) for width in hidden)
+
+
+def as_dtype(dtype):
+    """The dtype that is computed in."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if dtype is None or found not in (np.float32, np.float64):
+        raise ValueError(f'dtype must be "float32" or "float64", got {dtype!r}')
+    return found
 
 
 def as_likelihood(chosen):

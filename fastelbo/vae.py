@@ -10,17 +10,19 @@ import numpy as np
 
 from fastelbo import _threads
 from fastelbo._blas import threads_worth
-from fastelbo._estimator import Estimator, finite_matrix, number, seed, whole
+from fastelbo._estimator import Estimator, check_random_state, finite_matrix, number, seed, whole
 from fastelbo._estimator import NotFittedError as NotFittedError
 from fastelbo._network import CHUNK, Autoencoder
 from fastelbo._vae_scores import DRAWS, elbo_parts, importance_bounds
 from fastelbo._vae_settings import (
+    as_dtype,
     as_likelihood,
     as_prior,
     check_domain,
     check_same_outputs,
     is_optimal,
     positive_outputs,
+    widths,
 )
 from fastelbo.divergences import FreeBits, as_free_bits
 from fastelbo.likelihoods import Likelihood
@@ -210,28 +212,20 @@ class VAE(Estimator):
 
     def _start(self, X):
         """Check parameters and data, and draw new weights."""
-        hidden = self.hidden if isinstance(self.hidden, tuple | list) else (self.hidden,)
-        hidden = tuple(whole(width, "hidden", 1) for width in hidden)
-        latent_dim = whole(self.latent_dim, "latent_dim", 1)
-        whole(self.epochs, "epochs", 1)
-        dtype = np.dtype(self.dtype)
-        if dtype not in (np.float32, np.float64):
-            raise ValueError(f'dtype must be "float32" or "float64", got {self.dtype!r}')
-        self._check_settings()
+        self._check_parameters()
+        latent_dim, dtype = int(self.latent_dim), as_dtype(self.dtype)
         likelihood = as_likelihood(self.likelihood)
         X = finite_matrix(X, dtype)
         check_domain(X, likelihood)
         outputs = len(likelihood.parameters)
-        prior = copy.deepcopy(as_prior(self.prior, latent_dim))
-        components = whole(self.prior_components, "prior_components", 1)
         model = self._network(
             X.shape[1],
-            hidden,
+            widths(self.hidden),
             latent_dim,
             outputs,
             dtype,
-            prior,
-            components,
+            copy.deepcopy(as_prior(self.prior, latent_dim)),
+            int(self.prior_components),
             positive_outputs(likelihood),
             likelihood._of_counts,
         )
@@ -244,8 +238,19 @@ class VAE(Estimator):
         self._score_key = int(generator.integers(1 << 63))
         return X
 
+    def _check_parameters(self):
+        """All that can be said of them without data."""
+        widths(self.hidden)
+        whole(self.latent_dim, "latent_dim", 1)
+        whole(self.epochs, "epochs", 1)
+        whole(self.prior_components, "prior_components", 1)
+        as_dtype(self.dtype)
+        check_random_state(self.random_state)
+        self._check_settings()
+
     def _check_settings(self):
         """Whatever may change between two epochs."""
+        as_likelihood(self.likelihood)
         whole(self.batch_size, "batch_size", 1)
         number(self.learning_rate, "learning_rate", positive=True)
         number(self.beta, "beta")

@@ -220,10 +220,13 @@ def test_torch_on_files(likelihood, out, tmp_path, capsys):
 BAD_DATA = {
     "missing": (lambda p: None, "no such file"),
     "folder": (lambda p: p.mkdir(), "no such file"),
-    "text": (lambda p: p.write_text("1,2\n3,4\n"), "not a readable"),
-    "empty": (lambda p: p.write_bytes(b""), "not a readable"),
-    "broken npz": (lambda p: p.write_bytes(b"PK\x03\x04" + bytes(40)), "not a readable"),
-    "pickle": (lambda p: save(p, np.array([{}, 1], dtype=object)), "not a readable"),
+    "text": (lambda p: p.write_text("1,2\n3,4\n"), "no .npy or .npz to read"),
+    "empty": (lambda p: p.write_bytes(b""), "no .npy or .npz to read"),
+    "broken npz": (
+        lambda p: p.write_bytes(b"PK\x03\x04" + bytes(40)),
+        "it is damaged or of another kind",
+    ),
+    "pickle": (lambda p: save(p, np.array([{}, 1], dtype=object)), "it holds Python objects"),
     "text array": (lambda p: save(p, np.full((20, 3), "a")), "expected numbers"),
     "complex": (lambda p: save(p, np.zeros((20, 3), complex)), "expected numbers"),
     "vector": (lambda p: save(p, np.zeros(20)), "got shape (20,)"),
@@ -311,7 +314,9 @@ def test_a_failure_leaves_nothing(tmp_path, out, monkeypatch, capsys):
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
     assert demo(*arguments, out / "below") == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("No space left on device")
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "No space left on device" in said
+    assert said.endswith("vae.png'")
     assert not out.exists()
     out.mkdir()
     (out / "vae.png").write_text("old")

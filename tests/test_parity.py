@@ -1,8 +1,15 @@
 """The command ``fastelbo parity``: that it looks at everything, and finds what is wrong."""
 
 import argparse
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,12 +106,12 @@ def test_command(capsys):
 
 
 def test_command_out_of_bounds(capsys, monkeypatch):
-    def found(build, *_, function, **__):
+    def found(_, build, *__, function, **___):
         row = {"name": "elbo", "against": "reference", "dtype": "float32", "error": 2e-6}
         row |= {"bound": 1e-6, "checks": 1, "build": build, "raised": ""}
         return [row] if function == "compare_build" else []
 
-    monkeypatch.setattr(_common, "in_build", found)
+    monkeypatch.setattr(_common.Children, "in_build", found)
     assert run("elbo", "--json") == 1
     report = json.loads(capsys.readouterr().out)
     assert [row["build"] for row in report["rows"]] == list(_builds.available())
@@ -123,6 +130,55 @@ def test_children_run_in_their_build():
         assert _common.in_build(build, "fastelbo", "build_info")["build"] == build
     with pytest.raises(RuntimeError, match="no-such-build"):
         _common.in_build("no-such-build", "fastelbo", "build_info")
+
+
+def children_of(pid):
+    """The processes that one has started, from whatever thread, as Linux tells."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(child) for child in path.read_text().split()]
+    return found
+
+
+def ends(pid):
+    """Whether a process is gone, or a zombie, within seconds."""
+    for _ in range(200):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="asks Linux for children")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_leaves_no_children(how):
+    """The command alone is told: a terminal would tell the children, too."""
+    root = str(Path(fastelbo.__file__).parents[1])
+    command = [sys.executable, "-m", "fastelbo", "parity"]
+    environment = {**os.environ, "PYTHONPATH": root}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            for _ in range(600):
+                if children_of(process.pid):
+                    break
+                time.sleep(0.05)
+            time.sleep(1)
+            children = children_of(process.pid)
+            process.send_signal(how)
+            _, said = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert children
+    assert all(ends(child) for child in children)
+    if how is signal.SIGINT:
+        assert process.returncode == 130
+        assert "fastelbo parity: interrupted" in said
+        assert "Traceback" not in said
 
 
 def test_nothing_is_larger_than_a_reference_can_make():

@@ -1,7 +1,6 @@
 """VAE: its gradients, what it learns, its conventions, its files."""
 
 import copy
-import json
 import pickle
 import sys
 import warnings
@@ -224,7 +223,9 @@ def test_large_counts_are_not_called_unscaled(bars):
 
 
 def blas_threads():
-    return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+    """Of NumPy's BLAS: SciPy may bring one of its own, which is left alone."""
+    pools = [p for p in threadpool_info() if p["user_api"] == "blas"]
+    return {p["num_threads"] for p in [p for p in pools if "numpy" in p["filepath"]] or pools}
 
 
 class Watching(VAE):
@@ -452,101 +453,3 @@ def test_progress_bar(bars, capsys):
     assert "elbo=" in shown
     VAE(**QUICK).fit(bars)
     assert capsys.readouterr().err == ""
-
-
-# Files ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"likelihood": "gaussian", "dtype": "float64", "hidden": 12},
-        {"likelihood": Gaussian(np.linspace(0.5, 1, 16)), "free_bits": FreeBits(0.1, below="zero")},
-        {"likelihood": Gaussian("learned"), "random_state": np.random.default_rng(2)},
-        {"likelihood": Bernoulli(validate=False), "latent_dim": np.int64(2), "beta": np.float32(2)},
-        {"likelihood": SquaredError(), "free_bits": 0.25, "hidden": [8, 4]},
-    ],
-)
-def test_save_and_load(bars, tmp_path, options):
-    model = VAE(**{**QUICK, **options}).fit(bars)
-    path = tmp_path / "model.npz"
-    model.save(path)
-    assert [p.name for p in tmp_path.iterdir()] == ["model.npz"]
-    other = VAE.load(path)
-    np.testing.assert_array_equal(other.transform(bars), model.transform(bars))
-    np.testing.assert_array_equal(other.score_samples(bars), model.score_samples(bars))
-    assert other.history_ == model.history_
-    assert other.n_features_in_ == 16
-    assert type(other.likelihood) is type(model.likelihood)
-    for each in (model, other):
-        each.partial_fit(bars)
-    np.testing.assert_array_equal(other.transform(bars), model.transform(bars))
-
-
-def test_save_replaces_whole_or_not_at_all(fitted, tmp_path):
-    path = tmp_path / "model.npz"
-    path.write_text("old")
-
-    class Own(SquaredError):
-        pass
-
-    odd = copy.deepcopy(fitted).set_params(likelihood=Own())
-    with pytest.raises(TypeError, match="save knows no Own"):
-        odd.save(path)
-    broken = copy.deepcopy(fitted)
-    broken._model.arrays = lambda: {"parameters": 1 / 0}
-    with pytest.raises(ZeroDivisionError):
-        broken.save(path)
-    assert path.read_text() == "old"
-    assert len(list(tmp_path.iterdir())) == 1
-    fitted.save(str(path))
-    assert VAE.load(str(path)).n_iter_ == 3
-
-
-def test_load_of_other_files(fitted, tmp_path):
-    path = tmp_path / "model.npz"
-    with pytest.raises(FileNotFoundError):
-        VAE.load(path)
-    fitted.save(path)
-    whole = path.read_bytes()
-    with np.load(path) as stored:
-        arrays = dict(stored)
-    header = json.loads(arrays["header"].tobytes())
-
-    def rewrite(**changes):
-        text = json.dumps({**header, **changes}).encode()
-        np.savez(path, **{**arrays, "header": np.frombuffer(text, np.uint8)})
-
-    def refused(match="cannot be loaded"):
-        with pytest.raises(ValueError, match=match):
-            VAE.load(path)
-
-    for size in (0, 1, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        refused()
-    for at in range(0, len(whole), 997):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
-        try:  # some bytes of a zip file mean nothing
-            VAE.load(path)
-        except ValueError as error:
-            assert "cannot be loaded" in str(error)  # noqa: PT017
-    np.save(path.with_suffix(".npy"), np.zeros(3))
-    path.write_bytes(path.with_suffix(".npy").read_bytes())
-    refused()
-    np.savez(path, np.zeros(3))
-    refused()
-    np.savez(path, header=np.array([{"a": 1}], dtype=object))
-    refused()
-    rewrite(version=99)
-    refused("its format is 99")
-    rewrite(kind="other")
-    refused("it is no fastelbo.VAE file")
-    rewrite(features=15)
-    refused("do not fit")
-    rewrite(generator={"bit_generator": "PCG64"})
-    refused("do not fit")
-    rewrite(parameters={})
-    refused("do not fit")
-    rewrite()
-    assert VAE.load(path).n_iter_ == 3

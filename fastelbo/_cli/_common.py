@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Lock
 
 #: The dtypes that kernels compute in.
 DTYPES = ("float64", "float32")
@@ -85,29 +86,81 @@ def take_turns(calls, rounds, burst):
     return seconds
 
 
-def in_build(build, module, function, *, environment=None, **arguments):
-    """``module.function(**arguments)`` in a fresh process that uses a build; results as JSON.
+#: What a child does besides: it ends when its parent, which holds the other end of its input, does.
+_WATCH = (
+    "import os, threading; "
+    "threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start(); "
+)
 
-    `environment` is added to the process's own. What it prints is discarded.
-    """
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    code = (
-        f"import json, sys; from {module} import {function} as f; "
-        "result = f(**json.loads(sys.argv[1])); print(); print(json.dumps(result))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(arguments)],
-        env={
+
+class Children:
+    """Processes in builds of their own, which end with the block they are started in."""
+
+    def __init__(self):
+        self._running = set()
+        self._lock = Lock()
+        self._ended = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.kill()
+
+    def in_build(self, build, module, function, *, environment=None, **arguments):
+        """``module.function(**arguments)`` in a fresh process that uses a build; results as JSON.
+
+        `environment` is added to the process's own. What it prints is discarded.
+        """
+        root = str(Path(__file__).resolve().parents[2])
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        code = (
+            f"{_WATCH}import json, sys; from {module} import {function} as f; "
+            "result = f(**json.loads(sys.argv[1])); print(); print(json.dumps(result))"
+        )
+        environment = {
             **os.environ,
             **(environment or {}),
             "FASTELBO_BUILD": build,
             "PYTHONPATH": os.pathsep.join(paths),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"build {build} failed:\n{done.stderr}")
-    return json.loads(done.stdout.splitlines()[-1])
+        }
+        output, error, code = self._run(
+            [sys.executable, "-c", code, json.dumps(arguments)], environment
+        )
+        if code:
+            raise RuntimeError(f"build {build} failed:\n{error}")
+        return json.loads(output.splitlines()[-1])
+
+    def _run(self, command, environment):
+        """(stdout, stderr, exit code) of a child."""
+        theirs, ours = os.pipe()
+        try:
+            with self._lock:
+                if self._ended:
+                    raise RuntimeError("its block has ended")
+                process = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=theirs,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+                self._running.add(process)
+            with process:
+                output = process.communicate()
+            with self._lock:
+                self._running.discard(process)
+            return *output, process.returncode
+        finally:
+            os.close(theirs)
+            os.close(ours)
+
+
+def in_build(build, module, function, **arguments):
+    """The same for a single process."""
+    with Children() as children:
+        return children.in_build(build, module, function, **arguments)

@@ -16,6 +16,7 @@ import numpy as np
 
 from fastelbo import build_info
 from fastelbo._estimator import finite_matrix
+from fastelbo._files import replacing, what_is_wrong
 from fastelbo._vae_settings import LIKELIHOODS, check_domain
 
 #: Share of the data that is kept for testing, and how many samples at most.
@@ -177,8 +178,7 @@ def _read(path, key):
     except Refusal:
         raise
     except Exception as error:
-        problem = f"not a readable .npy or .npz file ({type(error).__name__})"
-        raise Refusal(f"{path}: {problem}") from None
+        raise Refusal(f"{path}: no .npy or .npz to read, {what_is_wrong(error)}") from None
     if labels is not None and (labels.shape != array.shape[:1] or labels.dtype.kind not in "iub"):
         labels = None
     return array, labels
@@ -283,7 +283,6 @@ def _train(model, train, test):
 
 def _draw(path, **shown):
     from fastelbo._cli import _demo_figure
-    from fastelbo._files import replacing
 
     figure = _demo_figure.draw(**shown)
     with replacing(path) as file:

@@ -198,15 +198,20 @@ def run(args):
         return 2
     sizes = QUICK_SIZES if args.quick else SIZES
     given = {"module": "fastelbo._cli.parity", "names": args.names or list(ROWS), "sizes": sizes}
-    with ThreadPoolExecutor(fastelbo.get_num_threads()) as pool:
+    # The children end first: the pool waits for threads that wait for them.
+    with ThreadPoolExecutor(fastelbo.get_num_threads()) as pool, _common.Children() as children:
         found = [
-            pool.submit(_common.in_build, _builds.BUILD, function="compare_frameworks", **given),
+            pool.submit(children.in_build, _builds.BUILD, function="compare_frameworks", **given),
             *(
-                pool.submit(_common.in_build, build, function="compare_build", **given)
+                pool.submit(children.in_build, build, function="compare_build", **given)
                 for build in _builds.available()
             ),
         ]
-        done = [future.result() for future in _common.progress(found, "builds")]
+        try:
+            done = [future.result() for future in _common.progress(found, "builds")]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     rows = [Worst(**row) for rows in (*done[1:], done[0]) for row in rows]
     wrong = [row for row in rows if row.is_out_of_bounds]
     if args.json:
