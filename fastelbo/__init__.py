@@ -1,5 +1,7 @@
 """Variational-inference objectives on CPUs, value and gradient in one pass over memory."""
 
+from typing import TYPE_CHECKING
+
 from fastelbo._info import __version__ as __version__
 from fastelbo._info import build_info
 from fastelbo._threads import get_num_threads, num_threads, set_num_threads
@@ -158,3 +160,12 @@ __all__ = [
     "vimco",
     "vimco_and_grad",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name in ("torch", "reference"):
+            problem = f"fastelbo.{name} is not imported yet: write import fastelbo.{name}"
+            raise AttributeError(problem)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -40,13 +40,23 @@ cdef inline bint is_float(object obj) noexcept:
     return t == cnp.NPY_FLOAT or t == cnp.NPY_DOUBLE
 
 
+def as_any_array(obj, str name):
+    """What numpy.asarray makes of it, or a TypeError that names the argument."""
+    if hasattr(obj, "toarray"):
+        raise TypeError(f"{name} is a sparse matrix: pass {name}.toarray()")
+    if getattr(obj, "requires_grad", False):
+        raise TypeError(f"{name} is a tensor that requires a gradient, which would be lost here: "
+                        f"fastelbo.torch has the same for tensors (or pass {name}.detach())")
+    try:
+        return np.asarray(obj)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise TypeError(f"{name} cannot be read as an array: {error}") from None
+
+
 def _as_array(obj, str name):
     if isinstance(obj, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fastelbo would ignore its mask, so pass plain data")
-    try:
-        a = np.asarray(obj)
-    except (ValueError, TypeError) as error:
-        raise TypeError(f"{name} cannot be read as an array: {error}") from None
+    a = as_any_array(obj, name)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}")
     return a
@@ -248,7 +258,7 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0, L
 
 def as_mask(mask, cnp.ndarray x, int sample_axes=0):
     """A mask as bytes, 0 where x is missing, broadcast to x (whose first sample_axes axes it lacks)."""
-    a = np.asarray(mask)
+    a = as_any_array(mask, "mask")
     if a.dtype != np.bool_:
         raise TypeError(f"mask must be boolean, True where x was observed; got dtype {a.dtype}")
     shape = shape_of(x)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
+
+from fastelbo import _arrays
 
 
 class NotFittedError(ValueError, AttributeError):
@@ -62,24 +64,6 @@ class Estimator:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
-def whole(value, name, least):
-    """value as an int of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
-
-
-def number(value, name, positive=False):
-    """Complain unless value is a finite number, positive or not negative."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not (np.isfinite(value) and (value > 0 if positive else value >= 0)):
-        kind = "positive" if positive else "not negative"
-        raise ValueError(f"{name} must be finite and {kind}, got {value}")
-
-
 def check_random_state(random_state):
     """Complain unless `seed` takes it."""
     if random_state is None or isinstance(
@@ -106,9 +90,7 @@ def seed(random_state):
 
 def finite_matrix(X, dtype, name="X"):
     """X as a C-contiguous matrix of finite numbers."""
-    if hasattr(X, "toarray"):
-        raise TypeError(f"{name} is a sparse matrix; pass {name}.toarray()")
-    X = np.asarray(X)
+    X = _arrays.as_any_array(X, name)
     if X.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {X.dtype}")
     if X.dtype.kind not in "fiub":

@@ -1,14 +1,18 @@
 # The body of `elbo` and `elbo_and_grad`: compiled, since on a small problem its steps are the cost.
 
+from libc.math cimport INFINITY
+
 import numpy as np
 
 from fastelbo._arrays cimport empty_like, problem
 from fastelbo._arrays import as_mask, checked_outs
 from fastelbo._threads import threads_for
 from fastelbo.divergences import as_free_bits, kl_pass
-from fastelbo.likelihoods import REDUCTIONS, Likelihood, as_number, check_reduction, own_shapes
+from fastelbo._arguments import as_number
+from fastelbo._named import as_likelihood
+from fastelbo.likelihoods import Likelihood, check_reduction, own_shapes
 from fastelbo.posterior import noise_source
-from fastelbo.priors import arrays_of, kl_estimate
+from fastelbo.priors import arrays_of, as_prior, kl_estimate
 
 
 def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, noise, mask, reduction,
@@ -19,13 +23,17 @@ def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, n
     cdef object floor = None, noise_key = None, z = None, rows = None, row_kl = None
     cdef object d_mu = None, d_logvar = None, d_outputs = None, reconstruction, kl
     cdef object mask_given
-    cdef bint fused, by_row = reduction == "none", mean = reduction == "mean"
+    cdef bint fused, by_row, mean
     cdef double weight, b
-    if not mean and reduction not in REDUCTIONS:
+    by_row = isinstance(reduction, str) and reduction == "none"
+    mean = isinstance(reduction, str) and reduction == "mean"
+    if not mean:
         check_reduction(reduction)
     if not isinstance(likelihood, Likelihood):
-        raise TypeError(f"likelihood must be a Likelihood, got {likelihood!r}")
-    b = beta if type(beta) is float else as_number(beta, "beta")
+        likelihood = as_likelihood(likelihood)
+    b = beta if type(beta) is float and 0 <= beta < INFINITY else as_number(beta, "beta", 0)
+    if prior is not None:
+        prior = as_prior(prior)
     if type(free_bits) is not float or free_bits != 0.0:
         floor = as_free_bits(free_bits)
     if prior is not None:

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from contextvars import ContextVar
-from operator import index
 from typing import TYPE_CHECKING
 
+from fastelbo._arguments import as_whole
 from fastelbo._openmp import runtime
 
 if TYPE_CHECKING:
@@ -41,15 +41,7 @@ if hasattr(os, "register_at_fork"):
 
 def check(n, name="num_threads"):
     """A thread count as a positive int, or None."""
-    if n is None:
-        return None
-    try:
-        count = index(n)
-    except TypeError:
-        raise TypeError(f"{name} must be an int or None, got {type(n).__name__}") from None
-    if count < 1:
-        raise ValueError(f"{name} must be at least 1, got {count}")
-    return count
+    return as_whole(n, name, 1, optional=True)
 
 
 def threads_for(work, num_threads=None):

@@ -11,10 +11,10 @@ from numbers import Integral
 
 import numpy as np
 
-from fastelbo._estimator import whole
+from fastelbo._arguments import as_whole
 from fastelbo._files import DAMAGE, name_of, read_arrays, write_arrays
 from fastelbo._network import restored
-from fastelbo._vae_settings import as_dtype, as_likelihood, as_prior, positive_outputs, widths
+from fastelbo._vae_settings import as_dtype, as_prior, positive_outputs, trained_likelihood, widths
 from fastelbo.divergences import FreeBits
 from fastelbo.likelihoods import Likelihood
 from fastelbo.posterior import noise_key
@@ -133,9 +133,9 @@ def _loaded(kind, header, arrays):
     _check_names(network, NETWORK, "network")
     model = kind(**parameters)
     model._check_parameters()
-    likelihood = as_likelihood(scored_by["likelihood"])
-    latent_dim = whole(network["latent_dim"], "latent_dim", 1)
-    features = whole(header["network"]["features"], "features", 1)
+    likelihood = trained_likelihood(scored_by["likelihood"])
+    latent_dim = as_whole(network["latent_dim"], "latent_dim", 1)
+    features = as_whole(header["network"]["features"], "features", 1)
     likelihood._own_parameters((1, features), 1, np.float64)  # complains if they do not fit
     restoring = (
         features,
@@ -144,7 +144,7 @@ def _loaded(kind, header, arrays):
         len(likelihood.parameters),
         as_dtype(network["dtype"]),
         as_prior(network["prior"], latent_dim),
-        whole(network["prior_components"], "prior_components", 1),
+        as_whole(network["prior_components"], "prior_components", 1),
         positive_outputs(likelihood),
         likelihood._of_counts,
     )
@@ -152,9 +152,9 @@ def _loaded(kind, header, arrays):
     model.history_ = _checked_history(header["history"])
     model._generator = np.random.default_rng()
     model._generator.bit_generator.state = header["generator"]
-    model._score_key = noise_key(whole(header["score_key"], "score_key", 0))
+    model._score_key = noise_key(as_whole(header["score_key"], "score_key", 0))
     model.n_features_in_ = features
-    steps = whole(header["steps"], "steps", 0)
+    steps = as_whole(header["steps"], "steps", 0)
     model._model = restored(restoring, steps, arrays)
     _check_names(arrays, model._model.arrays(), "arrays")
     return model

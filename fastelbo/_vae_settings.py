@@ -2,18 +2,12 @@
 
 import numpy as np
 
-from fastelbo._estimator import whole
+from fastelbo._arguments import as_whole
+from fastelbo._named import as_likelihood
 from fastelbo._network import PRIORS
-from fastelbo.likelihoods import Bernoulli, Likelihood, is_word
-from fastelbo.locations import Gaussian, SquaredError
+from fastelbo.likelihoods import digits, is_word
+from fastelbo.locations import Gaussian
 from fastelbo.priors import MixtureOfGaussians, StandardNormal
-
-#: Likelihoods that have a name.
-LIKELIHOODS = {
-    "bernoulli": Bernoulli,
-    "gaussian": lambda: Gaussian("optimal"),
-    "squared_error": SquaredError,
-}
 
 
 def widths(hidden):
@@ -22,7 +16,7 @@ def widths(hidden):
         hidden = hidden.tolist()
     if not isinstance(hidden, tuple | list | range):
         hidden = (hidden,)
-    return tuple(whole(width, "hidden", 1) for width in hidden)
+    return tuple(as_whole(width, "hidden", 1) for width in hidden)
 
 
 def as_dtype(dtype):
@@ -36,14 +30,9 @@ def as_dtype(dtype):
     return found
 
 
-def as_likelihood(chosen):
+def trained_likelihood(chosen):
     """The Likelihood that is trained, of a name or itself."""
-    if isinstance(chosen, str) and chosen in LIKELIHOODS:
-        return LIKELIHOODS[chosen]()
-    if not isinstance(chosen, Likelihood):
-        raise ValueError(
-            f"likelihood must be one of {tuple(LIKELIHOODS)} or a Likelihood, got {chosen!r}"
-        )
+    chosen = as_likelihood(chosen)
     if chosen._layout.more_axes:
         raise ValueError(
             f"likelihood {chosen!r} needs decoder outputs with an axis of classes or components, "
@@ -100,7 +89,7 @@ def check_domain(X, likelihood):
     if likelihood.validate and outside.any():
         row, column = np.argwhere(outside)[0]
         raise ValueError(
-            f"X[{row}, {column}] = {X[row, column]:g} lies outside the domain of "
+            f"X[{row}, {column}] = {digits(X[row, column])} lies outside the domain of "
             f"{type(likelihood).__name__}, {likelihood._domain}: scale X, or choose another "
             "likelihood"
         )

@@ -1,15 +1,16 @@
 """The aggregate posterior q(z), the mean of q(z|x): its density, and its total correlation."""
 
 import math
-from operator import index
 from typing import NamedTuple
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
+from fastelbo._arguments import as_flag, as_number, as_whole, check_choice
+from fastelbo._named import as_likelihood
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
-from fastelbo.likelihoods import Likelihood, as_number, check_reduction, own_shapes
+from fastelbo.likelihoods import check_reduction, own_shapes
 from fastelbo.locations import SquaredError
 
 _kernels = _builds.kernels("aggregate")
@@ -78,26 +79,22 @@ class Sampling:
     """How a minibatch of `batch` stands for a data set: the weights of its points."""
 
     def __init__(self, batch, dataset_size, method, normalize, mss):
-        try:
-            size = index(dataset_size)
-        except TypeError:
-            kind = type(dataset_size).__name__
-            raise TypeError(f"dataset_size must be an int, got {kind}") from None
-        if size < 1:
-            raise ValueError(f"dataset_size must be at least 1, got {size}")
-        if method not in METHODS:
-            raise ValueError(f"method must be one of {METHODS}, got {method!r}")
-        if mss not in VARIANTS:
-            raise ValueError(f"mss must be one of {VARIANTS}, got {mss!r}")
+        size = as_whole(dataset_size, "dataset_size", 1)
+        check_choice(method, "method", METHODS)
+        check_choice(mss, "mss", VARIANTS)
+        normalize = as_flag(normalize, "normalize")
+        if batch > size:
+            raise ValueError(
+                f"dataset_size is the number of points that minibatches are drawn from: at least "
+                f"that of the batch, {batch}, got {size}"
+            )
         self.weighting, self.first, self.second = "equal", 0.0, 0.0
         if method == "mws":
             self.log_weight = -math.log(batch * size) if normalize else 0.0
             return
         others = batch - 1
-        if not 2 <= batch <= size:
-            raise ValueError(
-                f'method="mss" needs a batch of 2 to dataset_size = {size} samples, got {batch}'
-            )
+        if batch < 2:
+            raise ValueError(f'method="mss" needs a batch of 2 samples or more, got {batch}')
         self.weighting = mss
         self.log_weight = -math.log(others)
         self.first = math.log2(others / size)
@@ -293,9 +290,9 @@ def _beta_tcvae(
     with_gradient=False,
 ):
     check_reduction(reduction)
-    if not isinstance(likelihood, Likelihood):
-        raise TypeError(f"likelihood must be a Likelihood, got {likelihood!r}")
-    weights = tuple(map(as_number, weights, ("alpha", "beta", "gamma")))
+    likelihood = as_likelihood(likelihood)
+    names = ("alpha", "beta", "gamma")
+    weights = tuple(as_number(w, name, 0) for w, name in zip(weights, names, strict=True))
     several = type(x_recon) is tuple
     outputs = x_recon if several else (x_recon,)
     if len(outputs) != len(likelihood.parameters):

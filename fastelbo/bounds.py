@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays, _builds
+from fastelbo._arguments import as_number, check_choice
 from fastelbo._threads import threads_for
-from fastelbo.likelihoods import as_number, check_reduction
+from fastelbo.likelihoods import check_reduction
 
 _kernels = _builds.kernels("bounds")
 
@@ -454,8 +455,7 @@ def reinforce_and_grad(
 
 
 def _check_baseline(baseline):
-    if baseline not in BASELINES:
-        raise ValueError(f"baseline must be one of {BASELINES}, got {baseline!r}")
+    check_choice(baseline, "baseline", BASELINES)
 
 
 def effective_sample_size(log_w, *, num_threads=None):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from fastelbo import _arrays, _builds
+from fastelbo._arguments import check_choice
 from fastelbo._threads import threads_for
 
 if TYPE_CHECKING:
@@ -34,10 +35,8 @@ class _Problem:
     """The checked arguments of a call."""
 
     def __init__(self, z, y, kernel, bandwidth, estimator, num_threads):
-        if kernel not in KERNELS:
-            raise ValueError(f"kernel must be one of {KERNELS}, got {kernel!r}")
-        if estimator not in ESTIMATORS:
-            raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
+        check_choice(kernel, "kernel", KERNELS)
+        check_choice(estimator, "estimator", ESTIMATORS)
         self.unbiased = estimator == "unbiased"
         z, y = _arrays.as_floats(z, "z"), _arrays.as_floats(y, "y")
         if z.ndim != 2:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo.likelihoods import Likelihood, as_number, is_word, positive_array, sigmoid
+from fastelbo._arguments import as_flag, as_number
+from fastelbo.likelihoods import Likelihood, is_word, positive_array, sigmoid
 
 if TYPE_CHECKING:
     from fastelbo._typing import Missing, Number, Numbers
@@ -72,7 +73,7 @@ class Poisson(Likelihood):
         self, *, log_input: bool = True, validate: bool = True, missing: Missing = None
     ) -> None:
         super().__init__(validate=validate, missing=missing)
-        self.log_input = bool(log_input)
+        self.log_input = as_flag(log_input, "log_input")
         self.parameters = ("log_rate",) if log_input else ("rate",)
         self._term = "PoissonLog" if log_input else "Poisson"
 

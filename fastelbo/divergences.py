@@ -5,8 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays, _builds
+from fastelbo._arguments import as_number, check_choice
 from fastelbo._threads import threads_for
-from fastelbo.likelihoods import as_number, check_reduction
+from fastelbo.likelihoods import check_reduction
 
 _kernels = _builds.kernels("latent")
 
@@ -58,15 +59,9 @@ class FreeBits:
     """
 
     def __init__(self, threshold, *, granularity="dimension", below="floor"):
-        self.threshold = as_number(threshold, "threshold")
-        if not 0 <= self.threshold < float("inf"):
-            raise ValueError(f"free_bits must be finite and not negative, got {threshold}")
-        if granularity not in ("dimension", "sample", "total"):
-            raise ValueError(
-                f'granularity must be "dimension", "sample" or "total", got {granularity!r}'
-            )
-        if below not in ("floor", "zero"):
-            raise ValueError(f'below must be "floor" or "zero", got {below!r}')
+        self.threshold = as_number(threshold, "threshold", 0)
+        check_choice(granularity, "granularity", ("dimension", "sample", "total"))
+        check_choice(below, "below", ("floor", "zero"))
         self.granularity = granularity
         self.below = below
 
@@ -82,7 +77,7 @@ def as_free_bits(free_bits):
     """A FreeBits from a number or a FreeBits; None where there is no floor."""
     if isinstance(free_bits, FreeBits):
         return free_bits if free_bits.threshold > 0 else None
-    floor = FreeBits(as_number(free_bits, "free_bits"))
+    floor = FreeBits(as_number(free_bits, "free_bits", 0))
     return floor if floor.threshold else None
 
 

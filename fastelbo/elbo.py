@@ -1,10 +1,10 @@
 """The evidence lower bound, value and gradient."""
 
-from operator import index
 from typing import NamedTuple
 
 import numpy as np
 
+from fastelbo._arguments import as_whole
 from fastelbo._objective import objective
 from fastelbo.locations import SquaredError
 
@@ -243,12 +243,7 @@ def elbo_from_buffers(
     """
     sizes = {"batch_size": batch_size, "input_dim": input_dim, "latent_dim": latent_dim}
     for name, size in sizes.items():
-        try:
-            sizes[name] = index(size)
-        except TypeError:
-            raise TypeError(f"{name} must be an int, got {type(size).__name__}") from None
-        if sizes[name] < 0:
-            raise ValueError(f"{name} must not be negative, got {size}")
+        sizes[name] = as_whole(size, name, 0)
     batch, event, latent = sizes.values()
     dtype = _as_dtype(dtype, "dtype")
     x_dtype = dtype if x_dtype is None else _as_dtype(x_dtype, "x_dtype")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, overload
 import numpy as np
 
 from fastelbo import _arrays, _builds
+from fastelbo._arguments import as_flag
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
 from fastelbo.divergences import GaussianGrad
@@ -60,7 +61,7 @@ def _checked(mu, logvar, mask):
         raise ValueError(f"mu has {len(mu)} experts, expected at most 64")
     if mask is None:
         return mu, logvar, np.ones(mu.shape[:2], bool)
-    mask = np.asarray(mask)
+    mask = _arrays.as_any_array(mask, "mask")
     if mask.dtype != np.bool_:
         raise TypeError(f"mask must be boolean, True where x was observed; got dtype {mask.dtype}")
     if mask.shape != mu.shape[:2]:
@@ -79,8 +80,7 @@ class _Product:
     """The checked arguments of a call: what is multiplied, in which subsets."""
 
     def __init__(self, mu, logvar, mask, prior, every_subset, num_threads):
-        if not isinstance(prior, (bool, np.bool_)):
-            raise TypeError(f"prior must be True or False, got {prior!r}")
+        prior = as_flag(prior, "prior")
         mu, logvar, mask = _checked(mu, logvar, mask)
         _nonempty(mask, prior)
         self.single = _arrays.computes_in_float32((mu, logvar))
@@ -94,7 +94,7 @@ class _Product:
         if every_subset:
             members = np.arange(1, 1 << experts, dtype=np.uint64)
         self.counts = (members[:, None] & present) == members[:, None]
-        self.subsets = (members, present, every_subset, bool(prior))
+        self.subsets = (members, present, every_subset, prior)
         self.shape = (len(members), *mu.shape[1:])
         work = len(members) * experts * mu[0].size * EXPERT_COST
         self.threads = threads_for(work, num_threads)

@@ -11,11 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays, _builds
+from fastelbo._arguments import check_choice
+from fastelbo._named import as_likelihood
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
-from fastelbo.likelihoods import Likelihood, check_reduction, is_word, own_shapes
+from fastelbo.likelihoods import check_reduction, is_word, own_shapes
 from fastelbo.locations import SquaredError
-from fastelbo.priors import arrays_of, density
+from fastelbo.priors import arrays_of, as_prior, density
 
 _kernels = _builds.kernels("importance")
 
@@ -47,8 +49,7 @@ class _Problem:
     """The checked inputs of a call: K samples z of q(z|x), and what the decoder makes of them."""
 
     def __init__(self, x, z, mu, logvar, x_recon, likelihood, prior, mask, num_threads):
-        if not isinstance(likelihood, Likelihood):
-            raise TypeError(f"likelihood must be a Likelihood, got {likelihood!r}")
+        likelihood = as_likelihood(likelihood)
         if is_word(getattr(likelihood, "scale", None), "optimal"):
             raise ValueError(
                 'likelihood: scale="optimal" depends on the whole minibatch and gives no density '
@@ -74,7 +75,7 @@ class _Problem:
         if z.ndim and z.strides[-1] == 0:  # one number for a whole row
             self.z = np.ascontiguousarray(self.z)
         self.likelihood = likelihood
-        self.prior = prior
+        self.prior = as_prior(prior)
         self.threads = threads_for(self.outputs[0].size + LATENT_COST * z.size, num_threads)
 
     def run(self, log_w=None, bound=None):
@@ -403,8 +404,7 @@ def _bound_and_grad(
 ):
     """The bound, and the gradients of `sign` times it."""
     check_reduction(reduction)
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
+    check_choice(estimator, "estimator", ESTIMATORS)
     problem = _Problem(x, z, mu, logvar, x_recon, likelihood, prior, mask, num_threads)
     batch = problem.shape[1]
     several = type(x_recon) is tuple
@@ -417,7 +417,7 @@ def _bound_and_grad(
         [*(a.shape for a in (problem.z, problem.mu, problem.logvar)), *problem.output_shapes],
         problem.single,
         problem.given,
-        ("z", "mu", "logvar", *likelihood.parameters),
+        ("z", "mu", "logvar", *problem.likelihood.parameters),
     )
     weights = np.empty(problem.shape, dz.dtype)
     rows = np.empty(batch)

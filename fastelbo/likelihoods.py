@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from fastelbo import _arrays, _builds
+from fastelbo._arguments import as_flag, check_choice, positive_number
 from fastelbo._threads import threads_for
 
 if TYPE_CHECKING:
@@ -34,27 +35,12 @@ _network = _builds.kernels("network")
 REDUCTIONS = ("mean", "sum", "none")
 
 
+#: Both roundings of a product with a float32 x_scale, relatively.
+SCALING = float(np.finfo(np.float32).eps)
+
+
 def check_reduction(reduction):
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be one of {REDUCTIONS}, got {reduction!r}")
-
-
-def as_number(value, name):
-    """A Python float; of nothing that has a gradient, which would be lost."""
-    if getattr(value, "requires_grad", False):
-        raise TypeError(f"{name} cannot be differentiated: give a number, or detach it")
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
-
-
-def positive_scalar(value, name):
-    """A positive finite Python float."""
-    number = as_number(value, name)
-    if not (number > 0 and math.isfinite(number)):
-        raise ValueError(f"{name} must be positive and finite, got {number}")
-    return number
+    check_choice(reduction, "reduction", REDUCTIONS)
 
 
 class Likelihood:
@@ -89,10 +75,9 @@ class Likelihood:
     def __init__(
         self, *, x_scale: Number = 1.0, validate: bool = True, missing: Missing = None
     ) -> None:
-        self._x_scale = positive_scalar(x_scale, "x_scale")
-        self._validate = bool(validate)
-        if missing not in (None, "nan"):
-            raise ValueError(f'missing must be None or "nan", got {missing!r}')
+        self._x_scale = positive_number(x_scale, "x_scale")
+        self._validate = as_flag(validate, "validate")
+        check_choice(missing, "missing", (None, "nan"))
         self._missing_nan = missing == "nan"
 
     @property
@@ -190,14 +175,27 @@ class Likelihood:
             at = tuple(where[0])
             named = at[batch_axes - 1 :] if name == "x" else at
             place = f"[{', '.join(str(i) for i in named)}]" if named else ""
+            value = digits(x[at] if name == "x" and self._x_scale == 1 else values[at])
             raise ValueError(
-                f"{name}{place} = {values[at]:g} lies outside the "
-                f"domain of {type(self).__name__}, {domain} (validate=False skips this check)"
+                f"{name}{place} = {value} lies outside the domain of {type(self).__name__}, "
+                f"{domain} ({self._way_out(name, x)})"
             )
+
+    def _way_out(self, name, x):
+        """What to do about a value outside the domain."""
+        if name == "x" and x.dtype == np.uint8 and self._x_scale == 1:
+            with np.errstate(all="ignore"):
+                if not self._is_outside(x / 255.0).any():
+                    return f"x is uint8: {type(self).__name__}(x_scale=1/255) reads it as 0 to 1"
+        return "validate=False skips this check"
 
     def _offences(self, x, *parameters):
         """(name, values, which are outside, the domain) of x and of what parameters need it."""
-        yield "x", x, self._is_outside(x), self._domain
+        outside = self._is_outside(x)
+        if self._x_scale != 1:  # what its roundings took outside is inside
+            for off in (1 - SCALING, 1 + SCALING):
+                outside = outside & self._is_outside(x * off)
+        yield "x", x, outside, self._domain
 
     def _is_outside(self, x):
         return np.zeros(x.shape, bool)
@@ -321,8 +319,22 @@ class Likelihood:
             self._miscounted(parameters)
         names = self.parameters
         arrays = [_arrays.as_floats(p, name) for p, name in zip(parameters, names, strict=True)]
+        self._check_over(arrays)
         with np.errstate(all="ignore"):
             return np.array(self._mean(*arrays), arrays[0].dtype)
+
+    def _check_over(self, arrays):
+        """Complain about parameters that do not lie over the first as `log_prob` wants them to."""
+        first, *others = (a.shape for a in arrays)
+        for name, shape in zip(self.parameters[1:], others, strict=True):
+            if self._layout.more_axes and shape != first:
+                raise _arrays.shape_error(name, shape, f"that of {self.parameters[0]}, {first}")
+            try:
+                fits = np.broadcast_shapes(shape, first) == first
+            except ValueError:
+                fits = False
+            if not fits:
+                raise _arrays.shape_error(name, shape, f"one that broadcasts to {first}")
 
     def _mean(self, x_recon, *others):
         return x_recon
@@ -422,13 +434,18 @@ def positive_array(value, name, words=()):
     """One of `words`, or positive finite numbers as a float64 array of its own."""
     if isinstance(value, str):
         if value not in words:
-            known = " or ".join(f'"{word}"' for word in words)
-            raise ValueError(f"{name} must be numbers or {known}, got {value!r}")
+            known = "".join(f' or "{word}"' for word in words)
+            raise ValueError(f"{name} must be numbers{known}, got {value!r}")
         return value
     array = np.array(_arrays.as_floats(value, name), np.float64)
     if not (np.isfinite(array) & (array > 0)).all():
         raise ValueError(f"{name} must be positive and finite, got {value!r}")
     return array
+
+
+def digits(value):
+    """A number as short as it can be said."""
+    return f"{value:g}" if float(f"{value:g}") == value else str(value)
 
 
 def is_word(value, word):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 from operator import index
 from typing import TYPE_CHECKING, SupportsIndex, overload
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo._threads import check, threads_for
+from fastelbo._arguments import as_whole, shown
+from fastelbo._threads import threads_for
 from fastelbo.divergences import LATENT_COST, FreeBits, GaussianGrad, as_free_bits, kl_pass
 from fastelbo.likelihoods import check_reduction
 
@@ -34,10 +36,12 @@ def noise_key(rng):
         key = bits()
         return key if key >> 32 else key | bits() << 32 & _MASK  # MT19937 gives 32 bits at a time
     try:
+        if isinstance(rng, bool):
+            raise TypeError
         key = index(rng)
     except TypeError:
         raise TypeError(
-            f"rng must be an int, a numpy.random.Generator or None, got {type(rng).__name__}"
+            f"rng must be an int, a numpy.random.Generator or None, got {shown(rng)}"
         ) from None
     if not 0 <= key <= _MASK:
         raise ValueError(f"rng must lie in [0, 2**64), got {key}")
@@ -55,7 +59,12 @@ def noise_source(rng, noise, shape, single):
 
 def shape_of_samples(mu, samples):
     """Of z: (B, L), or (K, B, L) for K `samples`."""
-    return mu.shape if samples is None else (check(samples, "samples"), *mu.shape)
+    if samples is None:
+        return mu.shape
+    samples = as_whole(samples, "samples", 1)
+    if samples * mu.nbytes > sys.maxsize:
+        raise ValueError(f"samples = {samples} of {mu.shape} are more than any array holds")
+    return (samples, *mu.shape)
 
 
 def _sample(mu, logvar, rng, noise, samples, out, num_threads, kl_arguments=None):

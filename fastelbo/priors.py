@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastelbo import _arrays
+from fastelbo._arguments import shown
 from fastelbo.locations import Gaussian
 from fastelbo.mixtures import Components
 from fastelbo.posterior import noise_key, reparameterize, reparameterize_backward
@@ -224,20 +225,42 @@ def _points(z):
     return z
 
 
+def check_prior(prior, wanted="log_prob"):
+    """Complain unless prior is an object with the method that is wanted."""
+    if isinstance(prior, str):
+        raise TypeError(
+            f"prior must be an object such as VampPrior(mu, logvar), or None, got {prior!r}: only "
+            "fastelbo.VAE takes a name, of a prior that it learns"
+        )
+    if isinstance(prior, type):
+        raise TypeError(f"prior must be an object, got the class {prior.__name__}: call it")
+    if not callable(getattr(prior, wanted, None)):
+        raise TypeError(f"prior must be None or have a method {wanted}, got {shown(prior)}")
+
+
+def as_prior(prior):
+    """The prior of a bound; None, which is the standard normal, also by its name."""
+    return None if isinstance(prior, str) and prior == "standard" else prior
+
+
 def density(prior, z, with_gradient):
     """(log p(z), its derivative by z or None), checked; z (..., L) is what a pass will read."""
     wanted = "log_prob_and_grad" if with_gradient else "log_prob"
-    if not hasattr(prior, wanted):
-        raise TypeError(f"prior must be None or have a method {wanted}, got {prior!r}")
+    check_prior(prior, wanted)
     result = getattr(prior, wanted)(z)
+    if with_gradient and not (isinstance(result, tuple | list) and len(result) == 2):
+        raise TypeError(
+            f"prior.{wanted}(z) must return two arrays, log densities {z.shape[:-1]} and their "
+            f"gradient {z.shape}, got {shown(result)}"
+        )
     value, gradient = result if with_gradient else (result, None)
-    value = np.ascontiguousarray(value, np.float64)
+    value = np.ascontiguousarray(_arrays.as_floats(value, f"prior.{wanted}(z)"), np.float64)
     if value.shape != z.shape[:-1]:
         raise _arrays.shape_error(f"prior.{wanted}(z)", value.shape, str(z.shape[:-1]))
     if gradient is not None:
-        gradient = np.ascontiguousarray(gradient, z.dtype)
+        name = f"the gradient of prior.{wanted}(z)"
+        gradient = np.ascontiguousarray(_arrays.as_floats(gradient, name), z.dtype)
         if gradient.shape != z.shape:
-            name = f"the gradient of prior.{wanted}(z)"
             raise _arrays.shape_error(name, gradient.shape, str(z.shape))
     return value, gradient
 

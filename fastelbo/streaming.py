@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self, overload
 import numpy as np
 
 from fastelbo import _arrays
+from fastelbo._arguments import as_number
+from fastelbo._threads import check as check_threads
 from fastelbo.bounds import (
     LOG_W,
     NEGATIVE,
@@ -59,7 +61,7 @@ class StreamingBound:
     """
 
     def __init__(self, *, num_threads: Threads = None) -> None:
-        self.num_threads = num_threads
+        self.num_threads = check_threads(num_threads)
         self.samples = 0
         self._state = None
         self._spread = None
@@ -175,8 +177,9 @@ class StreamingBound:
         """
         check_reduction(reduction)
         state = self._seen()
+        alpha = as_number(alpha, "alpha")
         if alpha not in (0, 1, -1):
-            raise ValueError(f"alpha must be 0, 1 or -1, got {alpha!r}")
+            raise ValueError(f"alpha must be 0, 1 or -1, got {alpha:g}")
         if alpha == -1:
             with np.errstate(all="ignore"):
                 rows = state[SHIFT] + 0.5 * np.log(sum_of(state, W2) / self.samples)

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import copy
+import sys
 from os import PathLike
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from fastelbo import _threads
+from fastelbo._arguments import as_flag, as_number, as_whole, positive_number
 from fastelbo._blas import threads_worth
-from fastelbo._estimator import Estimator, check_random_state, finite_matrix, number, seed, whole
+from fastelbo._estimator import Estimator, check_random_state, finite_matrix, seed
 from fastelbo._estimator import NotFittedError as NotFittedError
 from fastelbo._network import CHUNK, Autoencoder
 from fastelbo._vae_scores import DRAWS, elbo_parts, importance_bounds
 from fastelbo._vae_settings import (
     as_dtype,
-    as_likelihood,
     as_prior,
     check_domain,
     check_same_outputs,
     is_optimal,
     positive_outputs,
+    trained_likelihood,
     widths,
 )
 from fastelbo.divergences import FreeBits, as_free_bits
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
     from fastelbo._typing import Float64Array, FloatArray, Rng
 
+#: Draws of a score that end within a lifetime.
+MOST_DRAWS = 1 << 30
 #: What standardised data hardly exceed.
 LARGE = 20.0
 
@@ -214,7 +218,7 @@ class VAE(Estimator):
         """Check parameters and data, and draw new weights."""
         self._check_parameters()
         latent_dim, dtype = int(self.latent_dim), as_dtype(self.dtype)
-        likelihood = as_likelihood(self.likelihood)
+        likelihood = trained_likelihood(self.likelihood)
         X = finite_matrix(X, dtype)
         check_domain(X, likelihood)
         outputs = len(likelihood.parameters)
@@ -241,19 +245,20 @@ class VAE(Estimator):
     def _check_parameters(self):
         """All that can be said of them without data."""
         widths(self.hidden)
-        whole(self.latent_dim, "latent_dim", 1)
-        whole(self.epochs, "epochs", 1)
-        whole(self.prior_components, "prior_components", 1)
+        as_whole(self.latent_dim, "latent_dim", 1)
+        as_whole(self.epochs, "epochs", 1)
+        as_whole(self.prior_components, "prior_components", 1)
         as_dtype(self.dtype)
         check_random_state(self.random_state)
+        as_flag(self.verbose, "verbose")
         self._check_settings()
 
     def _check_settings(self):
         """Whatever may change between two epochs."""
-        as_likelihood(self.likelihood)
-        whole(self.batch_size, "batch_size", 1)
-        number(self.learning_rate, "learning_rate", positive=True)
-        number(self.beta, "beta")
+        trained_likelihood(self.likelihood)
+        as_whole(self.batch_size, "batch_size", 1)
+        positive_number(self.learning_rate, "learning_rate")
+        as_number(self.beta, "beta", 0)
         as_free_bits(self.free_bits)
         prior = as_prior(self.prior, self.latent_dim)
         if prior != "standard" and self.free_bits != 0.0:
@@ -264,7 +269,7 @@ class VAE(Estimator):
 
     def _epoch(self, X):
         self._check_settings()
-        likelihood = as_likelihood(self.likelihood)
+        likelihood = trained_likelihood(self.likelihood)
         check_same_outputs(likelihood, self.likelihood_)
         optimal = is_optimal(likelihood)
         unchecked = copy.copy(likelihood)  # X has been checked: what may go wrong is the training
@@ -369,7 +374,9 @@ class VAE(Estimator):
         ndarray, shape (n, D)
         """
         self._check_fitted()
-        n = whole(n, "n", 1)
+        n = as_whole(n, "n", 1)
+        if n * self.n_features_in_ * self._model.dtype.itemsize > sys.maxsize:
+            raise ValueError(f"n = {n} samples are more than any array holds")
         prior = self._model.prior(self.num_threads)
         if prior is not None:
             return self.inverse_transform(prior.sample(n, rng=rng))
@@ -414,7 +421,9 @@ class VAE(Estimator):
         if samples is None:
             reconstruction, kl = self.score_parts(X, rng=rng)
             return reconstruction - kl
-        samples = whole(samples, "samples", 1)
+        samples = as_whole(samples, "samples", 1)
+        if samples > MOST_DRAWS:
+            raise ValueError(f"samples must be at most {MOST_DRAWS}, got {samples}")
         X = self._checked_data(X)
         if not isinstance(rng, np.random.Generator):
             rng = np.random.default_rng(self._key_of(rng))

@@ -17,7 +17,8 @@ import numpy as np
 from fastelbo import build_info
 from fastelbo._estimator import finite_matrix
 from fastelbo._files import replacing, what_is_wrong
-from fastelbo._vae_settings import LIKELIHOODS, check_domain
+from fastelbo._named import LIKELIHOODS
+from fastelbo._vae_settings import check_domain
 
 #: Share of the data that is kept for testing, and how many samples at most.
 TEST_SHARE, MOST_TEST = 0.2, 10_000

@@ -1,0 +1,25 @@
+"""The likelihoods that have a name, wherever a likelihood is taken."""
+
+from fastelbo._arguments import check_choice, shown
+from fastelbo.likelihoods import Bernoulli, Likelihood
+from fastelbo.locations import Gaussian, SquaredError
+
+LIKELIHOODS = {
+    "bernoulli": Bernoulli,
+    "gaussian": lambda: Gaussian("optimal"),
+    "squared_error": SquaredError,
+}
+
+
+def as_likelihood(chosen):
+    """The Likelihood, of a name or itself."""
+    if isinstance(chosen, Likelihood):
+        return chosen
+    if isinstance(chosen, str):
+        check_choice(chosen, "likelihood", tuple(LIKELIHOODS))
+        return LIKELIHOODS[chosen]()
+    if isinstance(chosen, type):
+        raise TypeError(f"likelihood must be an object, got the class {chosen.__name__}: call it")
+    raise TypeError(
+        f"likelihood must be one of {tuple(LIKELIHOODS)} or a Likelihood, got {shown(chosen)}"
+    )
