@@ -66,7 +66,7 @@ def test_priors_that_do_not_fit():
             return np.zeros(3)
 
     with pytest.raises(TypeError, match="prior"):
-        log_weights(*arrays, prior="standard")
+        log_weights(*arrays, prior="normal")
     with pytest.raises(ValueError, match=r"prior.log_prob\(z\) has shape"):
         log_weights(*arrays, prior=Wrong())
 

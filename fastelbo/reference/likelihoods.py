@@ -128,8 +128,9 @@ class Gaussian(Likelihood):
 
     def elements(self, x, x_recon, log_scale=None):
         error = x - x_recon
-        learned = is_word(self.scale) and self.scale == "learned"
-        scale = np.sqrt(np.mean(error * error)) if is_word(self.scale) else self.scale
+        learned = log_scale is not None
+        optimal = is_word(self.scale) and not learned
+        scale = np.sqrt(np.mean(error * error)) if optimal else self.scale
         root = root_precision(scale, log_scale)
         log_scale = log_scale if learned else np.log(scale)
         scaled = error * root * root
