@@ -23,8 +23,15 @@ Reduced: TypeAlias = Literal["mean", "sum"]
 ByRow: TypeAlias = Literal["none"]
 Reduction: TypeAlias = Reduced | ByRow
 
+# The names of `fastelbo._named.LIKELIHOODS`, which checkers cannot read.
+LikelihoodName: TypeAlias = Literal["bernoulli", "gaussian", "squared_error"]
+
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # typing has defaults from Python 3.13 on
+
+    from fastelbo.likelihoods import Likelihood
+
+    AnyLikelihood: TypeAlias = Likelihood | LikelihoodName
 
     # A float, or an array for reduction="none".
     ValueT_co = TypeVar(

@@ -375,7 +375,7 @@ def beta_tcvae_elbo(
         As in :func:`total_correlation`.
     x_recon : array_like, in the shape of x
         What the decoder makes of z. A tuple of arrays for a likelihood of several parameters.
-    likelihood : Likelihood, optional
+    likelihood : Likelihood or str, optional
         log p(x | x_recon).
     alpha, beta, gamma : float, optional
         Weights of the mutual information, the total correlation and the dimension-wise KL. With all

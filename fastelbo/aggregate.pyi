@@ -4,6 +4,7 @@ from typing import Generic, Literal, NamedTuple, SupportsIndex, overload
 from numpy.typing import ArrayLike
 
 from fastelbo._typing import (
+    AnyLikelihood,
     ByRow,
     Float64Array,
     FloatArray,
@@ -15,7 +16,6 @@ from fastelbo._typing import (
     Threads,
     ValueT_co,
 )
-from fastelbo.likelihoods import Likelihood
 
 class TotalCorrelation(NamedTuple, Generic[ValueT_co]):
     mutual_information: ValueT_co
@@ -109,7 +109,7 @@ def beta_tcvae_elbo(
     x_recon: Outputs,
     *,
     dataset_size: SupportsIndex,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     alpha: Number = ...,
     beta: Number = ...,
     gamma: Number = ...,
@@ -129,7 +129,7 @@ def beta_tcvae_elbo(
     x_recon: Outputs,
     *,
     dataset_size: SupportsIndex,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     alpha: Number = ...,
     beta: Number = ...,
     gamma: Number = ...,
@@ -149,7 +149,7 @@ def beta_tcvae_elbo_and_grad(
     x_recon: tuple[ArrayLike, ...],
     *,
     dataset_size: SupportsIndex,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     alpha: Number = ...,
     beta: Number = ...,
     gamma: Number = ...,
@@ -170,7 +170,7 @@ def beta_tcvae_elbo_and_grad(
     x_recon: ArrayLike,
     *,
     dataset_size: SupportsIndex,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     alpha: Number = ...,
     beta: Number = ...,
     gamma: Number = ...,
@@ -191,7 +191,7 @@ def beta_tcvae_elbo_and_grad(
     x_recon: tuple[ArrayLike, ...],
     *,
     dataset_size: SupportsIndex,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     alpha: Number = ...,
     beta: Number = ...,
     gamma: Number = ...,
@@ -212,7 +212,7 @@ def beta_tcvae_elbo_and_grad(
     x_recon: ArrayLike,
     *,
     dataset_size: SupportsIndex,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     alpha: Number = ...,
     beta: Number = ...,
     gamma: Number = ...,

@@ -61,8 +61,9 @@ def elbo(
     x_recon : array_like, in the shape of x
         What the decoder gives: a mean, or logits, as the likelihood reads it. A tuple of arrays
         for a likelihood of several parameters.
-    likelihood : Likelihood, optional
-        log p(x | x_recon). ``SquaredError()`` gives -||x - x_recon||^2, without a constant.
+    likelihood : Likelihood or str, optional
+        log p(x | x_recon). ``SquaredError()`` gives -||x - x_recon||^2, without a constant. Names
+        that :class:`~fastelbo.VAE` takes serve, too: ``"bernoulli"``, say.
     prior : object, optional
         p(z); None is N(0, I). Else what :func:`~fastelbo.log_weights` takes, and then the KL is
         estimated by the one z that rng or noise gives: log q(z|x) - log p(z).

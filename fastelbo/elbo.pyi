@@ -4,6 +4,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from typing_extensions import Buffer, Unpack
 
 from fastelbo._typing import (
+    AnyLikelihood,
     ByRow,
     DifferentiablePrior,
     Float64Array,
@@ -19,7 +20,6 @@ from fastelbo._typing import (
     ValueT_co,
 )
 from fastelbo.divergences import FreeBits
-from fastelbo.likelihoods import Likelihood
 
 class ElboResult(NamedTuple, Generic[ValueT_co]):
     elbo: ValueT_co
@@ -39,7 +39,7 @@ def elbo(
     logvar: ArrayLike,
     x_recon: Outputs,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: Prior | None = ...,
     beta: Number = ...,
     free_bits: Number | FreeBits = ...,
@@ -56,7 +56,7 @@ def elbo(
     logvar: ArrayLike,
     x_recon: Outputs,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: Prior | None = ...,
     beta: Number = ...,
     free_bits: Number | FreeBits = ...,
@@ -73,7 +73,7 @@ def elbo_and_grad(
     logvar: ArrayLike,
     x_recon: tuple[ArrayLike, ...],
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: DifferentiablePrior | None = ...,
     beta: Number = ...,
     free_bits: Number | FreeBits = ...,
@@ -91,7 +91,7 @@ def elbo_and_grad(
     logvar: ArrayLike,
     x_recon: ArrayLike,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: DifferentiablePrior | None = ...,
     beta: Number = ...,
     free_bits: Number | FreeBits = ...,
@@ -109,7 +109,7 @@ def elbo_and_grad(
     logvar: ArrayLike,
     x_recon: tuple[ArrayLike, ...],
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: DifferentiablePrior | None = ...,
     beta: Number = ...,
     free_bits: Number | FreeBits = ...,
@@ -127,7 +127,7 @@ def elbo_and_grad(
     logvar: ArrayLike,
     x_recon: ArrayLike,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: DifferentiablePrior | None = ...,
     beta: Number = ...,
     free_bits: Number | FreeBits = ...,
@@ -140,7 +140,7 @@ def elbo_and_grad(
 ) -> tuple[ElboResult[Float64Array], ElboGrad[FloatArray]]: ...
 
 class _Options(TypedDict, total=False):
-    likelihood: Likelihood
+    likelihood: AnyLikelihood
     prior: Prior | None
     beta: Number
     free_bits: Number | FreeBits

@@ -211,7 +211,7 @@ def log_weights(
     x_recon : array_like, shape (K, B, ...)
         What the decoder makes of z, as the likelihood reads it. A tuple of such arrays for a
         likelihood of several parameters.
-    likelihood : Likelihood, optional
+    likelihood : Likelihood or str, optional
         log p(x | x_recon). With ``SquaredError()``, which lacks a constant, so do the weights.
     prior : object, optional
         p(z); None is N(0, I). Else a :class:`~fastelbo.MixtureOfGaussians`, a

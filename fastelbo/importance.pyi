@@ -3,6 +3,7 @@ from typing import Generic, Literal, NamedTuple, overload
 from numpy.typing import ArrayLike
 
 from fastelbo._typing import (
+    AnyLikelihood,
     ByRow,
     DifferentiablePrior,
     Float64Array,
@@ -14,7 +15,6 @@ from fastelbo._typing import (
     Reduced,
     Threads,
 )
-from fastelbo.likelihoods import Likelihood
 
 class IwaeGrad(NamedTuple, Generic[OutputT_co]):
     z: FloatArray
@@ -30,7 +30,7 @@ def log_weights(
     logvar: ArrayLike,
     x_recon: Outputs,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: Prior | None = ...,
     mask: ArrayLike | None = ...,
     out: Float64Array | None = ...,
@@ -44,7 +44,7 @@ def iwae(
     logvar: ArrayLike,
     x_recon: Outputs,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: Prior | None = ...,
     mask: ArrayLike | None = ...,
     reduction: Reduced = ...,
@@ -58,7 +58,7 @@ def iwae(
     logvar: ArrayLike,
     x_recon: Outputs,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: Prior | None = ...,
     mask: ArrayLike | None = ...,
     reduction: ByRow,
@@ -72,7 +72,7 @@ def iwae_and_grad(
     logvar: ArrayLike,
     x_recon: tuple[ArrayLike, ...],
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: DifferentiablePrior | None = ...,
     mask: ArrayLike | None = ...,
     estimator: Literal["standard", "stl", "dreg"] = ...,
@@ -88,7 +88,7 @@ def iwae_and_grad(
     logvar: ArrayLike,
     x_recon: ArrayLike,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: DifferentiablePrior | None = ...,
     mask: ArrayLike | None = ...,
     estimator: Literal["standard", "stl", "dreg"] = ...,
@@ -104,7 +104,7 @@ def iwae_and_grad(
     logvar: ArrayLike,
     x_recon: tuple[ArrayLike, ...],
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: DifferentiablePrior | None = ...,
     mask: ArrayLike | None = ...,
     estimator: Literal["standard", "stl", "dreg"] = ...,
@@ -120,7 +120,7 @@ def iwae_and_grad(
     logvar: ArrayLike,
     x_recon: ArrayLike,
     *,
-    likelihood: Likelihood = ...,
+    likelihood: AnyLikelihood = ...,
     prior: DifferentiablePrior | None = ...,
     mask: ArrayLike | None = ...,
     estimator: Literal["standard", "stl", "dreg"] = ...,

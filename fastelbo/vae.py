@@ -35,7 +35,7 @@ from fastelbo.priors import MixtureOfGaussians, StandardNormal
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-    from fastelbo._typing import Float64Array, FloatArray, Rng
+    from fastelbo._typing import AnyLikelihood, Float64Array, FloatArray, Rng
 
 #: Draws of a score that end within a lifetime.
 MOST_DRAWS = 1 << 30
@@ -139,7 +139,7 @@ class VAE(Estimator):
         *,
         hidden: tuple[int, ...] | list[int] | int = (256,),
         latent_dim: int = 10,
-        likelihood: Literal["bernoulli", "gaussian", "squared_error"] | Likelihood = "bernoulli",
+        likelihood: AnyLikelihood = "bernoulli",
         prior: Literal["standard", "mixture", "vamp"]
         | StandardNormal
         | MixtureOfGaussians

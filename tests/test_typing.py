@@ -167,3 +167,9 @@ def test_a_declaration_that_rots_is_noticed():
     assert methods(fastelbo.Poisson)["log_prob"] is fastelbo.Likelihood.log_prob
     assert len(declarations(fastelbo.Likelihood.log_prob)) == 2
     assert len(declarations(fastelbo.elbo_and_grad)) == 4
+
+
+def test_likelihoods_that_have_a_name():
+    from fastelbo import _named, _typing
+
+    assert set(typing.get_args(_typing.LikelihoodName)) == set(_named.LIKELIHOODS)

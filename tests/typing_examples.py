@@ -93,5 +93,5 @@ def mistakes() -> None:
     """What a checker must not let pass: each needs its comment, or --strict complains."""
     fastelbo.elbo(x, mu, logvar, x, reduction="average")  # type: ignore[call-overload]
     fastelbo.Gaussian("learnt")  # type: ignore[arg-type]
-    fastelbo.elbo(x, mu, logvar, x, likelihood="gaussian")  # type: ignore[call-overload]
+    fastelbo.elbo(x, mu, logvar, x, likelihood="gauss")  # type: ignore[call-overload]
     ft.ElboLoss(beta=1.0)(data=x)  # type: ignore[call-arg]
