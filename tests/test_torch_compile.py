@@ -29,7 +29,7 @@ def values_and_gradients(function, tensors):
     return values, torch.autograd.grad(sum((v * v).sum() for v in values), inputs)
 
 
-@each(CASES, ("mean", "none"))
+@each(CASES, ("mean", "none"), in_turn=True)
 def test_one_graph(case, reduction):
     """Likelihoods made inside, too."""
     tensors = tuple(case.draw().values())
@@ -45,7 +45,7 @@ def test_one_graph(case, reduction):
         torch.testing.assert_close(flat(compiled(*tensors)), expected[0])
 
 
-@each(CASES, ("mean", "none"))
+@each(CASES, ("mean", "none"), in_turn=True)
 def test_opcheck(case, reduction, monkeypatch):
     """PyTorch's own checks of every call of the operator that a function makes."""
     calls = []

@@ -85,7 +85,7 @@ CALLS = {
     "bandwidth": lambda: ft.mmd(g(4, 3), g(4, 3), bandwidth=-1.0),
     "z is one sample": lambda: ft.mmd(g(1, 3), g(4, 3)),
     "needs a batch": lambda: ft.total_correlation(
-        g(4, 3), g(4, 3), g(4, 3), dataset_size=3, method="mss"
+        g(1, 3), g(1, 3), g(1, 3), dataset_size=3, method="mss"
     ),
     "optimal": lambda: ft.iwae(
         X, g(2, 4, 3), g(4, 3), g(4, 3), g(2, 4, 5), likelihood=ft.Gaussian("optimal")

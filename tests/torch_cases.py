@@ -67,9 +67,12 @@ CASE_BY_NAME = {case.name: case for case in CASES}
 LIKELIHOODS = [case.of.likelihood for case in CASES if case.of.likelihood]
 
 
-def each(cases, reductions=REDUCTIONS):
-    """A parametrisation by case and reduction."""
-    rows = [(c, r) for c in cases for r in (reductions if c.has_reduction else reductions[:1])]
+def each(cases, reductions=REDUCTIONS, *, in_turn=False):
+    """A parametrisation by case and reduction; in turn: each case with one of them."""
+    rows = []
+    for i, c in enumerate(cases):
+        own = reductions if c.has_reduction else reductions[:1]
+        rows += [(c, r) for r in ([own[i % len(own)]] if in_turn else own)]
     return pytest.mark.parametrize(
         ("case", "reduction"), [pytest.param(c, r, id=f"{c.name}-{r}") for c, r in rows]
     )
