@@ -408,7 +408,7 @@ def beta_tcvae_elbo(
     >>> import fastelbo
     >>> x = x_recon = [[0.0], [1.0]]
     >>> z = mu = logvar = [[0.0], [0.0]]
-    >>> result = fastelbo.beta_tcvae_elbo(x, z, mu, logvar, x_recon, dataset_size=1)
+    >>> result = fastelbo.beta_tcvae_elbo(x, z, mu, logvar, x_recon, dataset_size=2)
     >>> abs(round(result.elbo, 12))
     0.0
     """

@@ -9,15 +9,9 @@ import fastelbo
 from fastelbo._catalogue import CASES as CATALOGUE
 from fastelbo._catalogue.twins import value_and_grad
 from tests.conftest import assert_close
-from tests.torch_cases import CASE_BY_NAME, CASES, LIKELIHOODS, each, flat, torch
+from tests.torch_cases import CASE_BY_NAME, CASES, LIKELIHOODS, each, flat, torch, weighted
 
 ft = pytest.importorskip("fastelbo.torch")
-
-
-def weighted(result, seed=1):
-    """A number that depends on every value of a result, with weights of its own for each."""
-    rng = np.random.default_rng(seed)
-    return sum((torch.tensor(rng.normal(size=t.shape)).to(t.dtype) * t).sum() for t in flat(result))
 
 
 def gradients(case, tensors, **options):

@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.test_torch import weighted
-from tests.torch_cases import CASES, each, flat, torch
+from tests.torch_cases import CASES, each, flat, torch, weighted
 
 ft = pytest.importorskip("fastelbo.torch")
 func = pytest.importorskip("torch.func")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from fastelbo._catalogue import REDUCTIONS as REDUCTIONS
@@ -76,3 +77,9 @@ def each(cases, reductions=REDUCTIONS, *, in_turn=False):
     return pytest.mark.parametrize(
         ("case", "reduction"), [pytest.param(c, r, id=f"{c.name}-{r}") for c, r in rows]
     )
+
+
+def weighted(result, seed=1):
+    """A number that depends on every value of a result, with weights of its own for each."""
+    rng = np.random.default_rng(seed)
+    return sum((torch.tensor(rng.normal(size=t.shape)).to(t.dtype) * t).sum() for t in flat(result))

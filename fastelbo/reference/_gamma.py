@@ -29,9 +29,17 @@ def log1p_minus(u):
     near = np.abs(u) < 0.3
     t = np.where(near, u, 0.0)
     s = t / (2.0 + t)  # log(1 + t) = 2 (s + s^3/3 + s^5/5 + ...), and 2 s - t = -s t
-    series = sum(2.0 / k * s ** (k - 1) for k in range(3, 27, 2))
+    series = 2.0 * s**2 * odd_series(s**2, 12)
     far = np.log1p(np.where(u < np.inf, u, 0.0)) - u
     return np.where(near, s * (series - t), far)
+
+
+def odd_series(w, terms):
+    """1/3 + w/5 + w^2/7 + ..., so many terms, by Horner's rule."""
+    total = 0.0
+    for k in range(2 * terms + 1, 1, -2):
+        total = total * w + 1.0 / k
+    return total
 
 
 def stirling_error(y):
@@ -44,9 +52,10 @@ def stirling_error(y):
     """
     y, below = as_float64(y), 0.0
     for _ in range(16):
-        small = y < 16.0
+        if not (small := y < 16.0).any():
+            break
         s = np.where(y < 1.0, 0.0, 1.0 / (2.0 * y + 1.0)) ** 2
-        step = sum(s**k / (2 * k + 1) for k in range(17, 0, -1))  # (y + 1/2) log(1 + 1/y) - 1
+        step = s * odd_series(s, 17)  # (y + 1/2) log(1 + 1/y) - 1
         step = np.where(y < 1.0, (y + 0.5) * (np.log1p(y) - np.log(y)) - 1.0, step)
         below = below + np.where(small, step, 0.0)
         y = np.where(small, y + 1.0, y)
@@ -65,7 +74,8 @@ def log_minus_digamma(y):
     """
     y, below = as_float64(y), 0.0
     for _ in range(16):
-        small = y < 16.0
+        if not (small := y < 16.0).any():
+            break
         below = below + np.where(small, -log1p_minus(1.0 / y), 0.0)
         y = np.where(small, y + 1.0, y)
     w = 1.0 / y**2
@@ -87,8 +97,10 @@ def digamma_rise(a, x):
     """
     a, x = np.broadcast_arrays(*as_float64(a, x))
     below = 0.0
-    for _ in range(16):  # the same at a + 1, and 1/a + log(a / (a + 1)) less that at b = a + x
-        small, b = a < 16.0, a + x
+    for _ in range(16):
+        if not (small := a < 16.0).any():
+            break
+        b = a + x  # the same at a + 1, and 1/a + log(a / (a + 1)) less that at b
         ratio = np.where(
             a < 0.5,
             np.log(a) - np.log1p(a) + np.log1p(b) - np.log(b),
@@ -118,9 +130,10 @@ def half_rise(a):
     """
     a = as_float64(a)
     start, value, slope = a, 0.0, 0.0
-    for _ in range(16):  # the same at a + 1, and log(a (a + 1) / (a + 1/2)^2) / 2
-        small = a < 16.0
-        middle = a + 0.5
+    for _ in range(16):
+        if not (small := a < 16.0).any():
+            break
+        middle = a + 0.5  # the same at a + 1, and log(a (a + 1) / (a + 1/2)^2) / 2
         step = 0.5 * np.where(
             a < 0.5,
             np.log(a) + np.log1p(a) - 2.0 * np.log(middle),

@@ -14,7 +14,8 @@ class Poisson(Likelihood):
 
     Examples
     --------
-    >>> Poisson().log_prob_and_grad([[1]], [[0.0]])
+    >>> value, gradients = Poisson().log_prob_and_grad([[1]], [[0.0]])
+    >>> round(value, 12), gradients
     (-1.0, (array([[0.]]),))
     """
 
