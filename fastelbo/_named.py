@@ -12,12 +12,18 @@ LIKELIHOODS = {
 
 
 def as_likelihood(chosen):
-    """The Likelihood, of a name or itself."""
+    """The Likelihood, of a name, itself, or the twin of one of fastelbo.torch."""
     if isinstance(chosen, Likelihood):
         return chosen
     if isinstance(chosen, str):
         check_choice(chosen, "likelihood", tuple(LIKELIHOODS))
         return LIKELIHOODS[chosen]()
+    if getattr(chosen, "held", None) is not None:  # by one of fastelbo.torch
+        raise TypeError(
+            "likelihood holds tensors to differentiate: call the function of fastelbo.torch"
+        )
+    if isinstance(kernels := getattr(chosen, "kernels", None), Likelihood):
+        return kernels
     if isinstance(chosen, type):
         raise TypeError(f"likelihood must be an object, got the class {chosen.__name__}: call it")
     raise TypeError(

@@ -4,7 +4,8 @@ from functools import partial
 
 import pytest
 
-from tests.torch_cases import CASES, torch
+import fastelbo
+from tests.torch_cases import CASE_BY_NAME, CASES, LIKELIHOODS, torch
 
 ft = pytest.importorskip("fastelbo.torch")
 
@@ -120,3 +121,70 @@ def test_numbers_on_other_devices_are_not_looked_at():
     assert ft.Bernoulli().log_prob(x, logits).is_meta
     with pytest.raises(ValueError, match="logits has shape"):
         ft.Bernoulli().log_prob(x, logits[:, :2])
+
+
+#: Arguments of losses and functions that are no tensors, and what their errors name.
+WRONG = {
+    "reduction": lambda: ft.ElboLoss(reduction="men"),
+    "reduction must": lambda: ft.ElboLoss(reduction=[3]),
+    "beta": lambda: ft.ElboLoss(beta="4"),
+    "beta must": lambda: ft.ElboLoss(beta=-1.0),
+    "beta must be a number": lambda: ft.ElboLoss(beta=True),
+    "free_bits": lambda: ft.ElboLoss(free_bits="a"),
+    "likelihood": lambda: ft.ElboLoss("bernouli"),
+    "likelihood must be": lambda: ft.ElboLoss(3),
+    "likelihood must be an object": lambda: ft.ElboLoss(ft.Bernoulli),
+    "estimator": lambda: ft.IwaeLoss(estimator="sti"),
+    "estimator must": lambda: ft.IwaeLoss(estimator=[3]),
+    "prior": lambda: ft.IwaeLoss(prior="standard"),
+    "dataset_size": lambda: ft.BetaTCVAELoss("4"),
+    "method": lambda: ft.BetaTCVAELoss(100, method="mvs"),
+    "mss": lambda: ft.BetaTCVAELoss(100, mss="papers"),
+    "gamma": lambda: ft.BetaTCVAELoss(100, gamma=-2.0),
+    "kernel": lambda: ft.mmd(g(4, 3), g(4, 3), kernel=[3]),
+    "kernel must": lambda: ft.mmd(g(4, 3), g(4, 3), kernel="rfb"),
+    "alpha": lambda: ft.beta_tcvae_elbo(
+        X, g(4, 3), g(4, 3), g(4, 3), g(4, 5), dataset_size=9, alpha=-1.0
+    ),
+}
+
+
+@pytest.mark.parametrize("composite", [False, True])
+@pytest.mark.parametrize("message", WRONG)
+def test_what_is_no_tensor(message, composite, monkeypatch):
+    monkeypatch.setattr(ft._tensors, "always_composite", composite)
+    with pytest.raises((TypeError, ValueError), match=message):
+        WRONG[message]()
+
+
+@pytest.mark.parametrize("beta", ["4", -1.0])
+def test_weights_of_composites(beta, monkeypatch):
+    monkeypatch.setattr(ft._tensors, "always_composite", True)
+    with pytest.raises((TypeError, ValueError), match="beta"):
+        ft.elbo(X, g(4, 3), g(4, 3), g(4, 5), beta=beta)
+
+
+@pytest.mark.parametrize("row", LIKELIHOODS, ids=lambda row: row.label)
+def test_likelihoods_of_either_package_serve_both(row):
+    case = CASE_BY_NAME[f"{row.label}"]
+    x, *parameters = case.draw(requires_grad=False).values()
+    own, twin = row.make(fastelbo), row.make(ft)
+    mu = torch.zeros(len(x), 2)
+    arrays = (x.numpy(), mu.numpy(), mu.numpy(), tuple(p.numpy() for p in parameters))
+    values = [
+        ft.elbo(x, mu, mu, tuple(parameters), likelihood=likelihood).elbo
+        for likelihood in (own, twin)
+    ]
+    values += [fastelbo.elbo(*arrays, likelihood=likelihood).elbo for likelihood in (own, twin)]
+    assert len(set(map(float, values))) == 1
+
+
+def test_likelihoods_go_by_name():
+    x = torch.ones(2, 3)
+    arguments = x, x[:, :1], x[:, :1], x
+    named = ft.elbo(*arguments, likelihood="bernoulli").elbo
+    assert named == ft.elbo(*arguments, likelihood=ft.Bernoulli()).elbo
+    assert isinstance(ft.ElboLoss("gaussian").likelihood, ft.Gaussian)
+    held = ft.Gaussian(torch.nn.Parameter(torch.ones(3)))
+    with pytest.raises(TypeError, match=r"likelihood holds tensors.*fastelbo.torch"):
+        fastelbo.elbo(*(a.numpy() for a in arguments), likelihood=held)

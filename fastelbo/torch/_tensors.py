@@ -4,6 +4,7 @@ import functools
 
 import torch
 
+from fastelbo._arguments import as_number
 from fastelbo.likelihoods import check_reduction as check_reduction
 from fastelbo.posterior import noise_key
 
@@ -129,6 +130,11 @@ def check_constant(value, name):
     for item in value if isinstance(value, list | tuple) else (value,):
         if isinstance(item, torch.Tensor) and item.requires_grad:
             raise TypeError(f"{name} cannot be differentiated: give numbers, or detach it")
+
+
+def as_weight(value, name):
+    """A number of at least 0, or a tensor, whose numbers are not looked at."""
+    return value if isinstance(value, torch.Tensor) else as_number(value, name, 0)
 
 
 def check_prior(prior):

@@ -1,8 +1,16 @@
 """What annotations of fastelbo.torch share."""
 
-from typing import Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import fastelbo
+    from fastelbo._typing import LikelihoodName
+    from fastelbo.torch.likelihoods import Likelihood
+
+    # One of this package's, or of fastelbo's, whose twin is taken.
+    AnyLikelihood: TypeAlias = Likelihood | fastelbo.Likelihood | LikelihoodName
 
 Outputs: TypeAlias = Tensor | tuple[Tensor | float, ...]
 Weight: TypeAlias = float | Tensor

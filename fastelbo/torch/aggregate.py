@@ -12,6 +12,7 @@ from fastelbo.aggregate import Sampling
 from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, run, scaled
 from fastelbo.torch._tensors import (
+    as_weight,
     by_float32,
     check_reduction,
     check_tensors,
@@ -19,14 +20,14 @@ from fastelbo.torch._tensors import (
     has_kernels,
     promoted,
 )
-from fastelbo.torch.likelihoods import Likelihood, check_likelihood
+from fastelbo.torch.likelihoods import as_likelihood
 from fastelbo.torch.locations import SquaredError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastelbo._typing import Reduction
-    from fastelbo.torch._typing import Outputs, Weight
+    from fastelbo.torch._typing import AnyLikelihood, Outputs, Weight
 
 
 class TotalCorrelation(NamedTuple):
@@ -110,7 +111,7 @@ def beta_tcvae_elbo(
     x_recon: Outputs,
     *,
     dataset_size: int,
-    likelihood: Likelihood = SquaredError(),  # noqa: B008
+    likelihood: AnyLikelihood = SquaredError(),  # noqa: B008
     alpha: Weight = 1.0,
     beta: Weight = 6.0,
     gamma: Weight = 1.0,
@@ -132,7 +133,7 @@ def beta_tcvae_elbo(
         As in :func:`total_correlation`.
     x_recon : Tensor or tuple of Tensor
         What the decoder makes of z, as the likelihood reads it.
-    likelihood : Likelihood, optional
+    likelihood : Likelihood or str, optional
         One of this module's.
     alpha, beta, gamma : float, optional
         Weights of the mutual information, the total correlation and the dimension-wise KL.
@@ -176,7 +177,7 @@ def signed_beta_tcvae(
     The weighted sum of the parts comes with its gradient but where torch.compile would take the
     weights for constants.
     """
-    check_likelihood(likelihood)
+    likelihood = as_likelihood(likelihood)
     check_tensors(x=x, z=z, mu=mu, logvar=logvar)
     if x.shape[:1] != mu.shape[:1]:
         raise ValueError(f"mu has shape {tuple(mu.shape)}, expected ({len(x)}, latent dimensions)")
@@ -185,9 +186,12 @@ def signed_beta_tcvae(
         options = likelihood, weights, sampling, mask, reduction, sign
         return by_float32(half, signed_beta_tcvae, x, z, mu, logvar, tuple(outputs), *options)
     reconstruction = likelihood._signed(x, outputs, mask, reduction, sign)
-    numbers = all([isinstance(weight, int | float) for weight in weights])
-    if numbers and not torch.compiler.is_compiling():
-        cost, *parts = _parts(z, mu, logvar, sampling, reduction, [*map(float, weights)])
+    numbers = not any([isinstance(weight, torch.Tensor) for weight in weights])
+    compiling = torch.compiler.is_compiling()
+    if not compiling:
+        weights = list(map(as_weight, weights, ("alpha", "beta", "gamma")))
+    if numbers and not compiling:
+        cost, *parts = _parts(z, mu, logvar, sampling, reduction, weights)
     else:
         parts = _parts(z, mu, logvar, sampling, reduction)
         cost = _weighted(weights, parts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from fastelbo._arguments import check_choice
 from fastelbo.discrepancies import ESTIMATORS, KERNELS
 from fastelbo.torch._bridge import function
 from fastelbo.torch._tensors import check_constant, checked, narrowed
@@ -46,10 +47,8 @@ def mmd(
     >>> fastelbo.torch.mmd(z, y, bandwidth=1.0)
     tensor(-0.2588)
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"kernel must be one of {KERNELS}, got {kernel!r}")
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
+    check_choice(kernel, "kernel", KERNELS)
+    check_choice(estimator, "estimator", ESTIMATORS)
     half, (z, y) = checked(z=z, y=y)
     if bandwidth is not None:
         check_constant(bandwidth, "bandwidth")

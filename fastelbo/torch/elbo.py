@@ -12,6 +12,7 @@ from fastelbo.divergences import as_free_bits
 from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, kernels_of, run, scaled
 from fastelbo.torch._tensors import (
+    as_weight,
     by_float32,
     check_prior,
     check_reduction,
@@ -22,7 +23,7 @@ from fastelbo.torch._tensors import (
     reduce,
 )
 from fastelbo.torch.divergences import kl_standard_normal
-from fastelbo.torch.likelihoods import Likelihood, check_likelihood
+from fastelbo.torch.likelihoods import Likelihood, as_likelihood
 from fastelbo.torch.locations import SquaredError
 from fastelbo.torch.posterior import (
     ReparameterizeBackward,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from fastelbo._typing import Reduction
     from fastelbo.divergences import FreeBits
-    from fastelbo.torch._typing import Outputs, Prior, Weight
+    from fastelbo.torch._typing import AnyLikelihood, Outputs, Prior, Weight
 
 
 class ElboResult(NamedTuple):
@@ -54,7 +55,7 @@ def elbo(
     logvar: Tensor,
     x_recon: Outputs,
     *,
-    likelihood: Likelihood = SquaredError(),  # noqa: B008
+    likelihood: AnyLikelihood = SquaredError(),  # noqa: B008
     prior: Prior | None = None,
     beta: Weight = 1.0,
     free_bits: float | FreeBits = 0.0,
@@ -75,7 +76,7 @@ def elbo(
         Parameters of q(z|x) = N(mu, diag(e^logvar)).
     x_recon : Tensor or tuple of Tensor
         What the decoder gives, as the likelihood reads it.
-    likelihood : Likelihood, optional
+    likelihood : Likelihood or str, optional
         One of this module's.
     prior : object, optional
         p(z), with a differentiable method ``log_prob(z)`` that gives (B,), as distributions of
@@ -146,7 +147,7 @@ def _bound(
     In one pass; but from its parts where torch.compile fuses what is left between them, or where
     a row of the minibatch has no gradient of its own to scale.
     """
-    check_likelihood(likelihood)
+    likelihood = as_likelihood(likelihood)
     check_prior(prior)
     check_reduction(reduction)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
@@ -170,6 +171,8 @@ def _bound(
         and has_kernels(x, mu, logvar, *outputs, constants=(x, noise))
     )
     if not fused:
+        if not torch.compiler.is_compiling():
+            as_weight(beta, "beta")
         _checks.elbo(likelihood, x, mu, logvar, outputs, mask)
         reconstruction = likelihood.log_prob(x, *outputs, mask=mask, reduction=reduction)
         z = reparameterize(mu, logvar, rng=rng, noise=noise) if drawn else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 import fastelbo
+from fastelbo._arguments import check_choice
 from fastelbo.importance import ESTIMATORS, _bound_and_grad
 from fastelbo.torch import _checks, composites
 from fastelbo.torch._bridge import Operation, kernels_of, run, scaled
@@ -22,14 +23,14 @@ from fastelbo.torch._tensors import (
     narrowed,
     promoted,
 )
-from fastelbo.torch.likelihoods import Likelihood, beside, check_likelihood
+from fastelbo.torch.likelihoods import Likelihood, as_likelihood, beside
 from fastelbo.torch.locations import SquaredError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastelbo._typing import Reduction
-    from fastelbo.torch._typing import Outputs, Prior
+    from fastelbo.torch._typing import AnyLikelihood, Outputs, Prior
 
 
 def iwae(
@@ -39,7 +40,7 @@ def iwae(
     logvar: Tensor,
     x_recon: Outputs,
     *,
-    likelihood: Likelihood = SquaredError(),  # noqa: B008
+    likelihood: AnyLikelihood = SquaredError(),  # noqa: B008
     prior: Prior | None = None,
     mask: Tensor | None = None,
     estimator: Literal["standard", "stl", "dreg"] = "standard",
@@ -55,7 +56,7 @@ def iwae(
     mu, logvar : Tensor, shape (B, L)
     x_recon : Tensor, shape (K, B, ...), or a tuple of them
         What the decoder makes of z.
-    likelihood : Likelihood, optional
+    likelihood : Likelihood or str, optional
         One of this module's.
     prior : object, optional
         p(z), with a differentiable method ``log_prob(z)`` that gives (K, B), as distributions of
@@ -91,11 +92,10 @@ def iwae(
 
 def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, reduction, sign=1.0):
     """`sign` times the bound; its gradient is known without a further product."""
-    check_likelihood(likelihood)
+    likelihood = as_likelihood(likelihood)
     check_prior(prior)
     check_reduction(reduction)
-    if estimator not in ESTIMATORS:
-        raise ValueError(f"estimator must be one of {ESTIMATORS}, got {estimator!r}")
+    check_choice(estimator, "estimator", ESTIMATORS)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
     check_tensors(x=x, z=z, mu=mu, logvar=logvar, x_recon=outputs[0])
     sampled = z

@@ -10,6 +10,7 @@ and ``counts.py``.
 from __future__ import annotations
 
 import functools
+import inspect
 from dataclasses import KW_ONLY, dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 import fastelbo
+from fastelbo import _named
 from fastelbo.torch import _checks, densities
 from fastelbo.torch._bridge import Operation, kernels_of, run
 from fastelbo.torch._tensors import (
@@ -37,6 +39,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from fastelbo._typing import Missing, Reduction
+
+#: The classes that derive from Likelihood, by name.
+_TWINS = {}
 
 
 @dataclass(eq=False, repr=False)
@@ -67,6 +72,9 @@ class Likelihood:
     _learnable = MappingProxyType({})
     #: What of them was handed over as tensors to differentiate.
     held = None
+
+    def __init_subclass__(cls):
+        _TWINS.setdefault(cls.__name__, cls)
 
     def __post_init__(self):
         """Keep arguments as Python numbers, so that torch.compile takes them for constants; but
@@ -310,9 +318,14 @@ def _broadcasts(shape, whole):
     )
 
 
-def check_likelihood(likelihood):
-    if not isinstance(likelihood, Likelihood):
-        raise TypeError(f"likelihood must be one of fastelbo.torch, got {likelihood!r}")
+def as_likelihood(likelihood):
+    """One of fastelbo.torch: itself, or the twin of one of fastelbo, which may go by name."""
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    own = _named.as_likelihood(likelihood)
+    if (twin := _TWINS.get(type(own).__name__)) is None:
+        raise TypeError(f"likelihood: fastelbo.torch has no {type(own).__name__}")
+    return twin(**{name: getattr(own, name) for name in inspect.signature(type(own)).parameters})
 
 
 def _tuples(value):

@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Literal
 
 from torch import nn
 
+from fastelbo._arguments import as_whole, check_choice
+from fastelbo.aggregate import METHODS, VARIANTS
+from fastelbo.divergences import as_free_bits
+from fastelbo.importance import ESTIMATORS
+from fastelbo.torch._tensors import as_weight, check_prior, check_reduction
 from fastelbo.torch.aggregate import signed_beta_tcvae
 from fastelbo.torch.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from fastelbo.torch.elbo import negative_elbo
 from fastelbo.torch.importance import signed_iwae
-from fastelbo.torch.likelihoods import Bernoulli, Likelihood, check_likelihood
+from fastelbo.torch.likelihoods import Bernoulli, Likelihood, as_likelihood
 from fastelbo.torch.locations import SquaredError
 
 if TYPE_CHECKING:
@@ -18,7 +23,7 @@ if TYPE_CHECKING:
 
     from fastelbo._typing import Reduction
     from fastelbo.divergences import FreeBits
-    from fastelbo.torch._typing import Outputs, Prior, Weight
+    from fastelbo.torch._typing import AnyLikelihood, Outputs, Prior, Weight
 
 _BERNOULLI = Bernoulli(validate=False)
 _NEGATIVE_BINOMIAL = NegativeBinomial(validate=False)
@@ -28,8 +33,9 @@ _ZERO_INFLATED = ZeroInflatedNegativeBinomial(validate=False)
 class _Loss(nn.Module):
     """What the losses share."""
 
-    def __init__(self, likelihood: Likelihood | None, reduction: Reduction) -> None:
+    def __init__(self, likelihood: AnyLikelihood | None, reduction: Reduction) -> None:
         super().__init__()
+        check_reduction(reduction)
         self.likelihood = SquaredError() if likelihood is None else likelihood
         self.reduction = reduction
 
@@ -39,8 +45,8 @@ class _Loss(nn.Module):
         return self._likelihood
 
     @likelihood.setter
-    def likelihood(self, likelihood: Likelihood) -> None:
-        check_likelihood(likelihood)
+    def likelihood(self, likelihood: AnyLikelihood) -> None:
+        likelihood = as_likelihood(likelihood)
         self._likelihood = likelihood
         held = likelihood.held
         self.likelihood_parameters = held.registered if held and held.registered else None
@@ -51,7 +57,7 @@ class ElboLoss(_Loss):
 
     Parameters
     ----------
-    likelihood : Likelihood, optional
+    likelihood : Likelihood or str, optional
         log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
         parameters of the loss.
     beta : float, optional
@@ -73,14 +79,15 @@ class ElboLoss(_Loss):
 
     def __init__(
         self,
-        likelihood: Likelihood | None = None,
+        likelihood: AnyLikelihood | None = None,
         *,
         beta: Weight = 1.0,
         free_bits: float | FreeBits = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(likelihood, reduction)
-        self.beta = beta
+        as_free_bits(free_bits)
+        self.beta = as_weight(beta, "beta")
         self.free_bits = free_bits
 
     def forward(
@@ -102,7 +109,7 @@ class IwaeLoss(_Loss):
 
     Parameters
     ----------
-    likelihood : Likelihood, optional
+    likelihood : Likelihood or str, optional
         log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
         parameters of the loss.
     prior, estimator, reduction
@@ -120,13 +127,15 @@ class IwaeLoss(_Loss):
 
     def __init__(
         self,
-        likelihood: Likelihood | None = None,
+        likelihood: AnyLikelihood | None = None,
         *,
         prior: Prior | None = None,
         estimator: Literal["standard", "stl", "dreg"] = "standard",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(likelihood, reduction)
+        check_prior(prior)
+        check_choice(estimator, "estimator", ESTIMATORS)
         self.prior = prior
         self.estimator = estimator
 
@@ -159,7 +168,7 @@ class BetaTCVAELoss(_Loss):
     ----------
     dataset_size : int
         How many data points the minibatches are drawn from.
-    likelihood : Likelihood, optional
+    likelihood : Likelihood or str, optional
         log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
         parameters of the loss.
     alpha, beta, gamma : float, optional
@@ -181,7 +190,7 @@ class BetaTCVAELoss(_Loss):
     def __init__(
         self,
         dataset_size: int,
-        likelihood: Likelihood | None = None,
+        likelihood: AnyLikelihood | None = None,
         *,
         alpha: Weight = 1.0,
         beta: Weight = 6.0,
@@ -192,8 +201,12 @@ class BetaTCVAELoss(_Loss):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(likelihood, reduction)
-        self.dataset_size = dataset_size
-        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.dataset_size = as_whole(dataset_size, "dataset_size", 1)
+        self.alpha, self.beta, self.gamma = map(
+            as_weight, (alpha, beta, gamma), ("alpha", "beta", "gamma")
+        )
+        check_choice(method, "method", METHODS)
+        check_choice(mss, "mss", VARIANTS)
         self.method, self.normalize, self.mss = method, normalize, mss
 
     def forward(
