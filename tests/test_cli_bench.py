@@ -148,7 +148,7 @@ def test_only_some_cases(monkeypatch, capsys, tmp_path):
     only_ours(monkeypatch)
     path = tmp_path / "bench.png"
     options = ("--quick", "--json", "--size", *SIZE, "--plot", str(path))
-    assert run("--only", "Laplace", "kl_normal_and_grad", "Laplace", *options) == 0
+    assert run("Laplace", "kl_normal_and_grad", "Laplace", *options) == 0
     report = json.loads(capsys.readouterr().out)
     cases = {"Laplace-learned", "Laplace-learned_and_grad", "kl_normal_and_grad"}
     assert {row["case"] for row in report["rows"]} == cases
@@ -167,7 +167,7 @@ def test_only_some_cases(monkeypatch, capsys, tmp_path):
 def test_only_takes_the_sizes_of_the_tables(options, expected):
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
-    entries = bench.entries_of(parser.parse_args(["--only", *options]))
+    entries = bench.entries_of(parser.parse_args(options))
     assert [(entry.case, extents["B"]) for entry, extents in entries] == expected
 
 
@@ -178,7 +178,7 @@ def test_every_row_is_in_some_table():
 
 
 def test_unknown_names_are_corrected(capsys):
-    assert run("--only", "elbow", "mmd") == 2
+    assert run("elbow", "mmd") == 2
     assert "unknown name 'elbow', did you mean elbo" in capsys.readouterr().err
 
 
@@ -200,7 +200,7 @@ def test_errors_are_shown():
 def test_what_float32_makes_of_counts(name, shown, monkeypatch, capsys):
     pytest.importorskip("torch")
     only_ours(monkeypatch)
-    assert run("--quick", "--only", name, "--size", *SIZE) == 0
+    assert run("--quick", name, "--size", *SIZE) == 0
     out = capsys.readouterr().out
     assert ("error of log p in float32" in out) == shown
     if shown:

@@ -163,7 +163,9 @@ def test_demo_on_files(tmp_path, out, pictures, kind, latent_dim, capsys):
     assert demo("--data", path, "--epochs", 1, "--output", out, *options) == 0
     assert sorted(p.name for p in out.iterdir()) == ["vae.npz", "vae.png"]
     assert VAE.load(out / "vae.npz").hidden == (9, 5)
-    assert path.name in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert path.name in shown
+    assert "1 epoch, batches" in shown
 
 
 @needs_extras

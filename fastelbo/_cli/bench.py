@@ -142,12 +142,12 @@ def _processor():
 
 def add_arguments(parser):
     """The options of ``fastelbo bench``."""
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="only these functions or cases: mmd, say"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer rounds, one size (30 s)")
     parser.add_argument(
         "--size", nargs=3, type=positive, metavar=("B", "D", "L"), help="measure this size only"
-    )
-    parser.add_argument(
-        "--only", nargs="+", metavar="NAME", help="only these functions or cases: mmd, say"
     )
     parser.add_argument("--threads", type=positive, help="threads of everybody (default: all)")
     parser.add_argument("--stages", action="store_true", help="noise, KL, ... apart: the profile")
@@ -174,7 +174,7 @@ def run(args):
             print(f"fastelbo bench: {problem}", file=sys.stderr)
             return 2
     known = dict.fromkeys((*ROWS, *(entry.case for entry in EVERY)))
-    problem = _common.unknown(args.only or (), known)
+    problem = _common.unknown(args.names, known)
     if problem:
         print(f"fastelbo bench: {problem}", file=sys.stderr)
         return 2
@@ -207,7 +207,7 @@ def run(args):
     else:
         print(bench_report.text(report, rows, stages, builds, STAGES, THETAS))
     if args.plot:
-        bench_report.plot(rows if args.only else bench_report.four_panels(rows), args.plot)
+        bench_report.plot(rows if args.names else bench_report.four_panels(rows), args.plot)
     wrong = [row for row in (*rows, *stages) if row.disagrees]
     for row in wrong:
         print(
@@ -228,9 +228,9 @@ def run(args):
 def entries_of(args):
     """What to measure: [(entry of the catalogue, extents)]."""
     entries = MAIN
-    if args.only:
+    if args.names:
         chosen = [
-            e for row in ROWS.values() for e in row.bench if {row.name, e.case} & {*args.only}
+            e for row in ROWS.values() for e in row.bench if {row.name, e.case} & {*args.names}
         ]
         entries = tuple(chosen)
     elif args.all:

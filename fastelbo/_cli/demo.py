@@ -302,8 +302,8 @@ def _print_plan(model, data, n_train, n_test):
             "model": " - ".join(str(width) for width in widths) + f", {model.dtype}",
             "parameters": f"{_parameters(model, data):,}",
             "objective": f"{model.likelihood} likelihood, beta {model.beta:g}",
-            "training": f"{model.epochs} epochs, batches of {model.batch_size}, "
-            f"Adam at {model.learning_rate:g}",
+            "training": f"{model.epochs} epoch{'s' if model.epochs > 1 else ''}, "
+            f"batches of {model.batch_size}, Adam at {model.learning_rate:g}",
             "fastelbo": f"{info['fastelbo']}, build {info['build']}",
             "threads": model.describe_threads(),
         }
