@@ -32,11 +32,9 @@ def objective(x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, n
     if not isinstance(likelihood, Likelihood):
         likelihood = as_likelihood(likelihood)
     b = beta if type(beta) is float and 0 <= beta < INFINITY else as_number(beta, "beta", 0)
-    if prior is not None:
-        prior = as_prior(prior)
     if type(free_bits) is not float or free_bits != 0.0:
         floor = as_free_bits(free_bits)
-    if prior is not None:
+    if prior is not None and (prior := as_prior(prior)) is not None:
         if rng is None and noise is None:
             raise ValueError("prior: its KL is estimated by z, so give rng or noise")
         if floor is not None:
