@@ -79,6 +79,8 @@ class Likelihood:
         self._validate = as_flag(validate, "validate")
         check_choice(missing, "missing", (None, "nan"))
         self._missing_nan = missing == "nan"
+        #: Of `_own` what `_of_event` has cast, by dtype.
+        self._cast = {}
 
     @property
     def x_scale(self) -> float:
@@ -142,10 +144,12 @@ class Likelihood:
         return self._of_event(self._own, shape, batch_axes, dtype)
 
     def _of_event(self, own, shape, batch_axes, dtype):
-        """Arrays that broadcast to the event, broadcast to `shape`."""
+        """Arrays that broadcast to the event, always the same of `_own`, broadcast to `shape`."""
         event = shape[batch_axes:]
-        most = np.finfo(dtype).max  # no infinities, times which 0 is NaN: 1 / 1e-45 in float32, say
-        own = [_compact(np.clip(p, -most, most).astype(dtype), event) for p in own]
+        if dtype not in self._cast:
+            most = np.finfo(dtype).max  # infinity times 0 is NaN: 1 / 1e-45 in float32, say
+            self._cast[dtype] = [np.clip(p, -most, most).astype(dtype) for p in own]
+        own = [_compact(p, event) for p in self._cast[dtype]]
         if any(p.ndim > len(event) for p in own):
             self._misfit(event)
         try:

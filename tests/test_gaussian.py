@@ -179,3 +179,15 @@ def test_scale_is_taken_when_given():
     before = likelihood.log_prob(np.ones((1, 3)), np.zeros((1, 3)))
     scale[:] = 9.0
     assert likelihood.log_prob(np.ones((1, 3)), np.zeros((1, 3))) == before
+
+
+def test_one_object_serves_both_dtypes():
+    """What a likelihood keeps of its own numbers, it keeps of each dtype."""
+    scale = [1e-45, 0.5, 3.0]
+    one = Gaussian(scale)
+    for dtype in (np.float32, np.float64, np.float32):
+        arrays = [np.linspace(0, 1, 3, dtype=dtype)[None]] * 2
+        np.testing.assert_array_equal(
+            one.log_prob(*arrays, reduction="none"),
+            Gaussian(scale).log_prob(*arrays, reduction="none"),
+        )
