@@ -12,7 +12,7 @@ import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo.discrete import is_no_count
-from fastelbo.likelihoods import Likelihood, sigmoid
+from fastelbo.likelihoods import Likelihood, broadcasts, sigmoid
 
 if TYPE_CHECKING:
     from fastelbo._typing import Missing, Numbers
@@ -153,7 +153,7 @@ class NegativeBinomial(Likelihood):
         if self._theta is None:
             return ()
         event = shape[batch_axes:]
-        if not _broadcasts(self._theta.shape, event):
+        if not broadcasts(self._theta.shape, event):
             raise ValueError(
                 f"theta has shape {self._theta.shape}, which does not broadcast to {event}"
             )
@@ -202,14 +202,6 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
 
     def _mean(self, mean, *others):
         return mean * sigmoid(-others[-1])
-
-
-def _broadcasts(shape, wanted):
-    """Whether an array of this shape broadcasts to that one."""
-    try:
-        return np.broadcast_shapes(shape, wanted) == wanted
-    except ValueError:
-        return False
 
 
 def _of_columns(array, event):

@@ -333,11 +333,7 @@ class Likelihood:
         for name, shape in zip(self.parameters[1:], others, strict=True):
             if self._layout.more_axes and shape != first:
                 raise _arrays.shape_error(name, shape, f"that of {self.parameters[0]}, {first}")
-            try:
-                fits = np.broadcast_shapes(shape, first) == first
-            except ValueError:
-                fits = False
-            if not fits:
+            if not broadcasts(shape, first):
                 raise _arrays.shape_error(name, shape, f"one that broadcasts to {first}")
 
     def _mean(self, x_recon, *others):
@@ -425,6 +421,14 @@ def own_shapes(given, broadcast):
 
 def _broadcast(array, shape):
     return array if array.shape == shape else np.broadcast_to(array, shape)
+
+
+def broadcasts(shape, whole):
+    """Whether what has this shape broadcasts to that one; torch.compile traces it, too."""
+    last = whole[len(whole) - len(shape) :]
+    return len(shape) <= len(whole) and all(
+        [extent in (1, wanted) for extent, wanted in zip(shape, last, strict=True)]
+    )
 
 
 def _compact(array, event):

@@ -20,6 +20,7 @@ from torch import nn
 
 import fastelbo
 from fastelbo import _named
+from fastelbo.likelihoods import broadcasts
 from fastelbo.torch import _checks, densities
 from fastelbo.torch._bridge import Operation, kernels_of, run
 from fastelbo.torch._tensors import (
@@ -282,7 +283,7 @@ class Held:
 
     def _of(self, name, output, whole):
         value = self.registered[name] if name in self.registered else self.tensors[name]
-        if not _broadcasts(value.shape, whole):
+        if not broadcasts(value.shape, whole):
             shape, wanted = tuple(value.shape), tuple(whole)
             raise ValueError(f"{name} has shape {shape}, expected one that broadcasts to {wanted}")
         if name == output:
@@ -308,14 +309,6 @@ def beside(value, first):
 
 def _to_differentiate(tensor):
     return tensor.requires_grad or isinstance(tensor, nn.Parameter) or is_wrapped(tensor)
-
-
-def _broadcasts(shape, whole):
-    """Whether a tensor of this shape broadcasts to that one."""
-    last = whole[len(whole) - len(shape) :]
-    return len(shape) <= len(whole) and all(
-        [extent in (1, wanted) for extent, wanted in zip(shape, last, strict=True)]
-    )
 
 
 def as_likelihood(likelihood):
