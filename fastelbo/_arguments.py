@@ -6,15 +6,23 @@ expected.
 
 import difflib
 import math
+import sys
 from numbers import Real
 from operator import index
 
 import numpy as np
 
+from fastelbo import _arrays
+
 
 def shown(value):
     """A value in an error: itself, or what it is where that would be long."""
-    text = repr(value)
+    if isinstance(value, int) and value.bit_length() > 128:
+        return f"an int of {value.bit_length()} bits"
+    try:
+        text = repr(value)
+    except ValueError:  # an int in it has more digits than Python writes
+        return type(value).__name__
     return text if len(text) <= 60 and "\n" not in text else type(value).__name__
 
 
@@ -54,13 +62,23 @@ def as_number(value, name, least=None):
 def positive_number(value, name):
     """A positive finite Python float."""
     number = as_number(value, name)
-    if not (number > 0 and math.isfinite(number)):
+    if not 0 < number < math.inf:  # not isfinite, which torch.compile cannot trace
         raise ValueError(f"{name} must be positive and finite, got {number}")
     return number
 
 
+def as_numbers(value, name):
+    """A float64 array of numbers, of its own; booleans are none."""
+    array = np.array(_arrays.as_floats(value, name), np.float64)
+    if np.asarray(value).dtype == np.bool_:
+        raise TypeError(f"{name} must be numbers, got {shown(value)}")
+    return array
+
+
 def as_whole(value, name, least, *, optional=False):
-    """A Python int of at least so much; None if that is an option."""
+    """A Python int of at least so much that could count something; None if that is an option."""
+    if type(value) is int and least <= value <= sys.maxsize:
+        return value
     if optional and value is None:
         return None
     try:
@@ -70,8 +88,9 @@ def as_whole(value, name, least, *, optional=False):
     except TypeError:
         kind = "an int or None" if optional else "an int"
         raise TypeError(f"{name} must be {kind}, got {shown(value)}") from None
-    if count < least:
-        raise ValueError(f"{name} must be at least {least}, got {count}")
+    if not least <= count <= sys.maxsize:
+        bound = f"least {least}" if count < least else f"most {sys.maxsize}"
+        raise ValueError(f"{name} must be at {bound}, got {shown(count)}")
     return count
 
 
@@ -80,3 +99,11 @@ def as_flag(value, name):
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return bool(value)
+
+
+def weighed(weight, value):
+    """weight * value, of which a weight of 0 leaves nothing, even of infinity; NaN stays."""
+    if weight == 0:
+        finite = np.where(np.isinf(value), 0.0, value)
+        value = finite if finite.ndim else float(finite)
+    return weight * value

@@ -4,6 +4,8 @@
 # such arrays are borrowed as they are, everything else is converted once, here.
 
 cimport numpy as cnp
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+
 import numpy as np
 
 cnp.import_array()
@@ -13,7 +15,6 @@ FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 
 cdef enum:
-    LATENT_COST = 8        # an element of a latent pass costs about this many of a squared error
     MAX_AXES = 9           # axes that a pass can stride over: MAX_OUTER and a contiguous one
 
 
@@ -53,11 +54,28 @@ def as_any_array(obj, str name):
         raise TypeError(f"{name} cannot be read as an array: {error}") from None
 
 
+def is_half(dtype):
+    """Whether it is float16, or the bfloat16 of ml_dtypes, which need not be there."""
+    return dtype.itemsize == 2 and (dtype.kind == "f" or dtype.name == "bfloat16")
+
+
+def half_of(obj):
+    """The dtype of an array of half precision; None for anything else."""
+    dtype = getattr(obj, "dtype", None)
+    half = isinstance(dtype, np.dtype) and is_half(dtype)
+    return dtype.newbyteorder("=") if half else None
+
+
+def arithmetic(dtype):
+    """The dtype that a pass computes in, of one that it reads."""
+    return FLOAT32 if is_half(dtype) else dtype
+
+
 def _as_array(obj, str name):
     if isinstance(obj, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; fastelbo would ignore its mask, so pass plain data")
     a = as_any_array(obj, name)
-    if a.dtype.kind not in "fiub":
+    if a.dtype.kind not in "fiub" and not is_half(a.dtype):
         raise TypeError(f"{name} must hold real numbers, got dtype {a.dtype}")
     return a
 
@@ -70,26 +88,41 @@ def _readable(a, dtype):
     return a
 
 
+def as_scalar(number, dtype, str name):
+    """A Python number as an array of this dtype, as NumPy's operators take it."""
+    try:
+        return np.asarray(number, dtype)
+    except OverflowError:
+        raise ValueError(f"{name} is larger than a float64 can be") from None
+
+
 cpdef cnp.ndarray as_floats(object obj, str name):
-    """A float32 or float64 array; integers become float64, float16 float32."""
+    """A float32 or float64 array; integers become float64, half precision float32."""
     if plain(obj) and is_float(obj):
         return <cnp.ndarray>obj
     a = _as_array(obj, name)
-    if a.dtype.kind != "f" or a.dtype.itemsize > 8:
-        dtype = np.dtype(np.float64)
-    elif a.dtype.itemsize < 4:
-        dtype = np.dtype(np.float32)
+    if is_half(a.dtype):
+        dtype = FLOAT32
+    elif a.dtype.kind != "f" or a.dtype.itemsize > 8:
+        dtype = FLOAT64
     else:
         dtype = a.dtype
     return _readable(a, dtype)
 
 
+cdef cnp.ndarray _as_outputs(object obj, str name, bint halves):
+    """as_floats, which with `halves` leaves half precision as it is."""
+    if halves and half_of(obj) is not None:
+        return _readable(_as_array(obj, name), half_of(obj))
+    return as_floats(obj, name)
+
+
 cpdef cnp.ndarray as_data(object obj, str name):
-    """An array of any real dtype, left in that dtype (float16 and longdouble aside)."""
+    """An array of any real dtype, left in that dtype (longdouble aside)."""
     if plain(obj) and is_float(obj):
         return <cnp.ndarray>obj
     a = _as_array(obj, name)
-    if a.dtype.kind == "f" and a.dtype.itemsize not in (4, 8):
+    if a.dtype.kind == "f" and a.dtype.itemsize > 8:
         return as_floats(a, name)
     if a.dtype.kind == "b":
         a = a.view(np.uint8)
@@ -101,9 +134,14 @@ cpdef cnp.ndarray few_axes(cnp.ndarray a):
     return a if cnp.PyArray_NDIM(a) <= MAX_AXES else np.ascontiguousarray(a)
 
 
-cpdef cnp.ndarray in_dtype(cnp.ndarray a, bint single):
-    """a itself if it has the dtype of the pass, else a converted copy."""
+cpdef cnp.ndarray in_dtype(cnp.ndarray a, bint single, bint halves=False):
+    """a itself if it has the dtype of the pass, else a converted copy.
+
+    With `halves` one in float32 reads half precision as it is.
+    """
     if cnp.PyArray_TYPE(a) == (cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE):
+        return a
+    if halves and single and cnp.PyArray_ITEMSIZE(a) == 2:
         return a
     return a.astype(np.float32 if single else np.float64, order="C")  # "K" transposes a broadcast
 
@@ -172,17 +210,36 @@ cpdef tuple latents(object mu, object logvar, str mu_name="mu", str logvar_name=
     return with_rows(m), with_rows(v)
 
 
+include "_csr.pxi"
+
+
+cdef SparseRows _sparse_rows(object x, Layout layout):
+    """Sparse x, where the likelihood reads it."""
+    if layout is None or not layout.sparse:
+        raise TypeError(f"x is a sparse matrix: pass x.toarray() (only {READS_SPARSE} read it as it is)")
+    if type(x) is SparseRows:
+        return x
+    form = getattr(x, "format", None)
+    if form != "csr":
+        raise TypeError(f"x is a sparse matrix in the format {form!r}: pass x.tocsr()")
+    return csr(x.shape, x.indptr, x.indices, x.data)
+
+
 cdef class Layout:
     """How the parameters of a likelihood lie over x.
 
     Ordinarily the first has the shape of x and the others broadcast to it. With `extra`, the name
     of an axis that x lacks, all have one shape, with that axis at `axis`: 1 for after the batch, -1
-    for the last. The parameter called `kept` is not broadcast, and as a Python number takes the
-    dtype of the first, as with NumPy's operators.
+    for the last, of `extent` numbers if that is not 0. The parameter called `kept` is not
+    broadcast, and as a Python number takes the dtype of the first, as with NumPy's operators. With
+    `width_of` x is a matrix, and the only parameter has so many columns as that says for those of
+    x. `sparse`: x may be a sparse matrix.
     """
 
-    def __init__(self, str extra=None, int axis=-1, str kept=None):
-        self.extra, self.axis, self.kept = extra, axis, kept
+    def __init__(self, str extra=None, int axis=-1, str kept=None, Py_ssize_t extent=0,
+                 object width_of=None, bint sparse=False):
+        self.extra, self.axis, self.kept, self.sparse = extra, axis, kept, sparse
+        self.extent, self.width_of = extent, width_of
         self.more_axes = extra is not None
 
     cdef tuple over(self, cnp.ndarray first, str name, cnp.ndarray x, int sample_axes):
@@ -197,30 +254,53 @@ cdef class Layout:
             raise shape_error(name, shape, f"({', '.join(map(str, wanted))}) like x")
         if shape[sample_axes + at] == 0:
             raise empty_error(name, shape, self.extra)
+        if self.extent and shape[sample_axes + at] != self.extent:
+            raise shape_error(name, shape, f"{self.extent} {self.extra}")
         return rest
 
+    cdef tuple beside(self, cnp.ndarray first, str name, cnp.ndarray x, int sample_axes):
+        """The shape of x, with samples in front, of an only parameter with columns of its own."""
+        cdef tuple shape = shape_of(first), of_x = shape_of(x)
+        if len(of_x) != 2:
+            raise shape_error("x", of_x, "(batch, columns)")
+        wanted = (of_x[0], self.width_of(of_x[1]))
+        if len(shape) != sample_axes + 2 or shape[sample_axes:] != wanted:
+            wanted = ("samples",) * sample_axes + wanted
+            raise shape_error(name, shape, f"({', '.join(map(str, wanted))})")
+        return shape[:sample_axes] + of_x
 
-cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0, Layout layout=None):
+
+cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0, Layout layout=None,
+                  bint halves=False):
     """x and the parameters of its likelihood, broadcast to one shape as the layout (None: the
     ordinary one) has it.
 
     The first parameter sets the shape: that of x, (B, ...), with `sample_axes` more in front. A
-    scalar event is (B,).
+    scalar event is (B,). Of sparse x, SparseRows come back. With `halves` parameters of half precision
+    stay as they are.
     """
-    cdef cnp.ndarray data = few_axes(as_data(x, "x"))
-    cdef cnp.ndarray first = few_axes(as_floats(parameters[0], names[0]))
-    cdef cnp.ndarray other
+    cdef SparseRows rows = None
+    cdef cnp.ndarray data, other
+    cdef cnp.ndarray first = few_axes(_as_outputs(parameters[0], names[0], halves))
     cdef bint extra = layout is not None and layout.more_axes
     cdef bint kept
     cdef object over
     cdef int i
     cdef list checked
+    if type(x) is not cnp.ndarray and is_sparse(x):
+        rows = _sparse_rows(x, layout)
+        data = rows.starts
+    else:
+        data = few_axes(as_data(x, "x"))
     if cnp.PyArray_NDIM(data) == 0:
         raise shape_error("x", shape_of(data), "(batch, ...)")
     if cnp.PyArray_DIM(data, 0) == 0:
         raise empty_error("x", shape_of(data), "batch")
     if extra:
         over = layout.over(first, names[0], data, sample_axes)
+        first = with_rows(first)
+    elif layout is not None and layout.width_of is not None:
+        over = layout.beside(first, names[0], data, sample_axes)
         first = with_rows(first)
     elif sample_axes == 0:
         if not same_shape(data, first):
@@ -233,15 +313,17 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0, L
         if 0 in over[:sample_axes]:
             raise empty_error(names[0], shape_of(first), "samples")
         data = np.broadcast_to(data, over)
+    over = data if rows is None else rows.over(data)
     if len(parameters) == 1:
-        return data, (first,)
+        return over, (first,)
+    read = over
     checked = [first]
     for i in range(1, len(parameters)):
         kept = layout is not None and layout.kept == names[i]
         value = parameters[i]
         if kept and type(value) in (int, float):
-            value = np.asarray(value, first.dtype)
-        other = as_floats(value, names[i])
+            value = as_scalar(value, arithmetic(first.dtype), names[i])
+        other = _as_outputs(value, names[i], halves)
         if not same_shape(first, other):
             if extra:
                 raise shape_error(
@@ -253,14 +335,30 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0, L
                     names[i], shape_of(other), f"one that broadcasts to {shape_of(first)}") from None
             other = other if kept else over
         checked.append(few_axes(other))
-    return data, tuple(checked)
+    return read, tuple(checked)
 
 
-def as_mask(mask, cnp.ndarray x, int sample_axes=0):
-    """A mask as bytes, 0 where x is missing, broadcast to x (whose first sample_axes axes it lacks)."""
-    a = as_any_array(mask, "mask")
+def keep_apart(out, names, tuple inputs):
+    """Complain about arrays of a tuple ``out``, or tuples of them, that lie over inputs of which no
+    pass knows."""
+    for name, array in zip(names, out if isinstance(out, tuple) else ()):
+        for a in array if isinstance(array, tuple) else (array,):
+            if isinstance(a, np.ndarray):
+                checked_out(a, a.shape, a.dtype == np.float32, inputs, f"out.{name}")
+
+
+def as_flags(flags, str name="mask", str what="x"):
+    """An array of booleans, True where something was observed."""
+    a = as_any_array(flags, name)
     if a.dtype != np.bool_:
-        raise TypeError(f"mask must be boolean, True where x was observed; got dtype {a.dtype}")
+        raise TypeError(
+            f"{name} must be boolean, True where {what} was observed; got dtype {a.dtype}")
+    return a
+
+
+def as_mask(mask, object x, int sample_axes=0):
+    """A mask as bytes, 0 where x is missing, broadcast to x (whose first sample_axes axes it lacks)."""
+    a = as_flags(mask)
     shape = shape_of(x)
     try:
         a = np.broadcast_to(_readable(a, a.dtype).view(np.uint8), shape[sample_axes:])
@@ -274,33 +372,35 @@ cpdef bint computes_in_float32(tuple arrays):
     """Whether a pass over these arrays runs in float32: none of them is float64."""
     cdef object a
     for a in arrays:
-        if cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_DOUBLE:
+        if cnp.PyArray_TYPE(elements_of(a)) == cnp.NPY_DOUBLE:
             return False
     return True
 
 
 cpdef tuple problem(object x, object parameters, tuple names, object mu, object logvar,
-                    Layout layout=None):
+                    Layout layout=None, bint halves=False):
     """All inputs of an ELBO, checked together: (x, parameters, mu, logvar, batch, single, work).
 
-    One call, because what a small problem costs is calls.
+    `halves` as in `event`. One call, because what a small problem costs is calls.
     """
-    cdef cnp.ndarray data, m, v
-    cdef object a
+    cdef cnp.ndarray m, v
+    cdef object data, a
+    cdef Py_ssize_t batch
     cdef bint single
     cdef int wanted
-    data, parameters = event(x, parameters, names, 0, layout)
-    m, v = latents(mu, logvar, "mu", "logvar", cnp.PyArray_DIM(data, 0))
-    single = cnp.PyArray_TYPE(data) != cnp.NPY_DOUBLE and cnp.PyArray_TYPE(m) == cnp.NPY_FLOAT
+    data, parameters = event(x, parameters, names, 0, layout, halves)
+    batch = cnp.PyArray_DIM(<cnp.ndarray>(<tuple>parameters)[0], 0)
+    m, v = latents(mu, logvar, "mu", "logvar", batch)
+    single = (cnp.PyArray_TYPE(elements_of(data)) != cnp.NPY_DOUBLE
+              and cnp.PyArray_TYPE(m) == cnp.NPY_FLOAT)
     for a in <tuple>parameters:
-        single = single and cnp.PyArray_TYPE(<cnp.ndarray>a) == cnp.NPY_FLOAT
+        single = single and cnp.PyArray_TYPE(<cnp.ndarray>a) != cnp.NPY_DOUBLE
     wanted = cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE
     for a in <tuple>parameters:
         if cnp.PyArray_TYPE(<cnp.ndarray>a) != wanted:
-            parameters = tuple([in_dtype(a, single) for a in <tuple>parameters])
+            parameters = tuple([in_dtype(a, single, halves) for a in <tuple>parameters])
             break
-    return (data, parameters, in_dtype(m, single), in_dtype(v, single),
-            cnp.PyArray_DIM(data, 0), single,
+    return (data, parameters, in_dtype(m, single), in_dtype(v, single), batch, single,
             cnp.PyArray_SIZE(<cnp.ndarray>parameters[0]) + LATENT_COST * cnp.PyArray_SIZE(m))
 
 
@@ -310,17 +410,21 @@ cpdef cnp.ndarray empty_like(cnp.ndarray a, bint single):
                              cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE, 0)
 
 
-cpdef cnp.ndarray checked_out(object out, object shape, bint single, object inputs, str name):
-    """`out` if a pass may write to it, else an error; a new array if it is None."""
+cpdef cnp.ndarray checked_out(object out, object shape, bint single, object inputs, str name, half=None):
+    """`out` if a pass may write to it, else an error; a new array if it is None.
+
+    In the dtype of the pass or, where there is one, `half`.
+    """
     cdef cnp.ndarray a
+    cdef object dtype = FLOAT32 if single else FLOAT64
     if out is None:
-        return np.empty(shape, FLOAT32 if single else FLOAT64)
+        return np.empty(shape, dtype if half is None else half)
     if not cnp.PyArray_Check(out):
         raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
     a = <cnp.ndarray>out
-    if (cnp.PyArray_TYPE(a) != (cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE)
-            or not cnp.PyArray_ISNOTSWAPPED(a)):
-        raise TypeError(f"{name} has dtype {a.dtype}, expected {FLOAT32 if single else FLOAT64}")
+    if a.dtype != dtype and (half is None or a.dtype != half) or not cnp.PyArray_ISNOTSWAPPED(a):
+        expected = dtype if half is None else f"{half} or {dtype}"
+        raise TypeError(f"{name} has dtype {a.dtype}, expected {expected}")
     if shape_of(a) != tuple(shape):
         raise shape_error(name, shape_of(a), str(tuple(shape)))
     if not cnp.PyArray_ISWRITEABLE(a):
@@ -330,24 +434,48 @@ cpdef cnp.ndarray checked_out(object out, object shape, bint single, object inpu
     for other in inputs:                   # as the caller gave them: a copy of one overlaps nothing
         if other is None:
             continue
-        if _overlap(a, other if cnp.PyArray_Check(other) else np.asarray(other)):
+        if cnp.PyArray_Check(other):
+            overlaps = _overlap(a, other)
+        elif is_sparse(other):
+            parts = [getattr(other, part, None) for part in PARTS]
+            overlaps = any([_overlap(a, np.asarray(part)) for part in parts])
+        else:
+            overlaps = _overlap(a, np.asarray(other))
+        if overlaps:
             raise ValueError(f"{name} overlaps an input or another output")
     return a if type(a) is cnp.ndarray else np.asarray(a)
 
 
-def checked_outs(out, shapes, bint single, inputs, names):
-    """Outputs for several gradients: a tuple of arrays or None, or None for all."""
+def checked_outs(out, shapes, bint single, inputs, names, given=()):
+    """Outputs for several gradients: a tuple of arrays or None, or None for all.
+
+    Of those `given` to take gradients of, one that has half precision has its gradient in it, where the
+    pass is in float32.
+    """
+    cdef list halves = [half_of(a) for a in given] if single and given else [None] * len(shapes)
     if out is None:
-        dtype = FLOAT32 if single else FLOAT64
-        return tuple([np.empty(shape, dtype) for shape in shapes])
+        return tuple([checked_out(None, shape, single, (), "", half)
+                      for shape, half in zip(shapes, halves)])
     if not isinstance(out, tuple) or len(out) != len(names):
         raise TypeError(f"out must be a tuple of {len(names)} arrays ({', '.join(names)}) or None")
     cdef list taken = list(inputs), done = []
-    for array, shape, name in zip(<tuple>out, shapes, names):
-        array = checked_out(array, shape, single, taken, f"out.{name}")
+    for array, shape, name, half in zip(<tuple>out, shapes, names, halves):
+        array = checked_out(array, shape, single, taken, f"out.{name}", half)
         taken.append(array)
         done.append(array)
     return tuple(done)
+
+
+def in_single(tuple gradients):
+    """What a pass that writes no half precision writes to; `hand_over` follows."""
+    return tuple([np.empty(shape_of(g), FLOAT32) if is_half(g.dtype) else g for g in gradients])
+
+
+def hand_over(tuple written, tuple gradients):
+    for source, gradient in zip(written, gradients):
+        if source is not gradient:
+            with np.errstate(over="ignore"):
+                gradient[...] = source
 
 
 cdef inline void extent_of(cnp.ndarray a, char** low, char** high) noexcept:

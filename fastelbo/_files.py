@@ -27,6 +27,8 @@ DAMAGE = (
     zipfile.BadZipFile,
 )
 
+#: Where a file of this process has a name although it has none in a folder.
+DESCRIPTORS = "/proc/self/fd"
 #: How messages begin that complain of objects: numpy.load's and those here.
 OBJECTS = ("Object arrays cannot be loaded", "a pickle")
 #: What a pickle begins with, of any protocol since the second.
@@ -49,12 +51,13 @@ def replacing(path):
         raise FileNotFoundError(errno.ENOENT, problem, path)
     partial = os.path.join(folder, f".{secrets.token_hex(8)}.partial")  # fits where long names do
     try:
-        with open(partial, "xb") as file:
+        with _new_file(folder, partial) as file:
             if mode is not None:
-                os.chmod(partial, mode)
+                os.chmod(file.name, mode)
             yield file
             file.flush()
             os.fsync(file.fileno())
+            _give_name(file, folder, partial)
         os.replace(partial, target)
     except OSError as error:
         if error.errno is None or error.filename not in (None, partial):
@@ -64,6 +67,25 @@ def replacing(path):
         with suppress(OSError):
             os.unlink(partial)
     _sync(folder)
+
+
+def _new_file(folder, partial):
+    """One that has no name yet, where the system can: whoever is killed leaves nothing behind."""
+    with suppress(AttributeError, OSError):
+        if os.path.isdir(DESCRIPTORS):
+            descriptor = os.open(folder, os.O_TMPFILE | os.O_WRONLY, 0o666)
+            return open(descriptor, "wb")
+    return open(partial, "xb")
+
+
+def _give_name(file, folder, partial):
+    if file.name != partial:
+        there = os.open(folder, os.O_RDONLY)  # with which Python has the link followed
+        try:
+            name = os.path.basename(partial)
+            os.link(f"{DESCRIPTORS}/{file.fileno()}", name, dst_dir_fd=there)
+        finally:
+            os.close(there)
 
 
 def name_of(path):

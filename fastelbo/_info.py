@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import TypedDict
 
@@ -51,3 +52,20 @@ def build_info() -> BuildInfo:
         "numpy": np.__version__,
         "python": platform.python_version(),
     }
+
+
+def get_include() -> str:
+    """The folder of ``fastelbo.h``, for compilers: the C interface, see ``fastelbo.capi``.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> import os
+    >>> import fastelbo
+    >>> os.listdir(fastelbo.get_include())
+    ['fastelbo.h']
+    """
+    return os.path.join(os.path.dirname(__file__), "include")

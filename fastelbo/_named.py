@@ -1,12 +1,31 @@
 """The likelihoods that have a name, wherever a likelihood is taken."""
 
 from fastelbo._arguments import check_choice, shown
-from fastelbo.likelihoods import Bernoulli, Likelihood
-from fastelbo.locations import Gaussian, SquaredError
+from fastelbo.bernoulli import Bernoulli, ContinuousBernoulli
+from fastelbo.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
+from fastelbo.discrete import (
+    Categorical,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Poisson,
+)
+from fastelbo.likelihoods import Likelihood
+from fastelbo.locations import Gaussian, Laplace, SquaredError
+from fastelbo.survival import Weibull
 
+#: All that need no argument.
 LIKELIHOODS = {
     "bernoulli": Bernoulli,
+    "continuous_bernoulli": ContinuousBernoulli,
+    "poisson": Poisson,
+    "negative_binomial": NegativeBinomial,
+    "zero_inflated_negative_binomial": ZeroInflatedNegativeBinomial,
+    "weibull": Weibull,
+    "discretized_logistic": DiscretizedLogistic,
+    "discretized_logistic_mixture": DiscretizedLogisticMixture,
+    "categorical": Categorical,
     "gaussian": lambda: Gaussian("optimal"),
+    "laplace": Laplace,
     "squared_error": SquaredError,
 }
 

@@ -4,40 +4,59 @@ Parameters of encoder and decoder live in one flat array, their gradients in ano
 optimizer is one pass. Dense layers: x is (B, widths[0]), the output of layer i (B, widths[i + 1]).
 """
 
+import math
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from fastelbo import _builds
+from fastelbo._adam import ARRAYS, Adam
+from fastelbo._arguments import check_choice
+from fastelbo._own_network import OwnNetwork, size_of
 from fastelbo._threads import threads_for
+from fastelbo.amortization import refine_posterior
 from fastelbo.divergences import kl_standard_normal_and_grad
-from fastelbo.locations import Gaussian
-from fastelbo.posterior import reparameterize_backward, reparameterize_kl
+from fastelbo.posterior import (
+    noise_key,
+    posterior_log_prob,
+    reparameterize_backward,
+    reparameterize_kl,
+)
 from fastelbo.priors import MixtureOfGaussians, VampPrior
 
 _kernels = _builds.kernels("network")
-_LOG_Q = Gaussian("learned").log_prob
 
 PRIORS = ("standard", "mixture", "vamp")
-
-#: What is found out in training: the parameters, and Adam's moments of their gradients.
-ARRAYS = ("parameters", "first_moments", "second_moments")
 
 #: Rows that go through a network at once when nothing is trained.
 CHUNK = 1024
 
 
-def _bias_backward(grad, activation, copy, sums, num_threads):
-    """Column sums of grad (B, H), masked by a ReLU before and copied on the way if so wished."""
-    _kernels.bias_backward(grad, activation, copy, sums, threads_for(grad.size, num_threads))
+def check_activation(name):
+    """Complain unless it is one of those that may stand between two layers."""
+    check_choice(name, "activation", tuple(_kernels.ACTIVATIONS))
+
+
+def _bias_backward(grad, copy, sums, num_threads, *, rectified=None, slopes=None):
+    """Column sums of grad (B, H), back through an activation before and copied if so wished."""
+    threads = threads_for(grad.size, num_threads)
+    _kernels.bias_backward(grad, rectified, slopes, copy, sums, threads)
+
+
+class _Buffers(list):
+    """An array for each layer; and for each activation one of its slopes, unless it is the ReLU."""
+
+    slopes = ()
 
 
 class Dense:
-    """Dense layers with a ReLU between each two; weights are (in, out) views of a flat array."""
+    """Dense layers, an activation between each two; weights are (in, out) views of a flat array."""
 
-    def __init__(self, widths, parameters, grads):
+    def __init__(self, widths, parameters, grads, activation="relu"):
         """Take the first `size(widths)` elements of both flat arrays."""
         self.widths = widths
+        self.activation = activation
         self.weights, self.biases = self._views(parameters)
         self.d_weights, self.d_biases = self._views(grads)
 
@@ -54,8 +73,11 @@ class Dense:
             start += (n + 1) * m
         return weights, biases
 
-    def initialise(self, generator):
-        """He's normal weights before a ReLU, Glorot's uniform ones at the end, no bias."""
+    def initialise(self, generator, means=None):
+        """He's normal weights before an activation, Glorot's uniform ones at the end, no bias.
+
+        What the last layer gives besides so many `means` begins at zero.
+        """
         for i, w in enumerate(self.weights):
             n, m = w.shape
             if i < len(self.weights) - 1:
@@ -64,17 +86,24 @@ class Dense:
                 w[...] = generator.uniform(-1, 1, w.shape) * np.sqrt(6 / (n + m))
         for b in self.biases:
             b[...] = 0
+        if means is not None:
+            self.weights[-1][:, means:] = 0
 
     def buffers(self, batch):
         """One array per layer, for its output or for the gradient of that."""
-        return [np.empty((batch, b.size), b.dtype) for b in self.biases]
+        return _Buffers(np.empty((batch, b.size), b.dtype) for b in self.biases)
 
     def forward(self, x, outputs, num_threads):
         """Fill `outputs` (see `buffers`); returns the last."""
         last = len(outputs) - 1
+        if self.activation != "relu" and not outputs.slopes:
+            outputs.slopes = [np.empty_like(h) for h in outputs[:-1]]
         for i, h in enumerate(outputs):
             np.matmul(x, self.weights[i], out=h)
-            _kernels.add_bias(h, self.biases[i], i < last, threads_for(h.size, num_threads))
+            activation = self.activation if i < last else None
+            slopes = outputs.slopes[i] if activation and outputs.slopes else None
+            threads = threads_for(h.size, num_threads)
+            _kernels.add_bias(h, self.biases[i], activation, slopes, threads)
             x = h
         return x
 
@@ -89,55 +118,42 @@ class Dense:
             np.matmul(below.T, grads[i], out=self.d_weights[i])
             if i:
                 d_below = np.matmul(grads[i], self.weights[i].T, out=grads[i - 1])
-                _bias_backward(d_below, below, None, self.d_biases[i - 1], num_threads)
+                slopes = outputs.slopes[i - 1] if outputs.slopes else None
+                to = self.d_biases[i - 1]
+                _bias_backward(d_below, None, to, num_threads, rectified=below, slopes=slopes)
             elif d_x is not None:
                 np.matmul(grads[i], self.weights[i].T, out=d_x)
 
+    def input_gradient(self, grads, rows, out):
+        """The gradient of some rows of x, after `backward`."""
+        np.matmul(grads[0][rows], self.weights[0].T, out=out)
 
-class Adam:
-    """Adam, bias-corrected [1]_, one pass over flat arrays, uphill.
-
-    References
-    ----------
-    .. [1] Kingma, Ba. Adam: a method for stochastic optimization. ICLR 2015.
-    """
-
-    BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-
-    def __init__(self, parameters, grads):
-        self.parameters = parameters
-        self.grads = grads
-        self.first = np.zeros_like(parameters)
-        self.second = np.zeros_like(parameters)
-        self.steps = 0
-
-    def ascend(self, learning_rate, num_threads):
-        self.steps += 1
-        _kernels.adam(
-            self.parameters,
-            self.grads,
-            self.first,
-            self.second,
-            self.steps,
-            learning_rate,
-            self.BETA1,
-            self.BETA2,
-            self.EPSILON,
-            threads_for(self.parameters.size, num_threads),
-        )
+    def backward_to_input(self, outputs, grads):
+        """The gradient of x alone; `grads` as for `backward`, parameters' gradients untouched."""
+        for i in range(len(outputs) - 1, 0, -1):
+            d_below = np.matmul(grads[i], self.weights[i].T, out=grads[i - 1])
+            d_below *= outputs.slopes[i - 1] if outputs.slopes else outputs[i - 1] > 0
+        return grads[0] @ self.weights[0].T
 
 
-class _Workspace:
+def _size(widths, own):
+    """How many parameters a network has: the user's own, or one of dense layers."""
+    return Dense.size(widths) if own is None else size_of(own)
+
+
+class Workspace:
     """Every array that a training step on `batch` rows writes.
 
     Pseudo-inputs go through the encoder as further rows.
     """
 
     def __init__(self, model, batch):
-        dtype, latent, features = model.dtype, model.latent_dim, model.features
+        dtype, latent, visible = model.dtype, model.latent_dim, model.visible
         rows = batch + len(model.pseudo_inputs)
-        self.inputs = np.empty((rows, features), dtype)
-        self.x = np.empty((batch, features), dtype) if model.of_counts else self.inputs[:batch]
+        self.inputs = np.empty((rows, visible.width), dtype)
+        self.rows = self.inputs[:batch]
+        if not visible.plain:
+            self.rows = np.empty((batch, visible.features), dtype)
         self.encoded = model.encoder.buffers(rows)
         self.decoded = model.decoder.buffers(batch)
         self.d_encoded = model.encoder.buffers(rows)
@@ -149,16 +165,31 @@ class _Workspace:
         self.d_latents = np.empty((2, rows, latent), dtype)
         self.d_mu, self.d_logvar = self.d_latents[:, :batch]
         self.z, self.d_z, *self.d_kl = np.empty((4, batch, latent), dtype)
-        self.outputs = _columns(self.decoded[-1], features)
-        self.d_parts = _columns(self.d_decoded[-1], features)
+        self.d_parts = visible.cut(self.d_decoded[-1])
         self.d_outputs = (self.d_decoded[-1],)
-        if model.outputs > 1:
-            self.d_outputs = tuple(np.empty((model.outputs, batch, features), dtype))
+        if len(self.d_parts) > 1:
+            self.d_outputs = tuple(np.empty_like(part, order="C") for part in self.d_parts)
+        #: Of the likelihood's parameters.
+        self.d_parameters = self.d_outputs
 
 
 def _columns(a, width):
     """Views of `width` columns each."""
     return tuple(a[:, i : i + width] for i in range(0, a.shape[1], width))
+
+
+def pullback_of(model, buffers, outputs):
+    """From gradients of a decoder's outputs to that of its input; buffers are of its layers."""
+
+    def pullback(*gradients):
+        grads = model.decoder.buffers(len(buffers[-1]))
+        parts = model.visible.cut(grads[-1])
+        for part, gradient in zip(parts, gradients, strict=True):
+            part[...] = gradient
+        model.visible.backward(parts, outputs)
+        return model.decoder.backward_to_input(buffers, grads)
+
+    return pullback
 
 
 class Autoencoder:
@@ -167,42 +198,51 @@ class Autoencoder:
     A prior of `components` is learned with them: a mixture, or the pseudo-inputs of a VampPrior. A
     MixtureOfGaussians that is given stays as it is.
 
-    Of the decoder's outputs, those whose numbers are in `positive` pass through the exponential
-    function. What the encoder sees of counts is log(1 + x), and so are pseudo-inputs.
+    What networks see of x and give for it is a `Visible`; pseudo-inputs are what the encoder sees.
+    An `encoder` or `decoder` of the user's takes the place of dense layers.
     """
+
+    Workspace = Workspace
 
     def __init__(
         self,
-        features,
+        visible,
         hidden,
         latent_dim,
-        outputs,
         dtype,
         prior="standard",
         components=0,
-        positive=(),
-        of_counts=False,
+        activation="relu",
+        encoder=None,
+        decoder=None,
     ):
-        self.features = features
+        self.visible = visible
         self.hidden = tuple(hidden)
         self.latent_dim = latent_dim
-        self.outputs = outputs
-        self.positive = tuple(positive)
-        self.of_counts = of_counts
         self.dtype = np.dtype(dtype)
-        down, up = self._widths(features, self.hidden, latent_dim, outputs)
+        down, up = self._widths(visible, self.hidden, latent_dim)
         self.given_prior = None if isinstance(prior, str) else prior
         self.prior_kind = prior if isinstance(prior, str) else "given"
         self.components = components
-        first = Dense.size(down)
-        last = first + Dense.size(up)
-        size = self.size(features, self.hidden, latent_dim, outputs, prior, components)
+        self.given = {"encoder": encoder, "decoder": decoder}
+        first = _size(down, encoder)
+        last = first + _size(up, decoder)
+        shape = visible, self.hidden, latent_dim
+        size = self.size(*shape, prior, components, encoder, decoder)
         parameters, grads = np.zeros((2, size), self.dtype)
-        self.encoder = Dense(down, parameters[:first], grads[:first])
-        self.decoder = Dense(up, parameters[first:last], grads[first:last])
+        self.activation = activation
+        self.encoder, self.decoder = (
+            Dense(layers, parameters[part], grads[part], activation)
+            if self.given[name] is None
+            else OwnNetwork(self.given[name], name, layers[-1], parameters[part], grads[part])
+            for name, layers, part in (
+                ("encoder", down, slice(first)),
+                ("decoder", up, slice(first, last)),
+            )
+        )
         self.mixture = self._mixture_views(parameters[last:])
         self.d_mixture = self._mixture_views(grads[last:])
-        shape = components if self.prior_kind == "vamp" else 0, features
+        shape = components if self.prior_kind == "vamp" else 0, visible.width
         self.pseudo_inputs, self.d_pseudo_inputs = (
             flat[last : last + shape[0] * shape[1]].reshape(shape) for flat in (parameters, grads)
         )
@@ -210,28 +250,40 @@ class Autoencoder:
         self._workspaces = {}
 
     @staticmethod
-    def _widths(features, hidden, latent_dim, outputs):
-        return (features, *hidden, 2 * latent_dim), (latent_dim, *hidden[::-1], outputs * features)
+    def _widths(visible, hidden, latent_dim):
+        down = (visible.width, *hidden, 2 * latent_dim)
+        return down, (latent_dim, *hidden[::-1], visible.outputs)
 
     @classmethod
-    def size(cls, features, hidden, latent_dim, outputs, prior, components):
-        """How many parameters networks and prior have."""
-        layers = cls._widths(features, hidden, latent_dim, outputs)
-        learned = {"mixture": 2 * latent_dim + 1, "vamp": features}
+    def size(
+        cls,
+        visible,
+        hidden,
+        latent_dim,
+        prior="standard",
+        components=0,
+        encoder=None,
+        decoder=None,
+        **_,
+    ):
+        """How many parameters networks and prior have; of all the constructor's arguments."""
+        down, up = cls._widths(visible, hidden, latent_dim)
+        learned = {"mixture": 2 * latent_dim + 1, "vamp": visible.width}
         each = learned.get(prior, 0) if isinstance(prior, str) else 0
-        return sum(map(Dense.size, layers)) + each * components
+        return _size(down, encoder) + _size(up, decoder) + each * components
 
     def _mixture_views(self, flat):
-        """(logits (C,), mu (C, L), logvar (C, L)) of a learned mixture; nothing without one."""
+        """(mu (C, L), logvar (C, L), logits (C,)) of a learned mixture; nothing without one."""
         if self.prior_kind != "mixture":
             return ()
-        mu, logvar = flat[self.components :].reshape(2, self.components, self.latent_dim)
-        return flat[: self.components], mu, logvar
+        logits, rest = np.split(flat, [self.components])
+        shape = 2, self.components, self.latent_dim
+        return *rest[: math.prod(shape)].reshape(shape), logits
 
     @property
     def largest_layer(self):
         """Weights of the largest layer: multiplications of its product, for each row."""
-        return max(w.size for w in (*self.encoder.weights, *self.decoder.weights))
+        return max((w.size for w in (*self.encoder.weights, *self.decoder.weights)), default=1)
 
     def prior(self, num_threads):
         """The prior as it is now, None being the standard normal."""
@@ -243,74 +295,100 @@ class Autoencoder:
 
     def __reduce__(self):
         # Views of the flat arrays would be copied one by one, and no longer be views.
-        shape = (
-            self.features,
-            self.hidden,
-            self.latent_dim,
-            self.outputs,
-            self.dtype.name,
-            self.prior_kind if self.given_prior is None else self.given_prior,
-            self.components,
-            self.positive,
-            self.of_counts,
-        )
-        return restored, (shape, self.adam.steps, self.arrays())
+        network = {
+            "visible": self.visible,
+            "hidden": self.hidden,
+            "latent_dim": self.latent_dim,
+            "dtype": self.dtype.name,
+            "prior": self.prior_kind if self.given_prior is None else self.given_prior,
+            "components": self.components,
+            "activation": self.activation,
+            **self.given,
+        }
+        return restored, (Autoencoder, network, self.adam.steps, self.arrays())
 
     def arrays(self):
         """All that training has found out, by name."""
-        return dict(
-            zip(ARRAYS, (self.adam.parameters, self.adam.first, self.adam.second), strict=True)
-        )
+        return self.adam.arrays()
 
     def initialise(self, generator, x=None):
         """New weights; components begin where a standard normal has its mass, or at rows of x."""
-        self.encoder.initialise(generator)
-        self.decoder.initialise(generator)
         # Every scale begins at one: logvar and what the decoder gives besides the mean are zero.
-        self.encoder.weights[-1][:, self.latent_dim :] = 0
-        self.decoder.weights[-1][:, self.features :] = 0
+        self.encoder.initialise(generator, self.latent_dim)
+        self.decoder.initialise(generator)
+        own_encoder, own_decoder = (self.given[name] is not None for name in self.given)
+        self.visible.begin(
+            None if own_encoder else self.encoder, None if own_decoder else self.decoder
+        )
+        if own_encoder:
+            self.encoder.probe(self.visible.see(x[:2]), self.prior_kind == "vamp")
+        if own_decoder:
+            self.decoder.probe(generator.standard_normal((2, self.latent_dim), self.dtype), True)
         if self.prior_kind == "mixture":
-            self.mixture[1][...] = generator.standard_normal(self.mixture[1].shape)
+            self.mixture[0][...] = generator.standard_normal(self.mixture[0].shape)
         elif self.prior_kind == "vamp":
             few = len(x) < self.components
             chosen = x[generator.choice(len(x), self.components, replace=few)]
-            self.pseudo_inputs[...] = self._seen(chosen)
+            self.pseudo_inputs[...] = self.visible.see(chosen)
 
     def _workspace(self, batch):
         if batch not in self._workspaces:
             if len(self._workspaces) == 2:  # whole minibatches and what is left over
                 self._workspaces.clear()
-            self._workspaces[batch] = _Workspace(self, batch)
+            self._workspaces[batch] = self.Workspace(self, batch)
         return self._workspaces[batch]
 
-    def step(self, x, rows, likelihood, beta, free_bits, rng, learning_rate, num_threads):
-        """One step of training on x[rows]; returns the minibatch's mean log-likelihood and KL."""
+    @property
+    def steps(self):
+        """Of training, so far."""
+        return self.adam.steps
+
+    def state(self):
+        """Copies of all that training changes, to `restore`."""
+        return self.adam.state()
+
+    def restore(self, state):
+        self.adam.restore(state)
+        self.publish()
+
+    def publish(self):
+        """Tell networks of the user's what their parameters are now."""
+        for name, own in self.given.items():
+            if own is not None:
+                getattr(self, name).publish()
+
+    def step(
+        self,
+        x,
+        rows,
+        likelihood,
+        beta,
+        free_bits,
+        rng,
+        learning_rate,
+        num_threads,
+        refine_steps=0,
+        weight_decay=0.0,
+        max_grad_norm=None,
+    ):
+        """One step of training on x[rows]; returns the minibatch's mean log-likelihood and KL.
+
+        `mu` is what the encoder said of them, until the next step.
+
+        With refined posteriors the encoder climbs the ELBO of its own, all else that of those.
+        """
         batch = len(rows)
         w = self._workspace(batch)
-        np.take(x, rows, axis=0, out=w.x, mode="clip")
-        if self.of_counts:
-            np.log1p(w.x, out=w.inputs[:batch])
+        self.mu = w.mu
+        w.x = x.take(rows, axis=0, out=w.rows, mode="clip")
+        if not self.visible.plain:
+            self.visible.see(w.x, w.inputs[:batch])
         w.inputs[batch:] = self.pseudo_inputs
         self.encoder.forward(w.inputs, w.encoded, num_threads)
-        _, kl = reparameterize_kl(
-            w.mu, w.logvar, rng=rng, free_bits=free_bits, out=w.z, num_threads=num_threads
-        )
-        self._decode(w.z, w.decoded, num_threads)
-        value, _ = likelihood.log_prob_and_grad(
-            w.x, *w.outputs, out=w.d_outputs, num_threads=num_threads
-        )
-
-        for i in self.positive:
-            w.d_outputs[i][...] *= w.outputs[i]
-        d_biases = _columns(self.decoder.d_biases[-1][None], self.features)
-        for d_output, part, d_bias in zip(w.d_outputs, w.d_parts, d_biases, strict=True):
-            copy = part if self.outputs > 1 else None
-            _bias_backward(d_output, None, copy, d_bias[0], num_threads)
-        self.decoder.backward(w.z, w.decoded, w.d_decoded, w.d_z, num_threads)
+        options = likelihood, beta, free_bits, rng, num_threads
+        value, kl = self._decoder_step(w, w.mu, w.logvar, *options)
         floored = free_bits != 0.0
         estimated = self.prior_kind != "standard"
-        if estimated:
-            kl = self._prior_backward(w, beta / batch, num_threads)
         reparameterize_backward(
             w.d_z,
             w.mu,
@@ -328,22 +406,84 @@ class Autoencoder:
             w.d_logvar -= beta * w.d_kl[1]
         if estimated:
             w.d_logvar += 0.5 * beta / batch  # of the entropy of q
+        if refine_steps:  # what decoder and prior learn is overwritten, what the encoder does stays
+            fixed = likelihood._at_variances(self.variances)
+            found = self.refine(
+                w.x, w.mu, w.logvar, fixed, beta, refine_steps, noise_key(rng), num_threads
+            )
+            value, kl = self._decoder_step(w, *found, *options)
         d_biases = _columns(self.encoder.d_biases[-1][None], self.latent_dim)
         for d_head, part, d_bias in zip(w.d_latents, w.d_heads, d_biases, strict=True):
-            _bias_backward(d_head, None, part, d_bias[0], num_threads)
+            _bias_backward(d_head, part, d_bias[0], num_threads)
         self.encoder.backward(w.inputs, w.encoded, w.d_encoded, None, num_threads)
         if self.prior_kind == "vamp":
-            first = self.encoder.weights[0]
-            np.matmul(w.d_encoded[0][batch:], first.T, out=self.d_pseudo_inputs)
-        self.adam.ascend(learning_rate, num_threads)
+            rows = slice(batch, None)
+            self.encoder.input_gradient(w.d_encoded, rows, self.d_pseudo_inputs)
+        self.adam.ascend(learning_rate, num_threads, weight_decay, max_grad_norm)
+        self.publish()
         return value, kl
 
-    def _prior_backward(self, w, weight, num_threads):
+    def _decoder_step(self, w, mu, logvar, likelihood, beta, free_bits, rng, num_threads):
+        """From samples of q through the decoder and back: its gradients, the prior's, and w.d_z.
+
+        Returns the mean log-likelihood and KL.
+        """
+        _, kl = reparameterize_kl(
+            mu, logvar, rng=rng, free_bits=free_bits, out=w.z, num_threads=num_threads
+        )
+        outputs = self._decoded(w, num_threads)
+        x = self.scored(w.x)
+        value, _ = likelihood.log_prob_and_grad(
+            x, *outputs, out=w.d_parameters, num_threads=num_threads
+        )
+        #: Of the last minibatch, those of scales that it gives.
+        self.variances = likelihood._variances(
+            x, outputs, threads_for(outputs[0].size, num_threads)
+        )
+        self._decoder_back(w, outputs, num_threads)
+        if self.prior_kind != "standard":
+            kl = self._prior_backward(w, mu, logvar, beta / len(w.z), num_threads)
+        return value, kl
+
+    def _decoded(self, w, num_threads):
+        """The likelihood's parameters for w.z."""
+        return self._decode(w.z, w.decoded, num_threads)
+
+    def _decoder_back(self, w, outputs, num_threads):
+        """From their gradients to those of the decoder's parameters, and w.d_z."""
+        self.visible.backward(w.d_outputs, outputs)
+        self._layers_back(w, w.z, w.d_z, num_threads)
+
+    def _layers_back(self, w, inputs, d_inputs, num_threads):
+        """From the gradients of the last layer's outputs to those of parameters and inputs."""
+        d_biases = self.visible.cut(self.decoder.d_biases[-1][None])
+        for d_output, part, d_bias in zip(w.d_outputs, w.d_parts, d_biases, strict=True):
+            copy = part if len(d_biases) > 1 else None
+            _bias_backward(d_output, copy, d_bias[0], num_threads)
+        self.decoder.backward(inputs, w.decoded, w.d_decoded, d_inputs, num_threads)
+
+    def refine(self, x, mu, logvar, likelihood, beta, steps, key, num_threads):
+        """(mu, logvar) after so many steps of `refine_posterior` from those of the encoder."""
+        found = refine_posterior(
+            partial(self.decode_and_pull, num_threads=num_threads),
+            x,
+            mu,
+            logvar,
+            likelihood=likelihood,
+            prior=self.prior(num_threads),
+            beta=beta,
+            steps=steps,
+            rng=key,
+            num_threads=num_threads,
+        )
+        return found.mu, found.logvar
+
+    def _prior_backward(self, w, mu, logvar, weight, num_threads):
         """The estimated KL; the gradients of -weight times it by z and what the prior learns."""
         vamp = self.prior_kind == "vamp"
         prior = VampPrior(*w.pseudo_heads) if vamp else self.prior(num_threads)
         log_p, grad = prior._run(w.z, weight, num_threads)
-        log_q = _LOG_Q(w.z, w.mu, 0.5 * w.logvar, num_threads=num_threads)
+        log_q = posterior_log_prob(w.z, mu, logvar, num_threads=num_threads)
         w.d_z += grad.z
         if vamp:
             w.d_latents[0, len(w.z) :], w.d_latents[1, len(w.z) :] = grad.mu, grad.logvar
@@ -354,36 +494,37 @@ class Autoencoder:
 
     def encode(self, x, num_threads):
         """(mu, logvar) of a chunk of rows, as views."""
-        return self._encode(self._seen(x), num_threads)
-
-    def _seen(self, x):
-        return np.log1p(x) if self.of_counts else x
+        return self._encode(self.visible.see(x), num_threads)
 
     def _encode(self, inputs, num_threads):
         buffers = self.encoder.buffers(len(inputs))
         return _columns(self.encoder.forward(inputs, buffers, num_threads), self.latent_dim)
 
-    def decode(self, z, num_threads):
-        """The likelihood's parameters for a chunk of rows, as views."""
+    def scored(self, x):
+        """What the likelihood reads of rows x."""
+        return x
+
+    def decode(self, z, num_threads, x=None):
+        """The likelihood's parameters for a chunk of rows, as views; `x` is what they are to be."""
         return self._decode(z, self.decoder.buffers(len(z)), num_threads)
 
+    def decode_and_pull(self, z, num_threads):
+        """`decode`, and the function that takes gradients of its outputs back to z."""
+        buffers = self.decoder.buffers(len(z))
+        outputs = self._decode(z, buffers, num_threads)
+        return outputs, pullback_of(self, buffers, outputs)
+
     def _decode(self, z, buffers, num_threads):
-        outputs = _columns(self.decoder.forward(z, buffers, num_threads), self.features)
-        with np.errstate(over="ignore"):  # the ELBO tells
-            for i in self.positive:
-                np.exp(outputs[i], out=outputs[i])
-        return outputs
+        return self.visible.parameters(self.decoder.forward(z, buffers, num_threads))
 
 
-def restored(shape, steps, arrays):
-    """The model that `Autoencoder.arrays` came from; shape is that class's arguments."""
+def restored(kind, network, steps, arrays):
+    """The model that `arrays` came from: `Autoencoder`, say, and the arguments of that class."""
     found = {name: arrays[name] for name in ARRAYS}
-    size = Autoencoder.size(*shape[:4], *shape[5:7])
+    size, dtype = kind.size(**network), network["dtype"]
     for name, source in found.items():
-        if source.shape != (size,) or source.dtype != shape[4]:
-            raise ValueError(f"{name} is {source.dtype} {source.shape}, not {shape[4]} ({size},)")
-    model = Autoencoder(*shape)
-    for name, target in model.arrays().items():
-        target[...] = found[name]
-    model.adam.steps = steps
+        if source.shape != (size,) or source.dtype != dtype:
+            raise ValueError(f"{name} is {source.dtype} {source.shape}, not {dtype} ({size},)")
+    model = kind(**network)
+    model.restore((steps, found))
     return model

@@ -9,3 +9,10 @@ cdef void in_parallel(
     void (*pass_)(const void* job, Py_ssize_t share, Py_ssize_t shares, const real* kind) noexcept nogil,
     const void* job, int threads,
 ) noexcept nogil
+
+cdef enum:
+    UNHEEDED = 1 << 28     # work of a third of a second of one core, or less
+
+# For passes over pairs, whose calls take seconds: after so much work (a pair in a dimension is one),
+# which `owed` adds up, handlers of signals run; what they raise is raised.
+cdef int heed_signals(double* owed, double work) except -1 nogil

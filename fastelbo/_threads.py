@@ -3,7 +3,8 @@
 ``num_threads=`` of the call, else what ``set_num_threads`` or the ``num_threads`` context set, else
 OpenMP's maximum (so ``OMP_NUM_THREADS`` and threadpoolctl work); never more than the CPUs this
 process may use, never more than the work is worth, and one in a forked child, where OpenMP's
-threads no longer exist and waiting for them would hang.
+threads no longer exist and waiting for them would hang. That is the most that run: where they turn
+out not to pay, ``_runtime.pyx`` leaves all to one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ ELEMENTS_PER_THREAD = 8192
 WORTH_TWO = 2 * ELEMENTS_PER_THREAD
 
 _default = None
+#: Called when `set_num_threads` has changed it, for handlers that run without Python.
+followers = []
 _override = ContextVar("fastelbo_num_threads", default=None)
 _forked = False
 
@@ -51,8 +54,11 @@ def threads_for(work, num_threads=None):
     if work < WORTH_TWO or _forked:
         return 1
     wanted = num_threads or _override.get() or _default
-    wanted = runtime.usable_threads() if wanted is None else min(wanted, runtime.usable_cpus())
-    return max(1, min(wanted, work // ELEMENTS_PER_THREAD))
+    cpus = runtime.usable_threads() if wanted is None else runtime.usable_cpus()
+    worth = work // ELEMENTS_PER_THREAD
+    runtime.expect(work)
+    most = cpus if cpus < worth else worth  # comparisons: min and max are half of the cost
+    return wanted if wanted is not None and wanted < most else most
 
 
 def set_num_threads(n: Threads) -> None:
@@ -74,6 +80,8 @@ def set_num_threads(n: Threads) -> None:
     """
     global _default
     _default = check(n, "n")
+    for follow in followers:
+        follow()
 
 
 def get_num_threads() -> int:

@@ -1,6 +1,6 @@
 """What annotations and stubs share. Only type checkers import it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, SupportsIndex, TypeAlias
 
 import numpy as np
@@ -21,10 +21,42 @@ Threads: TypeAlias = SupportsIndex | None
 
 Reduced: TypeAlias = Literal["mean", "sum"]
 ByRow: TypeAlias = Literal["none"]
+ByElement: TypeAlias = Literal["elementwise"]
 Reduction: TypeAlias = Reduced | ByRow
 
+
+class HasRows(Protocol):
+    """An array or sparse matrix of any library, or a store: rows come by their numbers."""
+
+    @property
+    def shape(self) -> Any: ...
+    @property
+    def dtype(self) -> Any: ...
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
+# X of a model, and X that comes in batches.
+Data: TypeAlias = ArrayLike | HasRows
+Batches: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
+
+# What is called after each epoch, with the model and the figures.
+Callback: TypeAlias = Callable[[Any, dict[str, float]], object]
+
 # The names of `fastelbo._named.LIKELIHOODS`, which checkers cannot read.
-LikelihoodName: TypeAlias = Literal["bernoulli", "gaussian", "squared_error"]
+LikelihoodName: TypeAlias = Literal[
+    "bernoulli",
+    "continuous_bernoulli",
+    "poisson",
+    "negative_binomial",
+    "zero_inflated_negative_binomial",
+    "weibull",
+    "discretized_logistic",
+    "discretized_logistic_mixture",
+    "categorical",
+    "gaussian",
+    "laplace",
+    "squared_error",
+]
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar  # typing has defaults from Python 3.13 on
@@ -44,6 +76,18 @@ if TYPE_CHECKING:
         default=FloatArray | tuple[FloatArray, ...],
         covariant=True,
     )
+
+
+class Network(Protocol):
+    """An encoder or decoder of one's own: see the notes of ``fastelbo.VAE``."""
+
+    def forward(self, x: Any, /) -> tuple[ArrayLike, Any]: ...
+
+    def backward(
+        self, cache: Any, gradient: Any, /
+    ) -> tuple[ArrayLike | None, Sequence[ArrayLike]]: ...
+
+    def parameters(self) -> Sequence[FloatArray]: ...
 
 
 class Prior(Protocol):

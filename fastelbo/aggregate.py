@@ -237,6 +237,11 @@ def total_correlation_and_grad(
         added by :func:`~fastelbo.reparameterize_backward`. With ``reduction="none"``, of the sum
         over the batch.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`total_correlation`.
+
     Examples
     --------
     >>> import fastelbo
@@ -471,6 +476,11 @@ def beta_tcvae_elbo_and_grad(
     result : BetaTcvaeResult
     gradients : BetaTcvaeGrad
         With ``reduction="none"``, of the sum over the batch.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`beta_tcvae_elbo`.
 
     Examples
     --------

@@ -40,7 +40,8 @@ def reduce_rows(rows, reduction):
     """One value a row to what the caller asked for."""
     if reduction == "none":
         return rows
-    return float(rows.mean() if reduction == "mean" else rows.sum())
+    with np.errstate(all="ignore"):  # rows of both infinities are NaN
+        return float(rows.mean() if reduction == "mean" else rows.sum())
 
 
 def as_log_weights(log_w):
@@ -97,7 +98,7 @@ def _weight(log_w, reduction):
 
 def _as_order(value, name):
     number = as_number(value, name)
-    if not math.isfinite(number):
+    if not -math.inf < number < math.inf:  # isfinite, which torch.compile cannot trace
         raise ValueError(f"{name} must be finite, got {number}")
     return number
 
@@ -391,8 +392,7 @@ def reinforce(log_w, *, baseline="leave-one-out", reduction="mean", num_threads=
     >>> fastelbo.reinforce([[1.0], [3.0]])
     2.0
     """
-    _check_baseline(baseline)
-    log_w = _several(log_w) if baseline != "none" else log_w
+    log_w = of_baseline(log_w, baseline)
     return _renyi(log_w, 1.0, reduction, num_threads)
 
 
@@ -439,9 +439,7 @@ def reinforce_and_grad(
     array([-1.,  1.])
     """
     check_reduction(reduction)
-    _check_baseline(baseline)
-    given = log_w
-    log_w = _several(log_w) if baseline != "none" else as_log_weights(log_w)
+    given, log_w = log_w, of_baseline(log_w, baseline)
     constants, signals = _score_outs(out, given, log_w)
     weight = _weight(log_w, reduction) / len(log_w)
     constants.fill(weight)
@@ -454,8 +452,10 @@ def reinforce_and_grad(
     return bound, ScoreGrad(constants, signals)
 
 
-def _check_baseline(baseline):
+def of_baseline(log_w, baseline):
+    """log_w, checked, of so many samples as the baseline needs."""
     check_choice(baseline, "baseline", BASELINES)
+    return _several(log_w) if baseline != "none" else as_log_weights(log_w)
 
 
 def effective_sample_size(log_w, *, num_threads=None):

@@ -6,11 +6,13 @@ column, so theta is not broadcast as the parameters of other likelihoods are.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
+from fastelbo._arguments import as_numbers
 from fastelbo.discrete import is_no_count
 from fastelbo.likelihoods import Likelihood, broadcasts, sigmoid
 
@@ -45,10 +47,13 @@ class NegativeBinomial(Likelihood):
 
     Notes
     -----
-    x of any real dtype is read as it is. Where theta is given for columns (its shape that of the
-    event, or less), what it takes from theta alone is computed once. A theta that differs between
-    samples but is shared within them, (B, 1) say, costs a temporary of the size of the mean for its
-    gradient.
+    x of any real dtype is read as it is. It may be a sparse matrix in CSR format, of SciPy or the
+    like: nothing of it is made dense, and what is zero costs less. Several entries of one place add
+    up; rows whose columns are in order, each once (``x.sum_duplicates()``), are read fastest.
+
+    Where theta is given for columns (its shape that of the event, or less), what it takes from
+    theta alone is computed once. A theta that differs between samples but is shared within them,
+    (B, 1) say, costs a temporary of the size of the mean for its gradient.
 
     References
     ----------
@@ -63,14 +68,21 @@ class NegativeBinomial(Likelihood):
     >>> value, (gradient,) = likelihood.log_prob_and_grad([[0, 0]], [[1.0, 1.0]])
     >>> gradient
     array([[-0.5, -1. ]])
+    >>> from scipy.sparse import csr_array
+    >>> likelihood.log_prob_and_grad(csr_array([[0, 0]]), [[1.0, 1.0]])[1][0]
+    array([[-0.5, -1. ]])
     """
 
     parameters: tuple[str, ...] = ("mean", "theta")
     _positive = parameters
     _of_counts = True
+    _kernels = _kernels
+    _term = "NegativeBinomial"
     _fuses_latents = False
-    _layout = _arrays.Layout(kept="theta")
+    _reads_halves = False
+    _layout = _arrays.Layout(kept="theta", sparse=True)
     _domain = "counts 0, 1, 2, ..."
+    _learnable = MappingProxyType({"theta": None})
 
     def __init__(
         self, theta: Numbers | None = None, *, validate: bool = True, missing: Missing = None
@@ -80,7 +92,7 @@ class NegativeBinomial(Likelihood):
         self._theta = None
         if theta is not None:
             self.parameters = tuple(name for name in self.parameters if name != "theta")
-            self._theta = np.array(_arrays.as_floats(theta, "theta"), np.float64)
+            self._theta = as_numbers(theta, "theta")
             if not (self._theta > 0).all():
                 raise ValueError(f"theta must be positive, got {theta!r}")
 
@@ -96,12 +108,15 @@ class NegativeBinomial(Likelihood):
         threads,
         mask,
         follower=None,
+        elements=None,
     ):
         mean, theta, logits = self._split(parameters)
         d_mean, d_theta, d_logits = (None,) * 3 if gradients is None else self._split(gradients)
         if theta is None:
             (theta,) = self._own_parameters(mean.shape, batch_axes, mean.dtype)
         shape, event = mean.shape, mean.shape[batch_axes:]
+        if gradients is None and theta.size and theta.strides[:batch_axes] == (0,) * batch_axes:
+            theta = theta[(0,) * batch_axes + (...,)]  # one for all samples, if broadcast to each
         columns = _of_columns(theta, event)
         theta_sums = None if d_theta is None or columns is None else np.empty(columns.size)
         logit_sums = None
@@ -124,6 +139,7 @@ class NegativeBinomial(Likelihood):
             weight,
             batch_axes,
             row_values,
+            elements,
             threads,
         )
         if outside and self._validate:
@@ -199,6 +215,7 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     """
 
     parameters: tuple[str, ...] = ("mean", "theta", "zero_logits")
+    _term = "ZeroInflatedNegativeBinomial"
 
     def _mean(self, mean, *others):
         return mean * sigmoid(-others[-1])

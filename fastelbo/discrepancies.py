@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo._arguments import check_choice
+from fastelbo._arguments import as_numbers, check_choice
 from fastelbo._threads import threads_for
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class _Problem:
                 raise ValueError(f'{name} is one sample: estimator="unbiased" needs two or more')
         if bandwidth is None:
             bandwidth = np.multiply(BANDWIDTHS[kernel], np.sqrt(max(z.shape[1], 1)))
-        s = np.atleast_1d(np.asarray(_arrays.as_floats(bandwidth, "bandwidth"), np.float64))
+        s = np.atleast_1d(as_numbers(bandwidth, "bandwidth"))
         if s.ndim != 1 or s.size == 0:
             raise _arrays.shape_error("bandwidth", s.shape, "a number or (scales,)")
         if not (np.all(s > 0) and np.all(np.isfinite(s))):
@@ -153,6 +153,11 @@ def mmd_and_grad(
     value : float
     gradients : MmdGrad
         ``z`` (N, L) and ``y`` (M, L), of the value itself, which is to be descended.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`mmd`.
 
     Examples
     --------

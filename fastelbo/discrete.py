@@ -6,13 +6,14 @@ of its own, ``_kernels/classes.pyx``.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo._arguments import as_flag, as_number
-from fastelbo.likelihoods import Likelihood, is_word, positive_array, sigmoid
+from fastelbo._arguments import as_flag, as_number, as_numbers, as_whole
+from fastelbo.likelihoods import Likelihood, broadcasts, is_word, positive_array, sigmoid
 
 if TYPE_CHECKING:
     from fastelbo._typing import Missing, Number, Numbers
@@ -29,7 +30,7 @@ def is_no_count(x):
 
 def counts_array(value, name):
     """Whole numbers of at least 0 as a float64 array of its own."""
-    array = np.array(_arrays.as_floats(value, name), np.float64)
+    array = as_numbers(value, name)
     if not (np.isfinite(array) & ~is_no_count(array)).all():
         raise ValueError(f"{name} must hold whole numbers of at least 0, got {value!r}")
     return array
@@ -51,6 +52,10 @@ class Poisson(Likelihood):
     missing : {None, "nan"}, optional
         ``"nan"``: NaN in x marks a missing value, as a mask would.
 
+    Notes
+    -----
+    x may be a sparse matrix in CSR format, as for :class:`NegativeBinomial`.
+
     References
     ----------
     .. [1] Loader. Fast and accurate computation of binomial probabilities. 2000.
@@ -67,6 +72,7 @@ class Poisson(Likelihood):
     _positive = ("rate",)
     _of_counts = True
     _kernels = _kernels
+    _layout = _arrays.Layout(sparse=True)
     _domain = "counts 0, 1, 2, ..."
 
     def __init__(
@@ -100,7 +106,8 @@ class Binomial(Likelihood):
     Parameters
     ----------
     total_count : int or array_like of int
-        The number of trials: for all, or an array that broadcasts to the event.
+        The number of trials: for all, or an array that broadcasts to x: one a feature, or one for
+        each sample, (B, 1) or (B, ...). Made for one batch, a likelihood takes that of its batch.
     validate : bool, optional
         Raise ValueError where x is no count of at most ``total_count``.
     missing : {None, "nan"}, optional
@@ -119,7 +126,7 @@ class Binomial(Likelihood):
     _kernels = _kernels
     _term = "Binomial"
     _of_counts = True
-    _own_name = "total_count"
+    _own_name = _by_sample = "total_count"
     _domain = "counts 0, 1, ..., total_count"
 
     def __init__(
@@ -134,8 +141,24 @@ class Binomial(Likelihood):
             own = (n, np.log(n), rest.reshape(n.shape))
         self._own = own[: 4 - len(self.parameters)]  # what the term has room for
 
+    def _own_parameters(self, shape, batch_axes, dtype):
+        if self._own[0].ndim <= len(shape) - batch_axes:
+            return super()._own_parameters(shape, batch_axes, dtype)
+        return self._of_samples([p.astype(dtype) for p in self._own], shape, batch_axes)
+
     def _is_outside(self, x):
         return is_no_count(x) | (x > self._own[0])
+
+    def _offences(self, x, *parameters):
+        wrong = self._is_outside(x)
+        most = np.broadcast_to(self._own[0], wrong.shape)
+        yield "x", x, wrong, lambda at: f"counts 0, 1, ..., {most[at]:.0f}, its total_count"
+
+    def _check_over(self, arrays):
+        super()._check_over(arrays)
+        own, first = self._own[0].shape, arrays[0].shape
+        if not broadcasts(own, first):
+            raise _arrays.shape_error("total_count", own, f"one that broadcasts to {first}")
 
     def _mean(self, logits):
         return self._own[0] * sigmoid(logits)
@@ -218,6 +241,7 @@ class DiscretizedLogistic(Likelihood):
     """
 
     _kernels = _kernels
+    _learnable = MappingProxyType({"scale": "learned"})
 
     def __init__(
         self,
@@ -302,7 +326,9 @@ class DiscretizedLogisticMixture(Likelihood):
 
     parameters = ("logits", "means", "log_scales")
     _layout = _arrays.Layout("components", 1)
+    _outputs_each = None
     _fuses_latents = False
+    _reads_halves = False
 
     def __init__(
         self, *, bins: Number = 256, validate: bool = True, missing: Missing = None
@@ -323,6 +349,7 @@ class DiscretizedLogisticMixture(Likelihood):
         threads,
         mask,
         follower=None,
+        elements=None,
     ):
         flat_mask = None if mask is None else _flat_event(mask, batch_axes)
         value, outside = _classes.mixture(
@@ -335,6 +362,7 @@ class DiscretizedLogisticMixture(Likelihood):
             weight,
             batch_axes,
             row_values,
+            elements,
             threads,
         )
         if outside and self._validate:
@@ -369,6 +397,8 @@ class Categorical(Likelihood):
 
     Parameters
     ----------
+    classes : int, optional
+        How many classes the decoder must give; None leaves it to the decoder.
     validate : bool, optional
         Raise ValueError where a label is out of range; without, value and gradient are NaN there.
     missing : {None, "nan"}, optional
@@ -387,11 +417,22 @@ class Categorical(Likelihood):
     """
 
     parameters = ("logits",)
+    _kernels = _classes
+    _term = "Categorical"
     _layout = _arrays.Layout("classes", -1)
+    _outputs_each = None
     _fuses_latents = False
+    _reads_halves = False
 
-    def __init__(self, *, validate: bool = True, missing: Missing = None) -> None:
+    def __init__(
+        self, classes: int | None = None, *, validate: bool = True, missing: Missing = None
+    ) -> None:
         super().__init__(validate=validate, missing=missing)
+        self.classes = classes
+        if classes is not None:
+            self._outputs_each = as_whole(classes, "classes", 1)
+            self._layout = _arrays.Layout("classes", -1, extent=self._outputs_each)
+            self._domain = f"the classes 0, 1, ..., {self._outputs_each - 1}"
 
     def _pass(
         self,
@@ -405,6 +446,7 @@ class Categorical(Likelihood):
         threads,
         mask,
         follower=None,
+        elements=None,
     ):
         value, outside = _classes.categorical(
             x,
@@ -415,16 +457,29 @@ class Categorical(Likelihood):
             weight,
             batch_axes,
             row_values,
+            elements,
             threads,
         )
         if outside and self._validate:
             self._complain(x, parameters, batch_axes, mask)
         return value, 0.0, None
 
+    def _is_outside(self, x):
+        return is_no_count(x) | (x >= self.classes)
+
     def _offences(self, x, *parameters):
         classes = parameters[0].shape[-1]
         wrong = is_no_count(x) | (x >= classes)
         yield "x", x, wrong, f"the classes 0, 1, ..., {classes - 1}"
 
+    def _check_over(self, arrays):
+        super()._check_over(arrays)
+        shape = arrays[0].shape
+        if self.classes is not None and shape[-1:] != (self.classes,):
+            raise _arrays.shape_error("logits", shape, f"(..., {self.classes})")
+
     def _mean(self, logits):
         return _softmax(logits, -1)
+
+    def __repr__(self):
+        return f"Categorical({'' if self.classes is None else self.classes})"

@@ -1,18 +1,19 @@
 """KL divergences between Gaussians, with the floors known as free bits."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
 from fastelbo._arguments import as_number, check_choice
+from fastelbo._arrays import LATENT_COST
+from fastelbo._dense import divergence
+from fastelbo._parameters import Settings
 from fastelbo._threads import threads_for
 from fastelbo.likelihoods import check_reduction
 
 _kernels = _builds.kernels("latent")
-
-#: An element of a latent pass costs about this many of a squared error.
-LATENT_COST = 8
 
 
 class GaussianGrad(NamedTuple):
@@ -31,7 +32,7 @@ class KlNormalGrad(NamedTuple):
     logvar_p: np.ndarray
 
 
-class FreeBits:
+class FreeBits(Settings):
     """A floor under the KL, below which it costs nothing to use the latents.
 
     Parameters
@@ -79,6 +80,15 @@ def as_free_bits(free_bits):
         return free_bits if free_bits.threshold > 0 else None
     floor = FreeBits(as_number(free_bits, "free_bits", 0))
     return floor if floor.threshold else None
+
+
+def weigh(gradients, weight, rows):
+    """Multiply gradients in place by a weight, as `weighed` does, and by a number a row."""
+    factors = weight * rows
+    for gradient in gradients:
+        if weight == 0:
+            gradient[np.isinf(gradient)] = 0
+        gradient *= factors.astype(gradient.dtype)
 
 
 def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, threads, wanted=True):
@@ -157,7 +167,52 @@ def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, thr
     return batch * (float(columns[keep].sum()) + floored)
 
 
+def as_one_batch(shapes):
+    """The shapes, by name, with their leading axes made one: of (..., L) as the first, and, of
+    factors (``tril_q``), of (..., L, L), or (L, L) where all share one."""
+    first, (*leading, dims) = next(iter(shapes.items()))
+    flat = []
+    for name, shape in shapes.items():
+        event = (dims, dims) if name.startswith("tril") else (dims,)
+        if tuple(shape) == event == (dims, dims):
+            flat.append(event)
+            continue
+        if tuple(shape) != (*leading, *event):
+            raise _arrays.shape_error(name, shape, f"{(*leading, *event)} like {first}")
+        flat.append((math.prod(leading), *event))
+    return flat
+
+
+def over_rows(compute, arguments, names, out, with_gradient):
+    """`compute(arguments, out)` of arrays that have more than one leading axis, as of one batch."""
+    arrays = [_arrays.as_floats(a, name) for a, name in zip(arguments, names, strict=True)]
+    leading, shapes = arrays[0].shape[:-1], [array.shape for array in arrays]
+    rows = as_one_batch(dict(zip(names, shapes, strict=True)))
+    flat = [array.reshape(shape) for array, shape in zip(arrays, rows, strict=True)]
+    if not with_gradient:
+        value = compute(flat, None)
+        return value.reshape(leading) if np.ndim(value) else value
+    single = _arrays.computes_in_float32(tuple(arrays))
+    out = _arrays.checked_outs(out, shapes, single, arguments, names)
+    value, gradients = compute(
+        flat, tuple(o.reshape(shape) for o, shape in zip(out, rows, strict=True))
+    )
+    value = value.reshape(leading) if np.ndim(value) else value
+    return value, type(gradients)(*out)
+
+
 def _standard(mu, logvar, free_bits, reduction, num_threads, out, with_gradient):
+    if type(free_bits) is float and free_bits == 0:
+        short = divergence((mu, logvar), reduction, num_threads, out, GaussianGrad, with_gradient)
+        if short is not None:
+            return short
+    if _arrays.as_any_array(mu, "mu").ndim > 2:
+        options = free_bits, reduction, num_threads
+
+        def compute(arrays, out):
+            return _standard(*arrays, *options, out, with_gradient)
+
+        return over_rows(compute, (mu, logvar), GaussianGrad._fields, out, with_gradient)
     check_reduction(reduction)
     free_bits = as_free_bits(free_bits)
     given = (mu, logvar)
@@ -195,7 +250,8 @@ def kl_standard_normal(mu, logvar, *, free_bits=0.0, reduction="mean", num_threa
 
     Parameters
     ----------
-    mu, logvar : array_like, shape (B, L)
+    mu, logvar : array_like, shape (..., L)
+        With any leading axes, such as (B, L) or (samples, B, L): all of them are the batch.
     free_bits : float or FreeBits, optional
         A floor under the KL, by latent dimension if a number.
     reduction : {"mean", "sum", "none"}
@@ -204,7 +260,7 @@ def kl_standard_normal(mu, logvar, *, free_bits=0.0, reduction="mean", num_threa
 
     Returns
     -------
-    float, or ndarray of shape (B,) for ``reduction="none"``
+    float, or ndarray of shape (...) for ``reduction="none"``
         In nats.
 
     Raises
@@ -235,10 +291,15 @@ def kl_standard_normal_and_grad(
 
     Returns
     -------
-    value : float or ndarray of shape (B,)
+    value : float or ndarray of shape (...)
     gradients : GaussianGrad
         Gradient of the value with respect to mu and logvar (with ``reduction="none"``, of each
         sample's own value).
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`kl_standard_normal`.
 
     Examples
     --------
@@ -263,6 +324,15 @@ def pairs(arguments):
 
 
 def _between(arguments, reduction, num_threads, out, with_gradient):
+    short = divergence(tuple(arguments), reduction, num_threads, out, KlNormalGrad, with_gradient)
+    if short is not None:
+        return short
+    if _arrays.as_any_array(arguments[0], "mu_q").ndim > 2:
+
+        def compute(arrays, out):
+            return _between(arrays, reduction, num_threads, out, with_gradient)
+
+        return over_rows(compute, arguments, _NAMES, out, with_gradient)
     check_reduction(reduction)
     q, p = pairs(arguments)
     single = _arrays.computes_in_float32((*q, *p))
@@ -274,9 +344,9 @@ def _between(arguments, reduction, num_threads, out, with_gradient):
     weight = 1.0 / batch if reduction == "mean" else 1.0
     values = np.empty(batch)
     threads = threads_for(q[0].size * LATENT_COST, num_threads)
-    _kernels.between(operands, gradients, weight, values, threads)
+    total = _kernels.between(operands, gradients, weight, values, threads)
     if reduction != "none":
-        values = float(values.sum()) * weight
+        values = total * weight
     return (values, KlNormalGrad(*gradients)) if with_gradient else values
 
 
@@ -285,16 +355,16 @@ def kl_normal(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean", num_threads=N
 
     Parameters
     ----------
-    mu_q, logvar_q, mu_p, logvar_p : array_like, shape (B, L)
-        A prior shared by the batch can be passed as ``np.broadcast_to(mu_p, (B, L))``: it is not
-        copied.
+    mu_q, logvar_q, mu_p, logvar_p : array_like, shape (..., L)
+        With any leading axes: all of them are the batch. A prior shared by it can be passed as
+        ``np.broadcast_to(mu_p, (B, L))``: it is not copied.
     reduction : {"mean", "sum", "none"}
         Over the batch.
     num_threads : int, optional
 
     Returns
     -------
-    float, or ndarray of shape (B,) for ``reduction="none"``
+    float, or ndarray of shape (...) for ``reduction="none"``
         In nats.
 
     Raises
@@ -325,8 +395,13 @@ def kl_normal_and_grad(
 
     Returns
     -------
-    value : float or ndarray of shape (B,)
+    value : float or ndarray of shape (...)
     gradients : KlNormalGrad
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`kl_normal`.
 
     Examples
     --------

@@ -2,6 +2,7 @@ from typing import Literal, NamedTuple, TypeAlias, overload
 
 from numpy.typing import ArrayLike
 
+from fastelbo._parameters import Settings
 from fastelbo._typing import ByRow, Float64Array, FloatArray, Number, Out, Reduced, Threads
 
 class GaussianGrad(NamedTuple):
@@ -17,7 +18,7 @@ class KlNormalGrad(NamedTuple):
 _Granularity: TypeAlias = Literal["dimension", "sample", "total"]
 _Below: TypeAlias = Literal["floor", "zero"]
 
-class FreeBits:
+class FreeBits(Settings):
     threshold: float
     granularity: _Granularity
     below: _Below

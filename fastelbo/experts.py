@@ -5,7 +5,7 @@ Experts are on axis 0: ``mu`` and ``logvar`` (M, B, L); ``mask`` (M, B) says who
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, overload
+from typing import TYPE_CHECKING, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -54,16 +54,14 @@ class ExpertsGrad(NamedTuple):
     logvar: FloatArray
 
 
-def _checked(mu, logvar, mask):
+def checked_experts(mu, logvar, mask):
     """(mu, logvar, mask) as float arrays (M, B, L) and booleans (M, B)."""
     mu, logvar = _arrays.gaussians(mu, logvar, ("experts", "batch"))
     if len(mu) > 64:
         raise ValueError(f"mu has {len(mu)} experts, expected at most 64")
     if mask is None:
         return mu, logvar, np.ones(mu.shape[:2], bool)
-    mask = _arrays.as_any_array(mask, "mask")
-    if mask.dtype != np.bool_:
-        raise TypeError(f"mask must be boolean, True where x was observed; got dtype {mask.dtype}")
+    mask = _arrays.as_flags(mask)
     if mask.shape != mu.shape[:2]:
         raise _arrays.shape_error("mask", mask.shape, f"{mu.shape[:2]} like mu")
     return mu, logvar, mask
@@ -72,29 +70,42 @@ def _checked(mu, logvar, mask):
 def _nonempty(mask, prior):
     """Complain about a sample that no expert speaks for."""
     seen = mask.any(axis=0)
-    if not prior and not seen.all():
-        raise ValueError(f"mask leaves no expert for sample {np.argmin(seen)}, and prior is False")
+    if prior is not True and not seen.all():
+        raise ValueError(
+            f"mask leaves no expert for sample {np.argmin(seen)}, and prior is {prior!r}"
+        )
+
+
+def checked_product(mu, logvar, mask, prior, every_subset):
+    """(mu, logvar, mask, prior) of a product, or of those of every subset."""
+    is_full = every_subset and isinstance(prior, str)
+    if is_full and prior != "full":
+        raise ValueError(f'prior must be True, False or "full", got {prior!r}')
+    if not is_full:
+        prior = as_flag(prior, "prior")
+    mu, logvar, mask = checked_experts(mu, logvar, mask)
+    _nonempty(mask, prior)
+    if every_subset and len(mu) > MOST_EXPERTS:
+        raise ValueError(f"mu has {len(mu)} experts, expected at most {MOST_EXPERTS}")
+    return mu, logvar, mask, prior
 
 
 class _Product:
     """The checked arguments of a call: what is multiplied, in which subsets."""
 
     def __init__(self, mu, logvar, mask, prior, every_subset, num_threads):
-        prior = as_flag(prior, "prior")
-        mu, logvar, mask = _checked(mu, logvar, mask)
-        _nonempty(mask, prior)
+        mu, logvar, mask, prior = checked_product(mu, logvar, mask, prior, every_subset)
         self.single = _arrays.computes_in_float32((mu, logvar))
         self.mu, self.logvar = (_arrays.as_rows(a, "mu", self.single) for a in (mu, logvar))
         experts = len(mu)
-        if every_subset and experts > MOST_EXPERTS:
-            raise ValueError(f"mu has {experts} experts, expected at most {MOST_EXPERTS}")
         bits = np.uint64(1) << np.arange(experts, dtype=np.uint64)
         present = (bits[:, None] * mask).sum(axis=0, dtype=np.uint64)
         members = np.array([bits.sum(dtype=np.uint64)])
         if every_subset:
             members = np.arange(1, 1 << experts, dtype=np.uint64)
         self.counts = (members[:, None] & present) == members[:, None]
-        self.subsets = (members, present, every_subset, prior)
+        with_prior = {True: 0, False: len(members), "full": len(members) - 1}[prior]
+        self.subsets = (members, present, every_subset, with_prior)
         self.shape = (len(members), *mu.shape[1:])
         work = len(members) * experts * mu[0].size * EXPERT_COST
         self.threads = threads_for(work, num_threads)
@@ -198,6 +209,11 @@ def product_of_experts_backward(
     GaussianGrad
         ``mu`` and ``logvar``, (M, B, L); zero where the mask is False.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`product_of_experts`.
+
     Examples
     --------
     >>> import fastelbo
@@ -215,7 +231,7 @@ def mopoe(
     logvar: ArrayLike,
     *,
     mask: ArrayLike | None = None,
-    prior: bool = True,
+    prior: bool | Literal["full"] = True,
     out: tuple[Out, Out] | None = None,
     num_threads: Threads = None,
 ) -> Experts:
@@ -226,8 +242,11 @@ def mopoe(
 
     Parameters
     ----------
-    mu, logvar, mask, prior, num_threads
+    mu, logvar, mask, num_threads
         As in :func:`product_of_experts`, for at most 12 experts.
+    prior : bool or "full", optional
+        N(0, I) is one more expert of every product, of none, or, as in MultiVae [2]_, only of that
+        of all M experts.
     out : tuple (mu, logvar), optional
         Where to write the products.
 
@@ -238,9 +257,16 @@ def mopoe(
         bits are set in s + 1. ``mask`` (2^M - 1, B): whether the sample has all of them.
         Products that do not count are N(0, I).
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`product_of_experts`.
+
     References
     ----------
     .. [1] Sutter, Daunhawer, Vogt. Generalized multimodal ELBO. ICLR 2021.
+    .. [2] Senellart, Chadebec, Allassonnière. MultiVae: a Python library for multimodal generative
+       autoencoders. 2023.
 
     Examples
     --------
@@ -248,6 +274,8 @@ def mopoe(
     >>> parts = fastelbo.mopoe([[[4.0]], [[0.0]]], [[[0.0]], [[0.0]]], prior=False)
     >>> parts.mu.ravel()
     array([4., 0., 2.])
+    >>> fastelbo.mopoe([[[6.0]], [[0.0]]], [[[0.0]], [[0.0]]], prior="full").mu.ravel()
+    array([6., 0., 2.])
     """
     product = _Product(mu, logvar, mask, prior, True, num_threads)
     shapes = (product.shape,) * 2
@@ -264,7 +292,7 @@ def mopoe_backward(
     logvar: ArrayLike,
     *,
     mask: ArrayLike | None = None,
-    prior: bool = True,
+    prior: bool | Literal["full"] = True,
     out: tuple[Out, Out] | None = None,
     num_threads: Threads = None,
 ) -> GaussianGrad:
@@ -285,6 +313,11 @@ def mopoe_backward(
     GaussianGrad
         ``mu`` and ``logvar``, (M, B, L).
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`mopoe`.
+
     Examples
     --------
     >>> import fastelbo
@@ -297,15 +330,21 @@ def mopoe_backward(
     return product.backward(grad_mu, grad_logvar, product.shape, (mu, logvar, mask), out)
 
 
-def _mixture(z, mu, logvar, mask, reduction, out, with_gradient, num_threads):
-    check_reduction(reduction)
-    given = (z, mu, logvar, mask)
-    mu, logvar, mask = _checked(mu, logvar, mask)
+def checked_mixture(z, mu, logvar, mask):
+    """The arrays of a mixture's density, whose shapes fit."""
+    mu, logvar, mask = checked_experts(mu, logvar, mask)
     _nonempty(mask, False)
     z = _arrays.as_floats(z, "z")
     if z.shape[-2:] != mu.shape[1:] or z.ndim not in (2, 3) or 0 in z.shape[:1]:
         wanted = f"{mu.shape[1:]} or (samples, {mu.shape[1]}, {mu.shape[2]}) like mu"
         raise _arrays.shape_error("z", z.shape, wanted)
+    return z, mu, logvar, mask
+
+
+def _mixture(z, mu, logvar, mask, reduction, out, with_gradient, num_threads):
+    check_reduction(reduction)
+    given = (z, mu, logvar, mask)
+    z, mu, logvar, mask = checked_mixture(z, mu, logvar, mask)
     single = _arrays.computes_in_float32((z, mu, logvar))
     z, mu, logvar = (_arrays.as_rows(a, "z", single) for a in (z, mu, logvar))
     samples = z if z.ndim == 3 else z[None]
@@ -442,6 +481,11 @@ def mixture_of_experts_and_grad(
     value : float or ndarray
     gradients : ExpertsGrad
         ``z``, ``mu`` and ``logvar`` in the shapes of those; with ``reduction="none"`` of the sum.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`mixture_of_experts`.
 
     Examples
     --------

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastelbo import _arrays
 from fastelbo.bounds import reduce_rows
-from fastelbo.divergences import kl_standard_normal
+from fastelbo.divergences import kl_standard_normal, over_rows
 from fastelbo.likelihoods import check_reduction
 
 
@@ -36,10 +36,13 @@ def checked_shapes(arguments):
 
 def _factor(a, name):
     """A stack of lower triangles in float64, (B, L, L) or (L, L)."""
-    a = np.tril(a).astype(np.float64)
+    check_diagonal(a, name)
+    return np.tril(a).astype(np.float64)
+
+
+def check_diagonal(a, name):
     if (np.diagonal(a, axis1=-2, axis2=-1) <= 0).any():
         raise ValueError(f"{name} must have a positive diagonal")
-    return a
 
 
 def _inverse_times(tril, b, transposed=False):
@@ -52,6 +55,12 @@ def _inverse_times(tril, b, transposed=False):
 
 @np.errstate(all="ignore")
 def _between(arguments, reduction, out, with_gradient):
+    if _arrays.as_any_array(arguments[0], "mu_q").ndim > 2:
+
+        def compute(arrays, out):
+            return _between(arrays, reduction, out, with_gradient)
+
+        return over_rows(compute, arguments, _NAMES, out, with_gradient)
     check_reduction(reduction)
     mu_q, tril_q, mu_p, tril_p = checked_shapes(arguments)
     tril_q, tril_p = _factor(tril_q, "tril_q"), _factor(tril_p, "tril_p")
@@ -99,9 +108,10 @@ def kl_full_normal(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
 
     Parameters
     ----------
-    mu_q, mu_p : array_like, shape (B, L)
-        Means; one shared by the batch can be passed as ``np.broadcast_to(mu_p, (B, L))``.
-    tril_q, tril_p : array_like, shape (B, L, L) or (L, L)
+    mu_q, mu_p : array_like, shape (..., L)
+        Means, with any leading axes: all of them are the batch. One shared by it can be passed as
+        ``np.broadcast_to(mu_p, (B, L))``.
+    tril_q, tril_p : array_like, shape (..., L, L) or (L, L)
         Lower-triangular factors with a positive diagonal, of each sample or of all. What lies above
         the diagonal is not read.
     reduction : {"mean", "sum", "none"}
@@ -109,7 +119,7 @@ def kl_full_normal(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
 
     Returns
     -------
-    float, or ndarray of shape (B,) for ``reduction="none"``
+    float, or ndarray of shape (...) for ``reduction="none"``
         In nats.
 
     Raises
@@ -141,10 +151,15 @@ def kl_full_normal_and_grad(mu_q, tril_q, mu_p, tril_p, *, reduction="mean", out
 
     Returns
     -------
-    value : float or ndarray of shape (B,)
+    value : float or ndarray of shape (...)
     gradients : KlFullNormalGrad
         In the shapes of the arguments, zero above the diagonals; that of a factor shared by the
         batch is summed over it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`kl_full_normal`.
 
     Examples
     --------

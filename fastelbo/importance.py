@@ -15,7 +15,7 @@ from fastelbo._arguments import check_choice
 from fastelbo._named import as_likelihood
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
-from fastelbo.likelihoods import check_reduction, is_word, own_shapes
+from fastelbo.likelihoods import check_reduction, own_shapes, rows_of
 from fastelbo.locations import SquaredError
 from fastelbo.priors import arrays_of, as_prior, density
 
@@ -31,8 +31,6 @@ CACHE = 32 << 20
 ROOM = 1 << 20
 #: Log weights whose likelihood is kept.
 VALUES_AT_ONCE = 1 << 16
-#: Rows a worker takes whole, all their samples: fewer would leave workers without.
-ROWS_A_THREAD = 4
 
 
 class IwaeGrad(NamedTuple):
@@ -50,7 +48,7 @@ class _Problem:
 
     def __init__(self, x, z, mu, logvar, x_recon, likelihood, prior, mask, num_threads):
         likelihood = as_likelihood(likelihood)
-        if is_word(getattr(likelihood, "scale", None), "optimal"):
+        if likelihood._couples_rows():
             raise ValueError(
                 'likelihood: scale="optimal" depends on the whole minibatch and gives no density '
                 "of one sample to weigh; use the scale that training ended with"
@@ -58,6 +56,7 @@ class _Problem:
         outputs = x_recon if type(x_recon) is tuple else (x_recon,)
         if len(outputs) != len(likelihood.parameters):
             likelihood._miscounted(outputs)
+        self.prior = prior = as_prior(prior)
         self.given = (x, z, mu, logvar, mask, *outputs, *arrays_of(prior))
         self.data, checked = likelihood._event(x, outputs, 1)
         self.mask = None if mask is None else _arrays.as_mask(mask, self.data, 1)
@@ -75,7 +74,6 @@ class _Problem:
         if z.ndim and z.strides[-1] == 0:  # one number for a whole row
             self.z = np.ascontiguousarray(self.z)
         self.likelihood = likelihood
-        self.prior = as_prior(prior)
         self.threads = threads_for(self.outputs[0].size + LATENT_COST * z.size, num_threads)
 
     def run(self, log_w=None, bound=None):
@@ -131,7 +129,7 @@ class _Problem:
 
     def _goes_by_row(self, rows):
         """Whether a group of rows is divided by rows, all samples of each."""
-        return self.likelihood._fuses_latents and rows >= ROWS_A_THREAD * self.threads
+        return self.likelihood._fuses_latents and rows >= _kernels.ROWS_A_THREAD * self.threads
 
     def _weigh(self, rows, parameters, derivatives, by_row, prior, *outputs):
         """The passes over some rows; `outputs`: what a Weigher takes from log_w on."""
@@ -146,11 +144,12 @@ class _Problem:
     def _log_prob(self, rows, parameters, derivatives, values, follower):
         """log p(x|z) of some rows, (K, rows), and its derivatives where they are wanted."""
         axes = parameters[0].ndim
-        x, mask = (_rows_of(a, self.data.ndim, rows) for a in (self.data, self.mask))
-        some = tuple([_rows_of(a, axes, rows) for a in parameters])
+        x, mask = (rows_of(a, self.data.ndim, rows) for a in (self.data, self.mask))
+        some = tuple([rows_of(a, axes, rows) for a in parameters])
         run = self.likelihood._pass
+        of_rows = self.likelihood._of_rows(rows, self.data.ndim)
         try:
-            run(x, some, derivatives, 1.0, values, None, 2, self.threads, mask, follower)
+            of_rows._pass(x, some, derivatives, 1.0, values, None, 2, self.threads, mask, follower)
         except ValueError:  # once more, to name the offender in the caller's numbering
             everything = np.empty(self.shape)
             run(self.data, self.outputs, None, 1.0, everything, None, 2, self.threads, self.mask)
@@ -163,19 +162,9 @@ class _Problem:
         return density(self.prior, self.z, with_gradient)
 
 
-def _rows_of(array, axes, rows):
-    """Some rows of an array that broadcasts to one of so many axes, (K, B, ...)."""
-    if array is None:
-        return None
-    axis = array.ndim - axes + 1
-    if axis < 0 or array.shape[axis] == 1:
-        return array
-    return array[:, rows] if axis == 1 else array[rows]
-
-
 def _add_sums(total, part, weights, rows):
     """Weigh a group of rows, and add it to the sums over what a parameter is broadcast along."""
-    total = _rows_of(total, part.ndim, rows)
+    total = rows_of(total, part.ndim, rows)
     weights = weights[:, rows].reshape(*part.shape[:2], *(1,) * (part.ndim - 2))
     axes = tuple(d for d, extent in enumerate(total.shape) if extent == 1)
     with np.errstate(all="ignore"):
@@ -363,8 +352,8 @@ def iwae_and_grad(
 
     Notes
     -----
-    Weights are differences of log weights, and inherit their rounding: about 1e-7 |log w| of their
-    size in float32.
+    Weights are differences of log weights, and inherit their rounding: about 1e-7 ``|log w|`` of
+    their size in float32.
 
     References
     ----------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -72,6 +73,8 @@ class Gaussian(Likelihood):
     -1.918939
     """
 
+    _learnable = MappingProxyType({"scale": "learned"})
+
     def __init__(
         self,
         scale: Numbers | Literal["learned", "optimal"] = 1.0,
@@ -110,13 +113,20 @@ class Gaussian(Likelihood):
         threads,
         mask,
         follower=None,
+        elements=None,
     ):
-        rest = (gradients, weight, row_values, latents, batch_axes, threads, mask, follower)
+        rest = (gradients, weight, row_values, latents, batch_axes, threads, mask)
+        rest += (follower, elements)
         if not is_word(self.scale, "optimal"):
             return super()._pass(x, parameters, *rest)
         # The scale depends on the whole minibatch: one pass to find it, one that uses it.
-        options = {"x_scale": self._x_scale, "missing": "nan" if self._missing_nan else None}
-        total, _, size = SquaredError(**options)._pass(
+        variance = self._variance(x, parameters, batch_axes, threads, mask)
+        return self._at_variances([variance])._pass(x, parameters, *rest)
+
+    def _variance(self, x, parameters, batch_axes, threads, mask):
+        """The mean squared error of checked arrays."""
+        error = SquaredError(x_scale=self._x_scale, missing=self.missing)
+        total, _, size = error._pass(
             x, parameters, None, 1.0, None, None, batch_axes, threads, mask
         )
         with np.errstate(all="ignore"):
@@ -125,7 +135,19 @@ class Gaussian(Likelihood):
             raise NoOptimalScale(
                 f'scale="optimal" needs a positive, finite mean squared error, got {variance}'
             )
-        return Gaussian(math.sqrt(variance), **options)._pass(x, parameters, *rest)
+        return variance
+
+    def _couples_rows(self):
+        return is_word(self.scale, "optimal")
+
+    def _variances(self, x, outputs, threads):
+        return [self._variance(x, outputs, 1, threads, None)] if self._couples_rows() else []
+
+    def _at_variances(self, variances):
+        if not self._couples_rows():
+            return self
+        scale = math.sqrt(next(iter(variances)))
+        return Gaussian(scale, x_scale=self._x_scale, missing=self.missing)
 
     def __repr__(self):
         return f"Gaussian(scale={self.scale!r})"
@@ -156,6 +178,8 @@ class Laplace(Likelihood):
     >>> fastelbo.Laplace(0.5).log_prob_and_grad([[1.0, 0.0]], [[0.0, 0.0]])
     (-2.0, (array([[2., 0.]]),))
     """
+
+    _learnable = MappingProxyType({"scale": "learned"})
 
     def __init__(
         self,
@@ -206,6 +230,7 @@ class StudentT(Likelihood):
     """
 
     _own_name = "scale or df"
+    _learnable = MappingProxyType({"df": "learned", "scale": "learned"})
 
     def __init__(
         self,

@@ -6,16 +6,16 @@ from fastelbo._typing import ByRow, Float64Array, FloatArray, Out, Reduced, Thre
 
 class MixtureGrad(NamedTuple):
     z: FloatArray
-    log_weights: FloatArray
     mu: FloatArray
     logvar: FloatArray
+    log_weights: FloatArray
 
 @overload
 def mixture_log_prob(
     z: ArrayLike,
-    log_weights: ArrayLike,
     mu: ArrayLike,
     logvar: ArrayLike,
+    log_weights: ArrayLike,
     *,
     reduction: Reduced = ...,
     num_threads: Threads = ...,
@@ -23,9 +23,9 @@ def mixture_log_prob(
 @overload
 def mixture_log_prob(
     z: ArrayLike,
-    log_weights: ArrayLike,
     mu: ArrayLike,
     logvar: ArrayLike,
+    log_weights: ArrayLike,
     *,
     reduction: ByRow,
     num_threads: Threads = ...,
@@ -33,9 +33,9 @@ def mixture_log_prob(
 @overload
 def mixture_log_prob_and_grad(
     z: ArrayLike,
-    log_weights: ArrayLike,
     mu: ArrayLike,
     logvar: ArrayLike,
+    log_weights: ArrayLike,
     *,
     reduction: Reduced = ...,
     out: tuple[Out, Out, Out, Out] | None = ...,
@@ -44,9 +44,9 @@ def mixture_log_prob_and_grad(
 @overload
 def mixture_log_prob_and_grad(
     z: ArrayLike,
-    log_weights: ArrayLike,
     mu: ArrayLike,
     logvar: ArrayLike,
+    log_weights: ArrayLike,
     *,
     reduction: ByRow,
     out: tuple[Out, Out, Out, Out] | None = ...,

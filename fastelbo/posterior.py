@@ -1,27 +1,54 @@
-"""The posterior q(z|x) = N(mu, diag(e^logvar)): samples of it, with and without their KL."""
+"""The posterior q(z|x) = N(mu, diag(e^logvar)): samples of it, and their log density."""
 
 from __future__ import annotations
 
 import os
 import sys
 from operator import index
-from typing import TYPE_CHECKING, SupportsIndex, overload
+from typing import TYPE_CHECKING, NamedTuple, SupportsIndex, overload
 
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo._arguments import as_whole, shown
+from fastelbo._arguments import as_numbers, as_whole, shown
+from fastelbo._arrays import LATENT_COST
 from fastelbo._threads import threads_for
-from fastelbo.divergences import LATENT_COST, FreeBits, GaussianGrad, as_free_bits, kl_pass
+from fastelbo.divergences import FreeBits, GaussianGrad, as_free_bits, kl_pass
 from fastelbo.likelihoods import check_reduction
+from fastelbo.locations import Gaussian
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastelbo._typing import ByRow, Float64Array, FloatArray, Number, Out, Reduced, Rng, Threads
+    from fastelbo._typing import (
+        ByRow,
+        Float64Array,
+        FloatArray,
+        Number,
+        Out,
+        Reduced,
+        Rng,
+        Threads,
+    )
 
 _kernels = _builds.kernels("latent")
 _MASK = (1 << 64) - 1
+_GAUSSIAN = Gaussian("learned")
+
+
+class PosteriorGrad(NamedTuple):
+    """Gradients of a posterior's log density, each in the shape of the argument named so."""
+
+    z: FloatArray
+    mu: FloatArray
+    logvar: FloatArray
+
+
+class NoiseFrom(NamedTuple):
+    """The normals of a key from one of them on, in the place of a key: those of some rows."""
+
+    key: int
+    first: int
 
 
 def noise_key(rng):
@@ -40,11 +67,13 @@ def noise_key(rng):
             raise TypeError
         key = index(rng)
     except TypeError:
+        if isinstance(rng, NoiseFrom):
+            return rng
         raise TypeError(
             f"rng must be an int, a numpy.random.Generator or None, got {shown(rng)}"
         ) from None
     if not 0 <= key <= _MASK:
-        raise ValueError(f"rng must lie in [0, 2**64), got {key}")
+        raise ValueError(f"rng must lie in [0, 2**64), got {shown(key)}")
     return key
 
 
@@ -187,6 +216,11 @@ def reparameterize_kl(
     kl : float, or ndarray of shape (B,) for ``reduction="none"``
         In nats.
 
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`reparameterize`.
+
     Examples
     --------
     >>> import fastelbo
@@ -278,7 +312,7 @@ def reparameterize_backward(
             raise _arrays.shape_error("z", z.shape, f"that of grad_z, {grad_z.shape}")
     col_weight = None
     if type(kl_weight) is not float:
-        weights = np.asarray(_arrays.as_floats(kl_weight, "kl_weight"), np.float64)
+        weights = as_numbers(kl_weight, "kl_weight")
         kl_weight = 0.0
         if weights.ndim == 0:
             kl_weight = float(weights)
@@ -290,3 +324,147 @@ def reparameterize_backward(
     threads = threads_for(grad_z.size * LATENT_COST, num_threads)
     _kernels.backward(grad_z, mu, logvar, z, noise, key, *grads, kl_weight, col_weight, threads)
     return GaussianGrad(*grads)
+
+
+@overload
+def posterior_log_prob(
+    z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    reduction: Reduced = ...,
+    num_threads: Threads = ...,
+) -> float: ...
+@overload
+def posterior_log_prob(
+    z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    reduction: ByRow,
+    num_threads: Threads = ...,
+) -> Float64Array: ...
+def posterior_log_prob(z, mu, logvar, *, reduction="mean", num_threads=None):
+    """Log density log q(z|x) = log N(z; mu, diag(e^logvar)), summed over the latent dimensions.
+
+    Parameters
+    ----------
+    z : array_like, shape (B, L) or (K, B, L)
+        A point for each x, or K of them.
+    mu, logvar : array_like, shape (B, L)
+    reduction : {"mean", "sum", "none"}
+        Over the batch, and over the samples.
+    num_threads : int, optional
+
+    Returns
+    -------
+    float, or ndarray of shape (B,) or (K, B) and dtype float64 for ``reduction="none"``
+        In nats.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape, dtype or option does not fit; the message names the argument.
+
+    See Also
+    --------
+    log_weights : log p(x|z) + log p(z) - log q(z|x).
+    mixture_log_prob : Points under all components of a mixture.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> round(fastelbo.posterior_log_prob([[1.0]], [[0.0]], [[0.0]]), 6)
+    -1.418939
+    >>> fastelbo.posterior_log_prob(
+    ...     [[[1.0]], [[0.0]]], [[0.0]], [[0.0]], reduction="none"
+    ... ).round(6)
+    array([[-1.418939],
+           [-0.918939]])
+    """
+    return _log_prob(z, mu, logvar, reduction, num_threads)[0]
+
+
+@overload
+def posterior_log_prob_and_grad(
+    z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    reduction: Reduced = ...,
+    out: tuple[Out, Out, Out] | None = ...,
+    num_threads: Threads = ...,
+) -> tuple[float, PosteriorGrad]: ...
+@overload
+def posterior_log_prob_and_grad(
+    z: ArrayLike,
+    mu: ArrayLike,
+    logvar: ArrayLike,
+    *,
+    reduction: ByRow,
+    out: tuple[Out, Out, Out] | None = ...,
+    num_threads: Threads = ...,
+) -> tuple[Float64Array, PosteriorGrad]: ...
+def posterior_log_prob_and_grad(z, mu, logvar, *, reduction="mean", out=None, num_threads=None):
+    """:func:`posterior_log_prob` and its gradients.
+
+    Parameters
+    ----------
+    z, mu, logvar, reduction, num_threads
+        As in :func:`posterior_log_prob`.
+    out : tuple (z, mu, logvar), optional
+        Where to write the gradients: C-contiguous arrays that overlap no input, or None for a new
+        one.
+
+    Returns
+    -------
+    value : float or ndarray of shape (B,) or (K, B)
+    gradients : PosteriorGrad
+        ``z``, ``mu`` and ``logvar``, z being held apart from the others; with
+        ``reduction="none"`` those of the sum.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`posterior_log_prob`.
+
+    Examples
+    --------
+    >>> import fastelbo
+    >>> value, grad = fastelbo.posterior_log_prob_and_grad([[2.0]], [[0.0]], [[0.0]])
+    >>> grad.z, grad.mu, grad.logvar
+    (array([[-2.]]), array([[2.]]), array([[1.5]]))
+    """
+    return _log_prob(z, mu, logvar, reduction, num_threads, out, True)
+
+
+def check_points(z, mu, logvar):
+    """z, mu and logvar as float arrays whose shapes fit."""
+    mu, logvar = _arrays.latents(mu, logvar)
+    z = _arrays.as_floats(z, "z")
+    if z.ndim not in (2, 3) or z.shape[-2:] != mu.shape or 0 in z.shape[:-2]:
+        expected = f"{mu.shape} or (samples, {mu.shape[0]}, {mu.shape[1]})"
+        raise _arrays.shape_error("z", z.shape, expected)
+    return z, mu, logvar
+
+
+def _log_prob(z, mu, logvar, reduction, num_threads, out=None, with_gradient=False):
+    """(value, PosteriorGrad or None). A Gaussian is that of the distance: z is what it is around,
+    so that all of its samples meet one mu."""
+    check_reduction(reduction)
+    given = (z, mu, logvar)
+    z, mu, logvar = check_points(*given)
+    log_scale = 0.5 * logvar
+    options = (None, reduction, num_threads)
+    if not with_gradient:
+        return _GAUSSIAN._log_prob(mu, (z, log_scale), *options, None, False), None
+    single = _arrays.computes_in_float32((z, mu, logvar))
+    shapes = (z.shape, mu.shape, logvar.shape)
+    by_z, by_mu, by_logvar = _arrays.checked_outs(out, shapes, single, given, PosteriorGrad._fields)
+    value, _ = _GAUSSIAN._log_prob(mu, (z, log_scale), *options, (by_z, by_logvar), True)
+    by_logvar *= 0.5
+    if z.ndim == 2:
+        np.negative(by_z, out=by_mu)
+    else:
+        by_mu[...] = -by_z.sum(axis=0, dtype=np.float64)
+    return value, PosteriorGrad(by_z, by_mu, by_logvar)

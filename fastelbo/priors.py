@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from fastelbo import _arrays
-from fastelbo._arguments import shown
-from fastelbo.locations import Gaussian
+from fastelbo._arguments import as_numbers, as_whole, shown, weighed
 from fastelbo.mixtures import Components
-from fastelbo.posterior import noise_key, reparameterize, reparameterize_backward
+from fastelbo.posterior import (
+    noise_key,
+    posterior_log_prob,
+    reparameterize,
+    reparameterize_backward,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -23,16 +27,15 @@ if TYPE_CHECKING:
     from fastelbo._typing import Float64Array, FloatArray, Rng, Threads
 
 LOG_2PI = float(np.log(2 * np.pi))
-_LOG_Q = Gaussian("learned").log_prob
 
 
 class PriorGrad(NamedTuple):
     """Gradients by z and by a mixture's parameters; ``logits`` is None where those are fixed."""
 
     z: FloatArray
-    logits: FloatArray | None
     mu: FloatArray
     logvar: FloatArray
+    logits: FloatArray | None
 
 
 class StandardNormal:
@@ -64,12 +67,12 @@ class MixtureOfGaussians:
 
     Parameters
     ----------
-    logits : array_like of shape (K,) or None
-        Logarithms of the weights, up to a constant: log weights serve as well. None: equal weights,
-        which ``backward`` gives no gradient for.
     mu, logvar : array_like, shape (K, L)
         Means and log variances. Float arrays are kept, not copied: change them in place, and the
         prior has changed.
+    logits : array_like of shape (K,), optional
+        Logarithms of the weights, up to a constant: log weights serve as well. Without them weights
+        are equal, and ``backward`` gives no gradient for them.
 
     Raises
     ------
@@ -79,7 +82,7 @@ class MixtureOfGaussians:
     Examples
     --------
     >>> import fastelbo
-    >>> prior = fastelbo.MixtureOfGaussians([0.0, 0.0], [[-1.0], [1.0]], [[0.0], [0.0]])
+    >>> prior = fastelbo.MixtureOfGaussians([[-1.0], [1.0]], [[0.0], [0.0]], [0.0, 0.0])
     >>> values, by_z = prior.log_prob_and_grad([[0.0], [1.0]])
     >>> values.round(4), by_z.ravel().round(4)
     (array([-1.4189, -1.4852]), array([ 0.    , -0.2384]))
@@ -87,18 +90,18 @@ class MixtureOfGaussians:
     array([-0.1904,  0.1904])
     """
 
-    logits: FloatArray | None
     mu: FloatArray
     logvar: FloatArray
+    logits: FloatArray | None
 
-    def __init__(self, logits: ArrayLike | None, mu: ArrayLike, logvar: ArrayLike) -> None:
+    def __init__(self, mu: ArrayLike, logvar: ArrayLike, logits: ArrayLike | None = None) -> None:
         equal = np.zeros(np.shape(mu)[:1], np.float32) if logits is None else logits
         try:
-            checked = Components(equal, mu, logvar)
+            checked = Components(mu, logvar, equal)
         except (TypeError, ValueError) as error:
             raise type(error)(str(error).replace("log_weights", "logits")) from None
-        self.logits = None if logits is None else checked.log_weights
         self.mu, self.logvar = checked.mu, checked.logvar
+        self.logits = None if logits is None else checked.log_weights
 
     @property
     def log_weights(self) -> FloatArray:
@@ -111,16 +114,16 @@ class MixtureOfGaussians:
 
     def _run(self, z, weights=None, num_threads=None, with_gradient=True):
         """(log densities, PriorGrad of the sum of them times `weights`, or None)."""
-        components = Components(self.log_weights, self.mu, self.logvar)
+        components = Components(self.mu, self.logvar, self.log_weights)
         points = components.points(z)
         gradients = None
         if with_gradient:
-            arrays = (points, components.log_weights, components.mu, components.logvar)
+            arrays = (points, components.mu, components.logvar, components.log_weights)
             single = components.is_single(points)
             gradients = tuple(_arrays.empty_like(a, single) for a in arrays)
         of_points = None
         if weights is not None:
-            of_points = np.asarray(_arrays.as_floats(weights, "weights"), np.float64)
+            of_points = as_numbers(weights, "weights")
             try:
                 of_points = np.broadcast_to(of_points, points.shape[:-1]).ravel()
             except ValueError:
@@ -129,12 +132,12 @@ class MixtureOfGaussians:
         values = components.log_prob(points, gradients, 1.0, of_points, num_threads)
         if gradients is None:
             return values, None
-        by_z, by_logits, by_mu, by_logvar = gradients
+        by_z, by_mu, by_logvar, by_logits = gradients
         if self.logits is None:
             by_logits = None
         else:
             by_logits -= np.exp(components.log_weights) * by_logits.sum(dtype=np.float64)
-        return values, PriorGrad(by_z, by_logits, by_mu, by_logvar)
+        return values, PriorGrad(by_z, by_mu, by_logvar, by_logits)
 
     def log_prob(self, z: ArrayLike, *, num_threads: Threads = None) -> Float64Array:
         """Log densities of points.
@@ -174,13 +177,13 @@ class MixtureOfGaussians:
         Returns
         -------
         PriorGrad
-            ``z``, ``logits`` (None for equal weights), ``mu`` and ``logvar``.
+            ``z``, ``mu``, ``logvar`` and ``logits`` (None for equal weights).
         """
         return self._run(z, weights, num_threads)[1]
 
     def sample(self, n: int, *, rng: Rng = None) -> FloatArray:
         """n draws of z, (n, L); rng as in :func:`~fastelbo.reparameterize`."""
-        key = noise_key(rng)
+        n, key = as_whole(n, "n", 0), noise_key(rng)
         weights = np.exp(np.asarray(self.log_weights, np.float64))
         which = np.random.default_rng(key).choice(len(weights), n, p=weights / weights.sum())
         return reparameterize(self.mu[which], self.logvar[which], rng=key)
@@ -214,9 +217,6 @@ class VampPrior(MixtureOfGaussians):
     array([-1.4189])
     """
 
-    def __init__(self, mu: ArrayLike, logvar: ArrayLike, logits: ArrayLike | None = None) -> None:
-        super().__init__(logits, mu, logvar)
-
 
 def _points(z):
     z = _arrays.as_floats(z, "z")
@@ -234,13 +234,19 @@ def check_prior(prior, wanted="log_prob"):
         )
     if isinstance(prior, type):
         raise TypeError(f"prior must be an object, got the class {prior.__name__}: call it")
+    if isinstance(getattr(prior, "parameters", None), tuple):
+        raise TypeError(f"prior must be p(z), a density of latents, got the likelihood {prior!r}")
     if not callable(getattr(prior, wanted, None)):
         raise TypeError(f"prior must be None or have a method {wanted}, got {shown(prior)}")
 
 
 def as_prior(prior):
-    """The prior of a bound; None, which is the standard normal, also by its name."""
-    return None if isinstance(prior, str) and prior == "standard" else prior
+    """The prior of a bound, or that which one of fastelbo.torch stands for; None, the standard
+    normal, also goes by its name."""
+    if isinstance(prior, str) and prior == "standard":
+        return None
+    own = getattr(prior, "kernels", None)
+    return own if isinstance(own, StandardNormal | MixtureOfGaussians) else prior
 
 
 def density(prior, z, with_gradient):
@@ -277,9 +283,9 @@ def kl_estimate(prior, mu, logvar, z, gradients, weight, noise, key, threads):
     Those go through z = mu + e^(logvar/2) eps, where log q is constant but for -logvar/2.
     """
     log_p, by_z = density(prior, z, gradients is not None)
-    log_q = _LOG_Q(z, mu, 0.5 * logvar, reduction="none", num_threads=threads)
+    log_q = posterior_log_prob(z, mu, logvar, reduction="none", num_threads=threads)
     if gradients is not None:
-        by_z = by_z * weight  # not in place: the array may be the prior's own
+        by_z = weighed(weight, by_z)  # not in place: the array may be the prior's own
         drawn = {"noise": noise, "rng": key, "num_threads": threads}
         reparameterize_backward(by_z, mu, logvar, z, out=gradients, **drawn)
         gradients[1][...] += 0.5 * weight

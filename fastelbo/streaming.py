@@ -36,6 +36,14 @@ SMALL_SPREAD = 1e-2
 ROWS = 256
 
 
+def as_streamed_order(alpha):
+    """One of the orders that the sums which are kept give."""
+    alpha = as_number(alpha, "alpha")
+    if alpha not in (0, 1, -1):
+        raise ValueError(f"alpha must be 0, 1 or -1, got {alpha:g}")
+    return alpha
+
+
 class StreamingBound:
     """Bounds of log p(x) from log weights that come in chunks of samples, in memory O(B).
 
@@ -177,9 +185,7 @@ class StreamingBound:
         """
         check_reduction(reduction)
         state = self._seen()
-        alpha = as_number(alpha, "alpha")
-        if alpha not in (0, 1, -1):
-            raise ValueError(f"alpha must be 0, 1 or -1, got {alpha:g}")
+        alpha = as_streamed_order(alpha)
         if alpha == -1:
             with np.errstate(all="ignore"):
                 rows = state[SHIFT] + 0.5 * np.log(sum_of(state, W2) / self.samples)

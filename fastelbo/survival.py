@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,6 +63,8 @@ class Weibull(Likelihood):
     _names = ("scale", "concentration")
     _domain = "times of at least 0"
     _own_name = "scale or concentration"
+    _by_sample = "observed"
+    _learnable = MappingProxyType({"scale": None, "concentration": None})
 
     def __init__(
         self,
@@ -85,12 +88,8 @@ class Weibull(Likelihood):
     def _own_parameters(self, shape, batch_axes, dtype):
         """What is fixed, which broadcasts to the event, and `observed`, which broadcasts to x."""
         *fixed, observed = self._own
-        try:
-            wide = _arrays.few_axes(np.broadcast_to(observed, shape))
-        except ValueError:
-            wanted = f"one that broadcasts to that of x, {shape}"
-            raise _arrays.shape_error("observed", observed.shape, wanted) from None
-        return (*self._of_event(fixed, shape, batch_axes, dtype), wide)
+        wide = self._of_samples((observed,), shape, batch_axes)
+        return (*self._of_event(fixed, shape, batch_axes, dtype), *wide)
 
     def _is_outside(self, x):
         return x < 0
@@ -116,12 +115,7 @@ def _as_observed(observed):
     """1 where an event was observed, as bytes."""
     if observed is None:
         return np.ones((), np.uint8)
-    array = np.asarray(observed)
-    if array.dtype != np.bool_:
-        raise TypeError(
-            f"observed must be boolean, True where the event was observed; got dtype {array.dtype}"
-        )
-    return array.view(np.uint8)
+    return _arrays.as_flags(observed, "observed", "the event").view(np.uint8)
 
 
 @np.vectorize

@@ -2,66 +2,70 @@
 
 from __future__ import annotations
 
-import copy
-import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
-from fastelbo import _threads
-from fastelbo._arguments import as_flag, as_number, as_whole, positive_number
-from fastelbo._blas import threads_worth
-from fastelbo._estimator import Estimator, check_random_state, finite_matrix, seed
-from fastelbo._estimator import NotFittedError as NotFittedError
-from fastelbo._network import CHUNK, Autoencoder
-from fastelbo._vae_scores import DRAWS, elbo_parts, importance_bounds
-from fastelbo._vae_settings import (
-    as_dtype,
-    as_prior,
-    check_domain,
-    check_same_outputs,
-    is_optimal,
-    positive_outputs,
-    trained_likelihood,
-    widths,
-)
-from fastelbo.divergences import FreeBits, as_free_bits
-from fastelbo.likelihoods import Likelihood
-from fastelbo.locations import Gaussian, NoOptimalScale
-from fastelbo.posterior import noise_key, reparameterize
+from fastelbo import _arrays
+from fastelbo._arguments import as_whole
+from fastelbo._density import DensityModel, checked_samples
+from fastelbo._lazily import takes_dask
+from fastelbo._network import Autoencoder
+from fastelbo._sklearn import NotFittedError as NotFittedError
+from fastelbo._trained import chunks
+from fastelbo._vae_scores import imputed
+from fastelbo.amortization import rows_at_once
+from fastelbo.divergences import FreeBits
 from fastelbo.priors import MixtureOfGaussians, StandardNormal
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, DTypeLike, NDArray
+    from numpy.typing import ArrayLike, DTypeLike
 
-    from fastelbo._typing import AnyLikelihood, Float64Array, FloatArray, Rng
+    from fastelbo._typing import (
+        AnyLikelihood,
+        Batches,
+        Callback,
+        Data,
+        Float64Array,
+        FloatArray,
+        Missing,
+        Network,
+        Rng,
+    )
 
-#: Draws of a score that end within a lifetime.
-MOST_DRAWS = 1 << 30
-#: What standardised data hardly exceed.
-LARGE = 20.0
+#: Steps that posteriors are refined by at least, for values that are missing.
+IMPUTE_STEPS = 20
 
 
-class VAE(Estimator):
+class VAE(DensityModel):
     """Variational autoencoder [1]_ with dense networks, trained by Adam [2]_ on the ELBO.
 
-    Follows scikit-learn's conventions for a transformer and density model (``clone``, ``Pipeline``,
-    ``GridSearchCV``) and needs NumPy alone. The encoder is D -> hidden -> 2 latent_dim, the decoder
-    latent_dim -> reversed hidden -> D, with ReLU in between.
+    A transformer and density model of scikit-learn where that is installed, else its like on NumPy
+    alone. The encoder is D -> hidden -> 2 latent_dim, the decoder latent_dim -> reversed hidden ->
+    D. Methods take dask arrays, too, and answer them with such, by ``fastelbo.dask``.
 
     Parameters
     ----------
     hidden : sequence of int, optional
         Widths of the encoder's hidden layers; the decoder has them in reverse.
     latent_dim : int, optional
-    likelihood : {"bernoulli", "gaussian", "squared_error"} or Likelihood, optional
-        ``"bernoulli"``: X in [0, 1], the decoder gives logits. ``"gaussian"``: one standard
-        deviation for all of X, found in training (``Gaussian("optimal")``).
-        ``"squared_error"``: no density, but the plain reconstruction term. A Likelihood may be any
-        whose parameters have the shape of X: positive ones, such as ``mean`` and ``theta`` of
-        :class:`~fastelbo.NegativeBinomial`, are exponentials of what the decoder's last layer
-        gives. Of counts the encoder sees log(1 + X).
+    likelihood : str or Likelihood, optional
+        ``"bernoulli"``: X in [0, 1], the decoder gives logits; other X are an error that says which
+        likelihoods take them, for scores under one that the data had chosen would not compare.
+        ``"gaussian"``: one standard deviation for all of X, found in training
+        (``Gaussian("optimal")``). ``"squared_error"``: no density, but the plain reconstruction
+        term. ``"poisson"``, ``"negative_binomial"``, ``"laplace"`` and so on: those that need no
+        argument. A Likelihood may be any whose parameters have the shape of X: positive ones, such
+        as ``mean`` and ``theta`` of :class:`~fastelbo.NegativeBinomial`, are exponentials of what
+        the decoder's last layer gives. Of counts the encoder sees log(1 + X), of the classes of a
+        :class:`~fastelbo.ColumnLikelihood`, which is for tables of mixed kinds, one-hot rows.
+    missing : {None, "nan"}, optional
+        ``"nan"``: NaN in X marks a missing value. It counts for nothing in the likelihood, whatever
+        that says itself; for the encoder the mean of its column stands for it, with a flag beside.
+        ``impute`` fills it.
     prior : {"standard", "mixture", "vamp"}, prior object or None, optional
         p(z). A name stands for the standard normal (None is the same), or for one that is learned
         with the networks: a ``"mixture"`` of Gaussians, or a VampPrior [3]_, whose components are
@@ -72,47 +76,129 @@ class VAE(Estimator):
         anything but the standard normal is estimated by one z.
     prior_components : int, optional
         Components of a prior that is learned.
-    beta : float, optional
-        Weight of the KL in training.
+    beta : float or callable, optional
+        Weight of the KL in training: a number, or a function of the step such as a
+        :class:`~fastelbo.BetaSchedule`. Steps are the optimizer's, one a minibatch, counted from 0
+        by ``fit`` and on by ``partial_fit``.
     free_bits : float or FreeBits, optional
         A floor under the KL in training, for the standard prior.
+    refine_steps : int, optional
+        Semi-amortized inference [4]_: so many steps of :func:`~fastelbo.refine_posterior` from what
+        the encoder says of each row. In training, decoder and prior learn by the posteriors
+        refined, and the encoder by its own ELBO, not through the steps [5]_. `history_` is of those
+        refined, and so are ``transform`` and the scores, which climb the ELBO itself.
+    encoder, decoder : object with forward, backward and parameters, or None, optional
+        A network of one's own in the place of dense layers: see the notes. ``fit`` copies it.
+    activation : {"relu", "tanh", "elu", "silu", "gelu"}, optional
+        What stands between two layers; ``"gelu"`` is the form with tanh, as in
+        ``torch.nn.GELU("tanh")``.
     epochs : int, optional
         Passes over X that ``fit`` makes.
     batch_size : int, optional
-    learning_rate : float, optional
+    learning_rate : float or callable, optional
+        A number, or a function of the step like `beta`:
+        :class:`~fastelbo.LearningRateSchedule` has a warm-up and a way down.
+    weight_decay : float, optional
+        Of AdamW [6]_, as in ``torch.optim.AdamW``: at each step every parameter loses this share of
+        itself, times the learning rate.
+    max_grad_norm : float or None, optional
+        Gradients longer than this, all parameters taken together, are cut to this length, as
+        ``torch.nn.utils.clip_grad_norm_`` does.
     dtype : {"float32", "float64"}, optional
         What is computed in.
     random_state : int, numpy.random.Generator, numpy.random.RandomState or None, optional
-        Initial weights, order of the samples and noise. For one int the result is the same, bit for
-        bit, whatever `num_threads`; matrix products may differ in the last bits between BLAS
-        libraries and between their thread counts.
+        Initial weights, order of the samples and noise; None draws from NumPy's global state, as
+        in scikit-learn. For one int the result is the same, bit for bit, whatever `num_threads`;
+        matrix products may differ in the last bits between BLAS libraries and between their thread
+        counts.
     num_threads : int or None, optional
         Threads of the kernels; None is fastelbo's own rule. Matrix products are BLAS's matter:
         where threadpoolctl is installed, it is limited to one thread during training and scoring,
         unless the layers are large (OPENBLAS_NUM_THREADS limits it always). As they take most of
         the time, the kernels leave the processors to them: two pools of threads that each wait by
         spinning can be a hundred times slower than one.
+    validation_fraction : float or None, optional
+        Part of the rows of X that ``fit`` holds out, to find ``"val_elbo"`` after each epoch. None
+        is none of them, or 0.1 with `early_stopping`. Which ones depends on their number alone, so
+        that models compare.
+    early_stopping : bool, optional
+        End training once ``"val_elbo"`` has not risen by more than `tol` nats for
+        `n_iter_no_change` epochs, each compared with the best at the beta of the present one.
+        However training ends, the weights are then those of the best epoch.
+    n_iter_no_change : int, optional
+    tol : float, optional
+    warm_start : bool, optional
+        Let ``fit`` go on with the weights, the optimizer and `history_` that are there.
+    callbacks : callable, sequence of callable or None, optional
+        Called by ``fit`` after each epoch: ``callback(model, figures)`` with this object, which can
+        be used, and a dict of ``"epoch"`` and what `history_` gets. One that returns true ends the
+        training.
     verbose : bool, optional
-        Show a progress bar where tqdm is installed.
+        Show a progress bar, or print a line an epoch where tqdm is not installed.
 
     Attributes
     ----------
     history_ : dict of lists
         ``"elbo"`` (reconstruction - beta KL), ``"reconstruction"`` and ``"kl"`` of each epoch:
-        means over the training data, the weights being as they stood, in nats.
+        means over the training data, the weights being as they stood, in nats. ``"beta"`` is that
+        of the epoch's last step, ``"active_units"`` how many latent dimensions tell rows apart, as
+        in :func:`~fastelbo.active_units`. Where rows are held out, ``"val_elbo"``,
+        ``"val_reconstruction"`` and ``"val_kl"`` are theirs after the epoch.
     likelihood_ : Likelihood
         What data are scored by. Differs from what trained the model where the scale was
         ``"optimal"``: then it is the scale found in the last epoch.
     prior_ : StandardNormal, MixtureOfGaussians or VampPrior
         The prior as it stands: learned, or the copy of the one given.
+    encoder_, decoder_ : object or None
+        The copies of networks of one's own that are trained.
     n_features_in_, n_iter_, n_parameters_ : int
         Features of X; epochs so far; weights and biases.
+    feature_names_in_ : ndarray of str
+        Their names, where X was a DataFrame.
+
+    Notes
+    -----
+    X is read where it lies, a batch at a time, and checked as it is read: nothing of it is
+    converted as a whole, whatever its dtype. It may be an array or what NumPy makes one of; a
+    memory map; a sparse matrix of SciPy, of which CSR is borrowed and all else made CSR (the
+    likelihoods that read sparse counts do so here, and the encoder sees a batch made dense); an
+    array of HDF5 or Zarr, or the X of an AnnData that is backed by a file. Arrays in memory whose
+    rows are not contiguous are copied. Training reads all of X once beforehand, and then rows at
+    random: the models are those of the same X in memory, bit for bit. Where stores are in chunks,
+    32 MiB of rows are read together.
+
+    ``fit`` and ``partial_fit`` also take X in batches, each a matrix of any of these kinds, or a
+    pair (x, y) of which x counts: a list or tuple of them, an iterable that gives them again at
+    each pass (a DataLoader, say), or a function without arguments that returns one. A generator
+    gives them once: it is one epoch, whatever `epochs` says. An epoch trains on one batch after the
+    other as ``partial_fit`` does, in minibatches of `batch_size`; figures are means over all rows.
+    What stands for missing values, and where a VampPrior begins, is found in the first batch.
+
+    A network of one's own, a convolution say, has three methods on arrays:
+
+    - ``forward(x) -> (output, cache)`` of rows x (B, D), or z (B, latent_dim). The encoder sees
+      counts as log(1 + x), classes as one-hot rows, and D flags beside with ``missing="nan"``; its
+      output is (B, 2 latent_dim): means and log-variances of the posterior. The decoder's is
+      (B, D), or (B, P D) for a likelihood of P ``parameters``, one after the other (of columns of
+      several kinds, those of each block). `x` is not to be written to; `cache` is whatever the way
+      back needs.
+    - ``backward(cache, gradient) -> (gradient of x, gradients of parameters)``, of a gradient like
+      the output; a list with one for each parameter. An encoder may give None for that of x,
+      unless the prior is ``"vamp"``.
+    - ``parameters()``: a list of arrays of floats, always the same ones, which training writes to.
+
+    ``fit`` begins with the parameters that the object has; `hidden` and `activation` are of dense
+    layers alone. ``examples/own_networks.py`` has a convolutional encoder and decoder.
 
     References
     ----------
     .. [1] Kingma, Welling. Auto-encoding variational Bayes. ICLR 2014.
     .. [2] Kingma, Ba. Adam: a method for stochastic optimization. ICLR 2015.
     .. [3] Tomczak, Welling. VAE with a VampPrior. AISTATS 2018.
+    .. [4] Kim, Wiseman, Miller, Sontag, Rush. Semi-amortized variational autoencoders. ICML 2018.
+    .. [5] Krishnan, Liang, Hoffman. On the challenges of learning with inference networks on
+       sparse, high-dimensional data. AISTATS 2018.
+    .. [6] Loshchilov, Hutter. Decoupled weight decay regularization. ICLR 2019.
 
     Examples
     --------
@@ -128,9 +214,6 @@ class VAE(Estimator):
     (3, 32)
     """
 
-    likelihood_: Likelihood
-    history_: dict[str, list[float]]
-    n_features_in_: int
     #: What training trains.
     _network = Autoencoder
 
@@ -140,45 +223,78 @@ class VAE(Estimator):
         hidden: tuple[int, ...] | list[int] | int = (256,),
         latent_dim: int = 10,
         likelihood: AnyLikelihood = "bernoulli",
+        missing: Missing = None,
         prior: Literal["standard", "mixture", "vamp"]
         | StandardNormal
         | MixtureOfGaussians
         | None = "standard",
         prior_components: int = 50,
-        beta: float = 1.0,
+        beta: float | Callable[[int], float] = 1.0,
         free_bits: float | FreeBits = 0.0,
+        refine_steps: int = 0,
         epochs: int = 100,
         batch_size: int = 128,
-        learning_rate: float = 1e-3,
+        encoder: Network | None = None,
+        decoder: Network | None = None,
+        activation: Literal["relu", "tanh", "elu", "silu", "gelu"] = "relu",
+        learning_rate: float | Callable[[int], float] = 1e-3,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
         dtype: DTypeLike = "float32",
         random_state: int | np.random.Generator | np.random.RandomState | None = None,
         num_threads: int | None = 1,
+        validation_fraction: float | None = None,
+        early_stopping: bool = False,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        warm_start: bool = False,
+        callbacks: Callback | Sequence[Callback] | None = None,
         verbose: bool = False,
     ) -> None:
         self.hidden = hidden
         self.latent_dim = latent_dim
         self.likelihood = likelihood
+        self.missing = missing
         self.prior = prior
         self.prior_components = prior_components
         self.beta = beta
         self.free_bits = free_bits
+        self.refine_steps = refine_steps
         self.epochs = epochs
         self.batch_size = batch_size
+        self.encoder = encoder
+        self.decoder = decoder
+        self.activation = activation
         self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.max_grad_norm = max_grad_norm
         self.dtype = dtype
         self.random_state = random_state
         self.num_threads = num_threads
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.warm_start = warm_start
+        self.callbacks = callbacks
         self.verbose = verbose
 
     # Training -----------------------------------------------------------------------------------
 
-    def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Train on X from new weights.
+    @takes_dask
+    def fit(self, X: Data | Batches, y: object = None) -> Self:
+        """Train on X: from new weights, or from those that are there with `warm_start`.
+
+        Ctrl-C ends training, not the program: the model is as it was after the last whole epoch,
+        and a :class:`~fastelbo.TrainingWarning` says which. (scikit-learn's networks do the same:
+        a notebook runs on.) Whatever else ends an epoch halfway is raised, and leaves the model as
+        it was after the last whole one, too.
 
         Parameters
         ----------
-        X : array_like, shape (N, D)
-            Finite numbers; in [0, 1] for the Bernoulli likelihood.
+        X : array_like or sparse matrix, shape (N, D), or batches of such
+            Finite numbers; in [0, 1] for the Bernoulli likelihood. The notes of the class say where
+            it may lie.
         y : ignored
 
         Returns
@@ -189,155 +305,65 @@ class VAE(Estimator):
         Raises
         ------
         ValueError, TypeError
-            If X or a parameter does not fit; the message says where.
+            If X or a parameter does not fit; the message says where, and in which batch.
+        OSError
+            If X cannot be read any more, and which rows or batch.
         FloatingPointError
-            If training diverges.
+            If training diverges; then the model is not fitted.
+
+        Warns
+        -----
+        TrainingWarning
+            Of data that are not scaled, of a posterior that has collapsed, of an interruption.
         """
-        X = self._start(X)
-        with self._blas(self.batch_size), _Progress(self.epochs, self.verbose) as progress:
-            for _ in range(self.epochs):
-                self._epoch(X)
-                progress.update(self.history_)
+        with self._all_or_nothing():
+            self._fit(X)
         return self
 
-    def partial_fit(self, X: ArrayLike, y: object = None) -> Self:
-        """One more epoch, over X; begins with new weights where there are none.
+    @takes_dask
+    def partial_fit(self, X: Data | Batches, y: object = None) -> Self:
+        """One more epoch, over all of X; begins with new weights where there are none.
 
-        Parameters and result as for :meth:`fit`.
+        Parameters and result as for :meth:`fit`. Neither rows are held out nor callbacks called.
+        Ctrl-C is raised: the loop is the caller's. The model is as it was before the epoch, then.
         """
-        X = self._checked_data(X) if hasattr(self, "_model") else self._start(X)
-        with self._blas(self.batch_size):
-            self._epoch(X)
+        with self._all_or_nothing():
+            self._fit_once(X)
         return self
-
-    def fit_transform(self, X: ArrayLike, y: object = None) -> FloatArray:
-        """``fit(X).transform(X)``."""
-        return self.fit(X).transform(X)
-
-    def _start(self, X):
-        """Check parameters and data, and draw new weights."""
-        self._check_parameters()
-        latent_dim, dtype = int(self.latent_dim), as_dtype(self.dtype)
-        likelihood = trained_likelihood(self.likelihood)
-        X = finite_matrix(X, dtype)
-        check_domain(X, likelihood)
-        outputs = len(likelihood.parameters)
-        model = self._network(
-            X.shape[1],
-            widths(self.hidden),
-            latent_dim,
-            outputs,
-            dtype,
-            copy.deepcopy(as_prior(self.prior, latent_dim)),
-            int(self.prior_components),
-            positive_outputs(likelihood),
-            likelihood._of_counts,
-        )
-        generator = np.random.default_rng(seed(self.random_state))
-        model.initialise(generator, X)
-        self._model, self._generator = model, generator
-        self.likelihood_ = likelihood
-        self.history_ = {"elbo": [], "reconstruction": [], "kl": []}
-        self.n_features_in_ = X.shape[1]
-        self._score_key = int(generator.integers(1 << 63))
-        return X
-
-    def _check_parameters(self):
-        """All that can be said of them without data."""
-        widths(self.hidden)
-        as_whole(self.latent_dim, "latent_dim", 1)
-        as_whole(self.epochs, "epochs", 1)
-        as_whole(self.prior_components, "prior_components", 1)
-        as_dtype(self.dtype)
-        check_random_state(self.random_state)
-        as_flag(self.verbose, "verbose")
-        self._check_settings()
-
-    def _check_settings(self):
-        """Whatever may change between two epochs."""
-        trained_likelihood(self.likelihood)
-        as_whole(self.batch_size, "batch_size", 1)
-        positive_number(self.learning_rate, "learning_rate")
-        as_number(self.beta, "beta", 0)
-        as_free_bits(self.free_bits)
-        prior = as_prior(self.prior, self.latent_dim)
-        if prior != "standard" and self.free_bits != 0.0:
-            raise ValueError(
-                "free_bits needs a KL in closed form, which only the standard prior has"
-            )
-        _threads.check(self.num_threads)
-
-    def _epoch(self, X):
-        self._check_settings()
-        likelihood = trained_likelihood(self.likelihood)
-        check_same_outputs(likelihood, self.likelihood_)
-        optimal = is_optimal(likelihood)
-        unchecked = copy.copy(likelihood)  # X has been checked: what may go wrong is the training
-        unchecked._validate = False
-        order = self._generator.permutation(len(X))
-        reconstruction = kl = variance = 0.0
-        for start in range(0, len(X), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            try:
-                value, divergence = self._model.step(
-                    X,
-                    rows,
-                    unchecked,
-                    float(self.beta),
-                    self.free_bits,
-                    self._generator,
-                    float(self.learning_rate),
-                    self.num_threads,
-                )
-            except NoOptimalScale as error:
-                self._diverged(X, error)
-            share = len(rows) / len(X)
-            reconstruction += share * value
-            kl += share * divergence
-            if optimal:  # value = -D/2 (log(2 pi sigma^2) + 1) tells sigma
-                variance += share * np.exp(-2 * value / X.shape[1] - 1) / (2 * np.pi)
-        elbo = reconstruction - self.beta * kl
-        if not np.isfinite(elbo):
-            self._diverged(X, f"ELBO {elbo}")
-        if optimal:
-            likelihood = Gaussian(float(np.sqrt(variance)), missing=likelihood.missing)
-        self.likelihood_ = likelihood
-        for name, value in (("elbo", elbo), ("reconstruction", reconstruction), ("kl", kl)):
-            self.history_[name].append(float(value))
-
-    def _diverged(self, X, found):
-        """Complain, and name the likely cause; what is left of the model is of no use."""
-        epoch, reach = len(self.history_["elbo"]) + 1, float(np.abs(X).max())
-        advice = f"a learning_rate lower than {self.learning_rate:g} may help"
-        if reach > LARGE and not self.likelihood_._of_counts:
-            advice = (
-                f"the likely cause is that X is not scaled, its values reach {reach:.3g}: "
-                f"standardise it (mean 0, standard deviation 1); {advice}"
-            )
-        del self._model
-        raise FloatingPointError(
-            f"training diverged in epoch {epoch} ({found}): {advice}"
-        ) from None
 
     # Use ----------------------------------------------------------------------------------------
 
-    def transform(self, X: ArrayLike) -> FloatArray:
+    @takes_dask
+    def transform(self, X: Data) -> FloatArray:
         """Means of the posterior q(z|x).
 
         Parameters
         ----------
-        X : array_like, shape (N, D)
+        X : array_like or sparse matrix, shape (N, D)
+            Finite numbers, in the likelihood's domain or not: only scores need its density. The
+            notes of the class say where it may lie.
 
         Returns
         -------
         ndarray, shape (N, latent_dim)
         """
-        X = self._checked_data(X)
-        Z = np.empty((len(X), self._model.latent_dim), X.dtype)
-        for rows in _chunks(len(X)):
-            Z[rows] = self._model.encode(X[rows], self.num_threads)[0]
-        return Z
+        X = self._checked_data(X, scored=bool(self.refine_steps))
+        found = self._posterior(X)
+        if self.refine_steps:
+            for rows in chunks(len(X), rows_at_once(self._model.latent_dim)):
+                found[:, rows] = self._refined(X[rows], *found[:, rows], self._score_key)
+        return found[0]
 
+    def _refined(self, x, mu, logvar, key, least=0):
+        """(mu, logvar) of these rows as they are used, after so many steps at least."""
+        steps = max(as_whole(self.refine_steps, "refine_steps", 0), least)
+        if not steps:
+            return mu, logvar
+        return self._model.refine(
+            x, mu, logvar, self.likelihood_, 1.0, steps, key, self.num_threads
+        )
+
+    @takes_dask
     def inverse_transform(self, Z: ArrayLike) -> FloatArray:
         """Means of p(x|z), by the likelihood's ``mean``: probabilities, rates, locations.
 
@@ -349,16 +375,64 @@ class VAE(Estimator):
         -------
         ndarray, shape (N, D)
         """
-        self._check_fitted()
-        Z = finite_matrix(Z, self._model.dtype, "Z")
-        if Z.shape[1] != self._model.latent_dim:
-            raise ValueError(f"Z has {Z.shape[1]} columns, expected {self._model.latent_dim}")
-        X = np.empty((len(Z), self.n_features_in_), Z.dtype)
-        for rows in _chunks(len(Z)):
-            outputs = self._model.decode(Z[rows], self.num_threads)
-            with _threads.num_threads(self.num_threads):
-                X[rows] = self.likelihood_.mean(*outputs)
-        return X
+        Z = self._checked_latents(Z)
+        return self._means(Z, lambda rows: self._model.decode(Z[rows], self.num_threads))
+
+    def impute(self, X: ArrayLike, *, samples: int = 64, rng: Rng = None) -> FloatArray:
+        """X with its missing values filled in, of a model with ``missing="nan"``.
+
+        A value that is missing becomes its mean given what was observed of its row: the
+        likelihood's ``mean`` (of classes the most probable one), averaged over draws of z. These
+        are of the encoder's posterior after 20 steps of :func:`~fastelbo.refine_posterior`, or
+        `refine_steps` if those are more, for encoders know little of what rows lack. Of digits,
+        trained with 30 % of the pixels missing, the steps take the error at half of them from 0.203
+        to 0.175. A thousand weighted draws of the encoder's posterior reach 0.190, and five rounds
+        of pseudo-Gibbs sampling end at 0.242. All rows have the same noise.
+
+        Parameters
+        ----------
+        X : array_like, shape (N, D)
+        samples : int, optional
+            Draws of z, of each row: an even number, since they come in pairs.
+        rng : int, numpy.random.Generator or None, optional
+            Noise of the draws. None is the same noise at each call.
+
+        Returns
+        -------
+        ndarray, shape (N, D)
+            A new array in the dtype of X, or float64 if that has none that holds fractions.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastelbo
+        >>> X = np.random.default_rng(0).normal(size=(300, 1)) * [1.0, -1.0, 2.0]
+        >>> options = {"hidden": (32,), "latent_dim": 2, "epochs": 60, "random_state": 0}
+        >>> model = fastelbo.VAE(likelihood="gaussian", missing="nan", **options).fit(X)
+        >>> model.impute([[1.0, -1.0, np.nan]]).round()
+        array([[ 1., -1.,  2.]])
+        """
+        checked = self._checked_data(X).checked()
+        if self._model.visible.fill is None:
+            raise ValueError('impute needs a model that was fitted with missing="nan"')
+        samples = as_whole(samples, "samples", 2)
+        if samples % 2:
+            raise ValueError(f"samples must be even, since draws come in pairs, got {samples}")
+        filled = np.array(_arrays.as_floats(X, "X"))
+        gaps = np.isnan(filled)
+        rows = np.flatnonzero(gaps.any(axis=1))
+        with self._blas(samples):
+            found = imputed(
+                self._model,
+                self.likelihood_,
+                checked[rows],
+                samples,
+                self._key_of(rng),
+                partial(self._refined, least=IMPUTE_STEPS),
+                self.num_threads,
+            )
+        filled[gaps] = found[gaps[rows]]
+        return filled
 
     def sample(self, n: int = 1, *, rng: Rng = None) -> FloatArray:
         """Means of p(x|z) for n draws of z from the prior.
@@ -373,23 +447,11 @@ class VAE(Estimator):
         -------
         ndarray, shape (n, D)
         """
-        self._check_fitted()
-        n = as_whole(n, "n", 1)
-        if n * self.n_features_in_ * self._model.dtype.itemsize > sys.maxsize:
-            raise ValueError(f"n = {n} samples are more than any array holds")
-        prior = self._model.prior(self.num_threads)
-        if prior is not None:
-            return self.inverse_transform(prior.sample(n, rng=rng))
-        zeros = np.zeros((n, self._model.latent_dim), self._model.dtype)
-        return self.inverse_transform(reparameterize(zeros, zeros, rng=rng))
+        return self.inverse_transform(self._drawn(n, rng))
 
-    @property
-    def prior_(self) -> StandardNormal | MixtureOfGaussians:
-        self._check_fitted()
-        return self._model.prior(self.num_threads) or StandardNormal()
-
+    @takes_dask
     def score_samples(
-        self, X: ArrayLike, *, samples: int | None = None, rng: Rng = None
+        self, X: Data, *, samples: int | None = None, rng: Rng = None
     ) -> Float64Array:
         """A lower bound of log p(x) for each sample, in nats.
 
@@ -399,7 +461,7 @@ class VAE(Estimator):
 
         Parameters
         ----------
-        X : array_like, shape (N, D)
+        X : array_like or sparse matrix, shape (N, D)
         samples : int, optional
             None is the ELBO, averaged over 64 draws of z that are balanced: their mean and
             covariance are exactly those of the normal. Of scikit-learn's digits it is known to
@@ -418,74 +480,38 @@ class VAE(Estimator):
         ----------
         .. [1] Burda, Grosse, Salakhutdinov. Importance weighted autoencoders. ICLR 2016.
         """
-        if samples is None:
-            reconstruction, kl = self.score_parts(X, rng=rng)
-            return reconstruction - kl
-        samples = as_whole(samples, "samples", 1)
-        if samples > MOST_DRAWS:
-            raise ValueError(f"samples must be at most {MOST_DRAWS}, got {samples}")
-        X = self._checked_data(X)
-        if not isinstance(rng, np.random.Generator):
-            rng = np.random.default_rng(self._key_of(rng))
-        with self._blas(DRAWS):
-            return importance_bounds(
-                self._model, self.likelihood_, X, samples, rng, self.num_threads
-            )
+        samples = checked_samples(samples)
+        return self._bounds(self._checked_data(X), samples, rng)
 
-    def score_parts(self, X: ArrayLike, *, rng: Rng = None) -> tuple[Float64Array, Float64Array]:
+    def score_parts(self, X: Data, *, rng: Rng = None) -> tuple[Float64Array, Float64Array]:
         """The two parts of :meth:`score_samples`: E_q[log p(x|z)] and KL, each (N,).
 
         The KL to a prior that is not the standard normal is estimated, by the same z.
         """
-        X = self._checked_data(X)
-        key = self._key_of(rng)
-        with self._blas(DRAWS):
-            return elbo_parts(self._model, self.likelihood_, X, key, self.num_threads)
+        return self._parts(self._checked_data(X), rng)
 
-    def _key_of(self, rng):
-        return self._score_key if rng is None else noise_key(rng)
-
-    def _blas(self, rows):
-        """BLAS's threads as products of so many rows want them."""
-        return threads_worth(rows * self._model.largest_layer)
-
-    def score(self, X: ArrayLike, y: object = None) -> float:
+    def score(self, X: Data, y: object = None) -> float:
         """Mean of :meth:`score_samples`."""
         return float(self.score_samples(X).mean())
 
-    def get_feature_names_out(self, input_features: object = None) -> NDArray[np.object_]:
-        """Names of the latent dimensions: vae0, vae1, ..."""
+    @property
+    def encoder_(self) -> Network | None:
         self._check_fitted()
-        return np.array([f"vae{i}" for i in range(self._model.latent_dim)], dtype=object)
-
-    def _checked_data(self, X):
-        self._check_fitted()
-        X = finite_matrix(X, self._model.dtype)
-        if X.shape[1] != self.n_features_in_:
-            raise ValueError(
-                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
-                f"{self.n_features_in_} features as input"
-            )
-        check_domain(X, self.likelihood_)
-        return X
+        return self._model.given["encoder"]
 
     @property
-    def n_iter_(self) -> int:
+    def decoder_(self) -> Network | None:
         self._check_fitted()
-        return len(self.history_["elbo"])
-
-    @property
-    def n_parameters_(self) -> int:
-        self._check_fitted()
-        return self._model.adam.parameters.size
+        return self._model.given["decoder"]
 
     # Files --------------------------------------------------------------------------------------
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to a file (an .npz of arrays and JSON; no pickle), whole or not at all.
 
-        Training can go on where it stood: the optimizer and the random generator are in it. A
-        `random_state` that is no int is forgotten.
+        Training can go on where it stood: the optimizer and the random generator are in it, and a
+        :class:`~fastelbo.BetaSchedule` is. A `random_state` that is no int, and `callbacks`, are
+        forgotten.
 
         Parameters
         ----------
@@ -494,7 +520,9 @@ class VAE(Estimator):
         Raises
         ------
         TypeError
-            If the likelihood or the prior is of a class that does not come with fastelbo.
+            If the likelihood, the prior or a schedule is of a class that does not come with
+            fastelbo, such as a function: give beta a number by ``set_params`` before. And of
+            networks of one's own, which pickle knows.
         """
         self._check_fitted()
         from fastelbo import _vae_files  # imports zipfile, which takes its time
@@ -523,34 +551,3 @@ class VAE(Estimator):
         from fastelbo import _vae_files
 
         return _vae_files.load(cls, path)
-
-
-class _Progress:
-    """A tqdm bar over epochs, or nothing."""
-
-    def __init__(self, epochs, shown):
-        self._bar = None
-        if shown:
-            try:
-                from tqdm import tqdm
-            except ImportError:
-                return
-            self._bar = tqdm(total=epochs, unit="epoch", dynamic_ncols=True)
-
-    def update(self, history):
-        if self._bar is not None:
-            now = {name: f"{values[-1]:.2f}" for name, values in history.items()}
-            self._bar.set_postfix(now, refresh=False)
-            self._bar.update()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _chunks(n):
-    """Slices of n rows, CHUNK each."""
-    return [slice(start, start + CHUNK) for start in range(0, n, CHUNK)]

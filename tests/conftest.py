@@ -3,11 +3,22 @@
 The build is chosen when fastelbo is imported: the whole suite runs once per FASTELBO_BUILD.
 """
 
+import functools
+import inspect
+import itertools
+import os
+
 import numpy as np
 import pytest
 
 from fastelbo._catalogue import TOLERANCE as TOLERANCE
 from fastelbo._catalogue._compare import errors
+from tests.remembered import remember
+
+remember()
+
+#: Each that is computed in.
+DTYPES = tuple(TOLERANCE)
 
 #: Names of the memory layouts that an input may come in: see `lay_out`.
 LAYOUTS = (
@@ -101,10 +112,36 @@ def lay_out(array, layout, folder):
     raise ValueError(layout)
 
 
-@pytest.fixture(params=[np.float32, np.float64], ids=["float32", "float64"])
+@pytest.fixture(params=DTYPES, ids=str)
 def dtype(request):
     """Each dtype that is computed in."""
-    return np.dtype(request.param)
+    return request.param
+
+
+def together(**values):
+    """Has one item of a test go through every combination of these arguments.
+
+    An item takes milliseconds, so thousands of short ones take a minute. What fails has a note
+    that says with which.
+    """
+
+    def decorate(test):
+        @functools.wraps(test)
+        def through_all(**given):
+            for chosen in itertools.product(*values.values()):
+                these = dict(zip(values, chosen, strict=True))
+                try:
+                    test(**given, **these)
+                except BaseException as error:
+                    error.add_note(f"with {', '.join(f'{n} = {v}' for n, v in these.items())}")
+                    raise
+
+        signature = inspect.signature(test)
+        others = [p for name, p in signature.parameters.items() if name not in values]
+        through_all.__signature__ = signature.replace(parameters=others)
+        return through_all
+
+    return decorate
 
 
 @pytest.fixture(params=LAYOUTS)
@@ -118,6 +155,13 @@ def composite(monkeypatch):
     """A function that makes every tensor take fastelbo.torch's composites from now on."""
     tensors = pytest.importorskip("fastelbo.torch._tensors")
     return lambda: monkeypatch.setattr(tensors, "always_composite", True)
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_setupnodes():
+    """Workers have one thread of BLAS: these wait by spinning, and would keep each other from the
+    processors. It is said before workers start, since plugins import NumPy before this file."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser):

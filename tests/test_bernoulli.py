@@ -1,4 +1,4 @@
-"""Bernoulli by logits."""
+"""Bernoulli by logits, and by probabilities."""
 
 import math
 
@@ -6,9 +6,10 @@ import mpmath
 import numpy as np
 import pytest
 
-from fastelbo import Bernoulli, reference
+from fastelbo import VAE, Bernoulli, elbo, reference
 from fastelbo._catalogue import REDUCTIONS, flatten
-from tests.conftest import TOLERANCE, assert_close
+from tests.conftest import DTYPES, TOLERANCE, assert_close, together
+from tests.likelihood_checks import exact, offends
 
 
 def draw(shape, dtype, binary=False, seed=0):
@@ -67,8 +68,8 @@ def test_extreme_values(dtype):
             assert_close(tuple(flatten(got)), tuple(flatten(expected)), dtype)
 
 
-@pytest.mark.parametrize("logit", [0.0, 1e-30, 1e-6, 0.1, 1.0, 5.0, 17.0, 40.0, 88.0, 1e30, np.inf])
 @pytest.mark.parametrize("event", [65, 784, 1023, 7680, 7681, 100_003])
+@together(logit=[0.0, 1e-30, 1e-6, 0.1, 1.0, 5.0, 17.0, 40.0, 88.0, 1e30, np.inf], dtype=DTYPES)
 def test_products_of_many_factors(event, logit, dtype):
     """log(1 + e) is taken of products: all factors 2, all next to 1, all of one size."""
     logits = np.full((2, event), logit, dtype) * np.where(np.arange(event) % 3, 1, -1).astype(dtype)
@@ -127,3 +128,75 @@ def test_rounding_alone_is_no_error():
                 Bernoulli(x_scale=x_scale).log_prob([[candidate]], np.zeros((1, 1), np.float32))
     x = np.array([[2**24 + 1]])  # float32 makes it even
     Bernoulli(x_scale=1 / (2**24 + 1)).log_prob(x, np.zeros((1, 1), np.float32))
+
+
+@pytest.mark.parametrize("x", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("p", [1e-30, 1e-3, 0.3, 0.5, 0.999, 1 - 2.0**-23])
+def test_probabilities(x, p, dtype):
+    def density(x, p):
+        x = mpmath.mpf(float(x))
+        hit = x * mpmath.log(p) if x else x
+        return hit + ((1 - x) * mpmath.log1p(-p) if x != 1 else 0)
+
+    exact(
+        Bernoulli(probs=True), dtype.type(x), (p,), density, dtype, sizes=(0.0, 1e-60), digits=300
+    )
+
+
+def test_probabilities_at_zero_and_one(dtype):
+    """The limit: an event that is certain, and one that is impossible."""
+    p = np.array([[0, 1, 0, 1, 0, 1]], dtype)
+    x = np.array([[0, 1, 1, 0, 0.5, 0.5]], dtype)
+    value, (gradient,) = Bernoulli(probs=True).log_prob_and_grad(x, p, reduction="elementwise")
+    np.testing.assert_array_equal(value, [[0, 0, *[-np.inf] * 4]])
+    np.testing.assert_array_equal(gradient, [[-1, 1, np.inf, -np.inf, np.inf, -np.inf]])
+    # 255 times 1 / 255 rounds to above 1 in float32
+    white = np.full((1, 6), 255, np.uint8)
+    pixels = Bernoulli(probs=True, x_scale=1 / 255)
+    assert pixels.log_prob(white, np.ones_like(p)) == 0
+
+
+def test_clamped_probabilities_are_those_of_pytorch(dtype):
+    torch = pytest.importorskip("torch")
+    x, p = np.meshgrid([0, 0.25, 1], [0, 1e-44, 1e-20, 1e-7, 0.3, 1 - 2.0**-24, 1])
+    x, p = x.astype(dtype), p.astype(dtype)
+    given = torch.tensor(p, requires_grad=True)
+    loss = torch.nn.functional.binary_cross_entropy(given, torch.tensor(x), reduction="none")
+    loss.sum().backward()
+    value, (gradient,) = Bernoulli(probs=True, clamp=True).log_prob_and_grad(
+        x, p, reduction="elementwise"
+    )
+    tolerance = {"rtol": 4 * np.finfo(dtype).eps}
+    np.testing.assert_allclose(value, -loss.detach(), **tolerance)
+    np.testing.assert_allclose(gradient, -given.grad, **tolerance)
+    assert value.min() == -100
+
+
+def test_probabilities_are_in_the_elbo_and_agree_with_logits(dtype):
+    rng = np.random.default_rng(0)
+    x, logits = rng.uniform(size=(6, 40)).astype(dtype), rng.normal(size=(6, 40)).astype(dtype)
+    mu = np.zeros((6, 2), dtype)
+    probs = Bernoulli().mean(logits)
+    by_logits = elbo(x, mu, mu, logits, likelihood=Bernoulli(), reduction="none")
+    for clamp in (False, True):
+        likelihood = Bernoulli(probs=True, clamp=clamp)
+        by_probs = elbo(x, mu, mu, probs, likelihood=likelihood, reduction="none")
+        np.testing.assert_allclose(by_probs.elbo, by_logits.elbo, rtol=1e-5)
+        np.testing.assert_array_equal(likelihood.mean(probs), probs)
+
+
+def test_errors_of_probabilities(dtype):
+    rng = np.random.default_rng(0)
+    x = rng.uniform(size=(4, 18))
+    likelihood = Bernoulli(probs=True)
+    offends(likelihood, dtype, x, x, name="probs", bad=(-1e-7, 1.000001, np.inf))
+    offends(likelihood, dtype, x, x, bad=(-1e-7, 1.000001))
+    with pytest.raises(ValueError, match=r"probs\[0, 0\] = 2 .*of logits without probs=True"):
+        likelihood.log_prob([[1.0]], [[2.0]])
+    with pytest.raises(ValueError, match="clamp is for probabilities: give probs=True"):
+        Bernoulli(clamp=True)
+    for option in ("probs", "clamp"):
+        with pytest.raises(TypeError, match=f"{option} must be True or False, got 1"):
+            Bernoulli(**{option: 1})
+    with pytest.raises(ValueError, match=r"needs probabilities.* use Bernoulli\(\)"):
+        VAE(likelihood=likelihood).fit(x)

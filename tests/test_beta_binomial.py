@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fastelbo import BetaBinomial, Binomial
-from tests.conftest import TOLERANCE, assert_close
+from tests.conftest import DTYPES, TOLERANCE, assert_close, together
 from tests.likelihood_checks import exact, offends
 
 
@@ -13,7 +13,7 @@ from tests.likelihood_checks import exact, offends
     ("n", "x"), [(0, 0), (1, 0), (7, 7), (1000, 400), (10**6, 123_456), (10**6, 0)]
 )
 @pytest.mark.parametrize("alpha", [1e-8, 0.5, 3.0, 9.99, 1e6, 1e12])
-@pytest.mark.parametrize("beta", [1e-3, 11.0, 1e12])
+@together(beta=[1e-3, 11.0, 1e12], dtype=DTYPES)
 def test_mpmath(n, x, alpha, beta, dtype):
     """Differences of lgamma that would lose every digit: large counts, alpha and beta."""
 

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastelbo._catalogue import CASES, REDUCTIONS, ROWS, TOLERANCE, flatten
+from fastelbo._catalogue import CASES, OF_ELEMENTS, REDUCTIONS, ROWS, TOLERANCE, flatten
 from fastelbo._catalogue._compare import errors, worst_error
 from fastelbo._catalogue.likelihoods import cases_of
 from fastelbo._catalogue.twins import objective, with_gradient
 from fastelbo._cli import contenders
 from tests.cases import any_array, check
-from tests.conftest import assert_close, numerical_gradient
+from tests.conftest import DTYPES, assert_close, numerical_gradient, together
 
 #: Around the lanes, tiles and units of the kernels.
 EXTENTS = [
@@ -50,6 +50,7 @@ ALONE = [n for n, case in CASES.items() if case.has_reduction and not couples_ro
 
 
 @pytest.mark.parametrize("name", CASES)
+@together(dtype=DTYPES)
 def test_agrees_with_the_reference(name, dtype):
     """At every size with one reduction, at the second with every one and all that can be asked."""
     case = CASES[name]
@@ -63,6 +64,7 @@ def test_agrees_with_the_reference(name, dtype):
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.sizes])
+@together(dtype=DTYPES)
 def test_agrees_at_the_sizes_of_its_own(name, dtype):
     case = CASES[name]
     for i, extents in enumerate(case.sizes):
@@ -72,6 +74,7 @@ def test_agrees_at_the_sizes_of_its_own(name, dtype):
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
+@together(dtype=DTYPES)
 def test_masks_agree_with_the_reference(name, dtype):
     """What is left out counts nothing, whatever is there; by missing="nan", too."""
     case = CASES[name]
@@ -83,7 +86,7 @@ def test_masks_agree_with_the_reference(name, dtype):
         mask = np.random.default_rng(1).random(arrays["x"].shape) < 0.7
         spoilt = {**arrays, "x": np.where(mask, arrays["x"], np.nan).astype(dtype)}
         check(marked, spoilt, dtype)
-        for reduction in REDUCTIONS:
+        for reduction in OF_ELEMENTS:
             expected = flatten(check(name, arrays, dtype, mask=mask, reduction=reduction))
             for got in (
                 case.public(*spoilt.values(), mask=mask, reduction=reduction),
@@ -93,7 +96,32 @@ def test_masks_agree_with_the_reference(name, dtype):
                     np.testing.assert_array_equal(mine, first)
 
 
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@together(dtype=DTYPES)
+def test_elements_agree_with_the_reference_and_add_up(name, dtype):
+    """At sizes around lanes and tiles, of K samples, too; gradients are those of the rows."""
+    case = CASES[name]
+    for extents in ({"B": 33, "D": ()}, {"B": 2, "D": (1100,)}, {"B": 2, "D": (5, 7), "C": 70}):
+        arrays = case.draw(3, dtype, **case.within(MOST, **extents))
+        values, *gradients = flatten(check(name, arrays, dtype, reduction="elementwise"))
+        assert values.dtype == dtype
+        rows, *of_rows = flatten(case.public(*arrays.values(), reduction="none"))
+        size = case.scales(arrays.values(), reduction="none")[0]
+        assert_close(values.reshape(*rows.shape, -1).sum(-1, np.float64), rows, dtype, size)
+        for mine, other in zip(gradients, of_rows, strict=True):
+            np.testing.assert_array_equal(mine, other)
+        x, *parameters = arrays.values()
+        several = [
+            np.stack([p, p]) if "B" in axes else p
+            for p, axes in zip(parameters, list(case.inputs.values())[1:], strict=True)
+        ]
+        twice = flatten(case.public(x, *several, reduction="elementwise"))[0]
+        if not couples_rows(case):
+            np.testing.assert_array_equal(twice, np.stack([values, values]))
+
+
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if "mask" in case.inputs])
+@together(dtype=DTYPES)
 def test_what_a_mask_leaves_out_is_not_read(name, dtype):
     case = CASES[name]
     arrays = case.draw(3, dtype, B=31, L=13)
@@ -107,13 +135,13 @@ def test_what_a_mask_leaves_out_is_not_read(name, dtype):
         np.testing.assert_array_equal(mine, other)
         if np.shape(mine) == arrays["mu"].shape:
             np.testing.assert_array_equal(mine[hidden], 0)
-    if case.options:  # a prior is an expert that no mask leaves out
+    if any("prior" in asked for asked in case.options):  # an expert that no mask leaves out
         arrays["mask"][:, 3] = False
         check(name, arrays, dtype)
 
 
-@pytest.mark.parametrize("classes", [4, 70])
 @pytest.mark.parametrize("name", [n for n in LIKELIHOODS if not couples_rows(CASES[n])])
+@together(classes=[4, 70], dtype=DTYPES)
 def test_samples_are_as_one_by_one(name, classes, dtype):
     """K samples of what the decoder gives for each x: bit for bit."""
     case = CASES[name]
@@ -142,7 +170,6 @@ def test_samples_are_as_one_by_one(name, classes, dtype):
         assert mine or assert_close(got, expected, dtype, total) is None
 
 
-@pytest.mark.parametrize("shape", [(), (5,), (6, 1), (6, 5), (1, 6, 5), (3, 1, 1), (1, 1, 5)])
 @pytest.mark.parametrize(
     "name",
     [
@@ -153,6 +180,7 @@ def test_samples_are_as_one_by_one(name, classes, dtype):
         and list(CASES[name].likelihood.parameters.values())[1:] in (["BD"], ["BD", "BD"])
     ],
 )
+@together(shape=[(), (5,), (6, 1), (6, 5), (1, 6, 5), (3, 1, 1), (1, 1, 5)], dtype=DTYPES)
 def test_parameters_are_broadcast(name, shape, dtype):
     """One a feature, a sample or for all: gradients come in the parameter's own shape."""
     case = CASES[name]
@@ -168,6 +196,7 @@ def test_parameters_are_broadcast(name, shape, dtype):
 @pytest.mark.parametrize(
     "name", [n for n, case in CASES.items() if "x" in case.inputs and n != "elbo_from_buffers"]
 )
+@together(dtype=DTYPES)
 def test_data_of_any_dtype(name, dtype):
     """As it is, beside parameters of either dtype: float64 anywhere makes it float64."""
     case = CASES[name]
@@ -208,6 +237,7 @@ def test_gradients_are_central_differences(name):
 
 
 @pytest.mark.parametrize("name", ALONE)
+@together(dtype=DTYPES)
 def test_a_row_is_spoilt_alone(name, dtype):
     """By NaN or infinity anywhere in its inputs; NaN makes it NaN, or is refused by name."""
     case = CASES[name]
@@ -228,7 +258,8 @@ def test_a_row_is_spoilt_alone(name, dtype):
                     assert str(error).startswith(which)  # noqa: PT017
                     continue
                 if np.isnan(poison) and which != "noise" and "mask" not in case.inputs:
-                    assert any(np.isnan(a[2]).all() for a in got if np.ndim(a) == 1), which
+                    values = [a for a in got if np.shape(a)[-1:] == (extents["B"],)]
+                    assert any(np.isnan(a[..., 2]).any() for a in values), which
                 for mine, other in zip(got, clean, strict=True):
                     batch = [i for i, n in enumerate(mine.shape) if n == extents["B"]][:1]
                     for axis in batch:
@@ -237,6 +268,7 @@ def test_a_row_is_spoilt_alone(name, dtype):
 
 
 @pytest.mark.parametrize("name", WITH_EXTREMES)
+@together(dtype=DTYPES)
 def test_extremes_agree_with_the_reference(name, dtype):
     """Values at the limits, each with each other: a row each, so that none hides in a sum."""
     arrays = CASES[name].at("extremes", dtype)
@@ -260,23 +292,22 @@ def test_any_values_agree_with_the_reference(name, data):
 
 
 @pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.limits])
+@together(dtype=DTYPES)
 def test_limits_agree_with_the_reference(name, dtype):
     """The limit, not NaN; what is no number of the dtype is infinite."""
     case, most = CASES[name], np.finfo(dtype).max
-    arrays = case.at("limits", dtype, 2000)
-    given = list(arrays.values())
-    got = flatten(case.public(*given, reduction="none"))
-    expected = flatten(case.reference(*given, reduction="none"))
-    for mine, desired, scale in zip(
-        got, expected, case.scales(given, reduction="none"), strict=True
-    ):
-        mine, desired = (_infinite_from(most / 16, a) for a in (mine, desired))
-        scale = np.broadcast_to(scale, desired.shape)
-        scale = np.where(np.isfinite(scale), np.minimum(scale, 1e3 * np.abs(desired) + 1.0), 0.0)
-        wrong = errors(mine, desired, dtype, scale) > TOLERANCE[dtype]
-        rows = wrong.reshape(len(wrong), -1).any(1)
-        where = [a.reshape(len(rows), -1)[rows] for a in given]
-        assert not wrong.any(), (np.hstack(where), mine[wrong], desired[wrong])
+    given = list(case.at("limits", dtype, 2000).values())
+    for options in ({}, *case.options):
+        options = {"reduction": "none", **options}
+        got = flatten(case.public(*given, **options))
+        expected = flatten(case.reference(*given, **options))
+        scales = case.scales(given, **options)
+        for mine, desired, scale in zip(got, expected, scales, strict=True):
+            mine, desired = (_infinite_from(most / 16, a) for a in (mine, desired))
+            scale = np.broadcast_to(scale, desired.shape)
+            scale = np.where(np.isfinite(scale), np.minimum(scale, 1e3 * np.abs(desired) + 1), 0.0)
+            wrong = errors(mine, desired, dtype, scale) > TOLERANCE[dtype]
+            assert not wrong.any(), (options, *given, mine[wrong], desired[wrong])
 
 
 def _infinite_from(most, array):

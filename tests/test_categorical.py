@@ -5,7 +5,7 @@ import pytest
 
 from fastelbo import Categorical, reference
 from fastelbo._catalogue import REDUCTIONS
-from tests.conftest import TOLERANCE, assert_close
+from tests.conftest import DTYPES, TOLERANCE, assert_close, together
 
 
 def draw(shape, classes, dtype, seed=0):
@@ -13,9 +13,9 @@ def draw(shape, classes, dtype, seed=0):
     return rng.integers(0, classes, shape), (3 * rng.normal(size=(*shape, classes))).astype(dtype)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("classes", [1, 2, 10, 63, 64, 65, 127, 1000, 4096, 4097, 10_001])
 @pytest.mark.parametrize("shape", [(3,), (2, 5), (70, 2), (5, 3, 2)])
+@together(reduction=REDUCTIONS, dtype=DTYPES)
 def test_classes(classes, shape, reduction, dtype):
     """Few classes, many, and more than are held at once."""
     if classes > 1000 and shape == (70, 2):

@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import sys
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ import pytest
 import fastelbo
 from fastelbo import _builds
 from fastelbo._catalogue import CASES, ROWS, Bench
-from fastelbo._cli import _common, bench, bench_report, bench_vae, contenders, measure
+from fastelbo._cli import _common, bench, bench_report, bench_vae, calls, contenders, measure
 
 SIZE = ("3", "80", "5")
 SMALL = {"B": 3, "D": 80, "L": 5, "K": 4, "M": 6}
@@ -68,13 +71,15 @@ def test_ours_compute_the_same(threads, dtype):
 
 
 def test_threads_are_those_of_the_label():
-    """But for what LAPACK and NumPy compute."""
+    """But for what LAPACK and NumPy compute, which refuse it."""
     ours = contenders.Fastelbo(1, "float64")
     for entry in bench.EVERY:
         case = CASES[entry.case]
         call = ours.bind(case, case.draw(0, **SMALL))
-        lacks = case.name.startswith(("kl_full_normal", "StandardNormal"))
-        assert call.keywords.get("num_threads") == (None if lacks else 1), case.name
+        assert call.keywords.get("num_threads") == (1 if case.takes_threads else None), case.name
+        if not case.takes_threads:
+            with pytest.raises(TypeError, match="num_threads"):
+                call(num_threads=1)
 
 
 def test_traffic_is_measured_where_the_event_is_read():
@@ -194,6 +199,131 @@ def test_errors_are_shown():
     assert "traffic" not in header
     times = ["1.0", "1.0", "-", "-"]
     assert line.split() == ["NumPy", *times, "1.0e-16", *times, "4.7e-06"]
+
+
+def test_the_best_peer_is_named():
+    """The fastest of those whose numbers are right."""
+    seconds = {"NumPy": 9e-6, "Numba": 6e-6, "JAX": 1e-6, "fastelbo": 2e-6, "memory": 5e-7}
+    times = [measure.Time("", "MMD", "", "float32", k, 1, s, s) for k, s in seconds.items()]
+    times[2].disagrees = True
+    measure._compare(CASES["elbo"], CASES["elbo"].draw(B=2, D=3, L=1), times)
+    assert [time.ahead for time in times] == [None, None, None, pytest.approx(3), None]
+    assert bench_report.show(times).endswith("best peer, float32: Numba; fastelbo 3.0x")
+
+
+def test_calls_are_timed_as_their_rows_make_them():
+    """The one call of each, a likelihood made before; tables have a line a function."""
+    report = calls.measure(["Laplace", "kl_normal", "StreamingBound"], 1)
+    names = [calls.UNIT, "Laplace", "Laplace_and_grad", "kl_normal", "kl_normal_and_grad"]
+    assert list(report) == names
+    assert all(seconds > 0 for seconds in report.values())
+    assert calls.call_of(CASES["Laplace"]).func.__self__.scale is not None
+    assert calls.call_of(CASES["elbo_and_grad"]).func is fastelbo.elbo_and_grad
+    report |= {"kl_normal": 1.26, "Laplace_and_grad": 3.0}
+    del report["Laplace"]
+    header, _, *lines = bench_report.show_calls(report).splitlines()
+    assert header.endswith("value  and gradient")
+    assert lines[0].split() == ["Laplace", "-", "3.0"]
+    assert lines[1].split()[:2] == ["kl_normal", "1.3"]
+
+
+def test_a_busy_machine_is_said_to_be(monkeypatch):
+    """CPUs that others use are those that neither this process nor the idle task has."""
+    load = _common.Load()
+    if load.others() is None:
+        pytest.skip("this system does not tell")
+    start, everybody, ours = load._start
+    monkeypatch.setattr(load, "_seconds", lambda: (start + 2, everybody + 3, ours + 1))
+    assert load.others() == pytest.approx(1)
+    assert "other programs used 1.0 CPUs" in bench_report.show_busy(1.0)
+    assert bench_report.show_busy(0.1) == bench_report.show_busy(None) == ""
+    assert bench_report.times(0.004) == "0.004x"
+    assert bench_report.times(1.25) == "1.2x"
+
+
+def timed(count, cases=1):
+    """Rows of so many contenders, NumPy and fastelbo among them; the i-th takes (i + 1) us."""
+    names = ["NumPy", *(f"peer {i}" for i in range(1, count - 1)), "fastelbo, 1 thread"]
+    return [
+        measure.Time(
+            f"case{case}", "MMD", "B 3", dtype, name, 1, 1e-6 * (i + 1), speedup=1.5 if i else 1.0
+        )
+        for case in range(cases)
+        for dtype in bench.DTYPES
+        for i, name in enumerate(names)
+    ]
+
+
+def test_bars_of_a_chart():
+    """Named where they begin, by a logarithmic axis; the caption says of what they are."""
+    pytest.importorskip("matplotlib")
+    from fastelbo._cli import _bench_figure
+
+    rows = timed(3)
+    wrong = measure.Time("case0", "MMD", "B 3", "float32", "wrong", 1, disagrees=True)
+    traffic = measure.Time("case0", "MMD", "B 3", "float32", "memory traffic alone", 1, 1e-7)
+    figure = _bench_figure.draw([*rows, wrong, traffic], "a machine, 2 threads; NumPy 9.9.")
+    assert "shorter is better" in figure.get_suptitle()
+    assert "a machine" in figure.get_supxlabel()
+    (panel,) = figure.axes
+    assert panel.get_xscale() == "log"
+    assert panel.get_title(loc="left") == "MMD"
+    names = [text.get_text() for text in panel.get_yticklabels()]
+    assert names == ["NumPy", "peer 1", "fastelbo, 1 thread"]
+    ends = [bar.get_x() + bar.get_width() for bar in panel.patches]
+    np.testing.assert_allclose(ends, [1, 2, 3] * 2)
+    beside = [bar.get_y() + bar.get_height() / 2 for bar in panel.patches]
+    assert np.round(beside).tolist() == [0, 1, 2] * 2
+    notes = [text.get_text() for text in panel.texts]
+    assert notes == ["1 µs", "2 µs   1.5x", "3 µs   1.5x"] * 2 + ["case0, B 3"]
+    colours = [bar.get_facecolor() for bar in panel.patches]
+    assert len(set(colours)) == 4, "ours and theirs in two dtypes"
+    assert colours[0] == colours[1] != colours[2]
+
+
+@pytest.mark.parametrize(("contenders", "cases"), [(9, 1), (9, 5), (30, 2)])
+def test_many_bars_are_legible(contenders, cases):
+    pytest.importorskip("matplotlib")
+    from fastelbo._cli import _bench_figure
+
+    figure = _bench_figure.draw(timed(contenders, cases), "a machine " * 30)
+    figure.draw_without_rendering()
+    assert len(figure.axes) == cases
+    room = figure.bbox
+    for panel in figure.axes:
+        box = panel.get_window_extent()
+        assert box.height / figure.dpi / (2 * contenders) > 0.12, "inches a bar"
+        assert box.width / figure.dpi > 3
+        labels = [text.get_window_extent() for text in panel.get_yticklabels()]
+        assert not any(a.overlaps(b) for a, b in pairwise(labels))
+        for text in (*panel.texts, *panel.get_yticklabels()):
+            shown = text.get_window_extent()
+            assert room.x0 <= shown.x0
+            assert shown.x1 <= room.x1
+    (key,) = figure.legends
+    assert not key.get_window_extent().overlaps(figure._suptitle.get_window_extent())
+
+
+def test_units_of_a_chart():
+    pytest.importorskip("matplotlib")
+    from fastelbo._cli import _bench_figure
+
+    times = (0.25, 999.4, 999.6, 12_345.0, 999_999.0, 2.5e6)
+    found = [_bench_figure._unit(us) for us in times]
+    assert found == ["0.25 µs", "999 µs", "1 ms", "12.3 ms", "1 s", "2.5 s"]
+
+
+def test_four_cases_are_drawn_unless_names_are_given():
+    rows = timed(3, 6)
+    assert {row.case for row in bench_report.four_cases(rows)} == {f"case{i}" for i in range(4)}
+
+
+def test_the_caption_names_machine_versions_and_who_is_absent():
+    report = {"environment": bench.environment(2), "absent": {"JAX jit": "not installed (jax)"}}
+    said = bench_report.caption(report)
+    about = report["environment"]
+    for word in (about["processor"], "2 threads", np.__version__, about["build"], "JAX jit: not"):
+        assert word in said
 
 
 @pytest.mark.parametrize(("name", "shown"), [("NegativeBinomial", True), ("mmd", False)])
@@ -350,6 +480,44 @@ def test_torch_that_is_absent_is_named(monkeypatch):
     monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
     report = bench.measure_torch(1, True, EFFORT)
     assert bench_report.show_torch(report) == "fastelbo.torch: PyTorch is not installed"
+
+
+def test_jax(monkeypatch, capsys):
+    """Both sides of each case compute the same; one that is wrong is not timed."""
+    pytest.importorskip("jax")
+    entries = list(bench.entries_in_jax())
+    small = [replace(entry, extents=SMALL) for entry in entries]
+    monkeypatch.setattr(bench, "entries_in_jax", lambda: small)
+    rows, missing = bench.measure_jax(1, True, EFFORT)
+    assert not missing
+    cases = {"elbo_and_grad", "NegativeBinomial_and_grad", "iwae_and_grad"}
+    assert cases < {entry.case for entry in entries}
+    mine = [row for row in rows if row.label == "fastelbo.jax"]
+    plain = [row for row in rows if row.label == "JAX jit"]
+    for several in (mine, plain):
+        assert [row.case for row in several] == [entry.case for entry in entries]
+    assert not any(row.disagrees for row in rows)
+    assert all(row.best_peer == "JAX jit" and row.ahead > 0 for row in mine)
+    exact = contenders.FastelboInJax._first
+    monkeypatch.setattr(contenders.FastelboInJax, "_first", lambda *given: 1.001 * exact(*given))
+    monkeypatch.setattr(bench, "entries_in_jax", lambda: small[:1])
+    only_ours(monkeypatch)
+    assert run("--quick", "--jax", "--size", "1", "1", "1", "--threads", "1") == 1
+    out, err = capsys.readouterr()
+    assert f"fastelbo.jax: {small[0].case}" in err
+    assert ["fastelbo.jax", "wrong"] in [line.split()[:2] for line in out.splitlines()]
+
+
+def test_quick_leaves_large_arrays_out():
+    sizes = {bench.is_quick(entry) for entry in bench.entries_in_jax()}
+    assert sizes == {True, False}
+
+
+def test_jax_that_is_absent_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax", None)
+    rows, missing = bench.measure_jax(1, True, EFFORT)
+    assert not rows
+    assert missing == {"fastelbo.jax": "not installed (jax)"}
 
 
 def test_vae_that_trains_another_model_is_wrong(monkeypatch, capsys):

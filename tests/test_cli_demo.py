@@ -32,7 +32,8 @@ def pictures(tmp_path):
     """40 pictures of 5 x 6 pixels in an .npz, with labels."""
     path = tmp_path / "pictures.npz"
     X = np.random.default_rng(0).integers(0, 256, (40, 5, 6)).astype(np.uint8)
-    np.savez(path, X=X, y=np.arange(40) % 3, other=np.zeros((40, 3), complex))
+    y = np.array(["bag", "coat", "dress"])[np.arange(40) % 3]
+    np.savez(path, X=X, y=y, other=np.zeros((40, 3), complex))
     return path
 
 
@@ -49,6 +50,14 @@ def refused(capsys, arguments, *words):
     assert line.startswith("fastelbo demo: ")
     for word in words:
         assert word in line
+
+
+def without(monkeypatch, absent):
+    """As if a module were not installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name, *a: None if name == absent else find(name, *a)
+    )
 
 
 # fastelbo ---------------------------------------------------------------------------------------
@@ -119,6 +128,7 @@ def test_demo_on_digits(out, capsys):
         "beta 0.5",
         "test ELBO",
         "IWAE, K = 500",
+        "active units",
     ):
         assert word in shown.out
     assert "vae.png" in shown.out
@@ -175,6 +185,78 @@ def test_quick(out, tmp_path):
     assert VAE.load(out / "vae.npz").n_iter_ == 20
 
 
+@pytest.fixture
+def figure(monkeypatch, out):
+    """The figure of a demo with these options."""
+    drawn = []
+
+    def drawn_by(*options):
+        from fastelbo._cli import _demo_figure
+
+        make = _demo_figure.draw
+        monkeypatch.setattr(
+            _demo_figure, "draw", lambda **shown: drawn.append(make(**shown)) or drawn[-1]
+        )
+        assert demo(*options, "--epochs", 1, "--hidden", 8, "--output", out) == 0
+        return drawn[-1]
+
+    return drawn_by
+
+
+def panel(figure, title):
+    """The axes below this title, and what comes next: what has none belongs to it."""
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    return figure.axes[titles.index(title) :]
+
+
+def named(axes):
+    """The names of classes on it."""
+    return [text for text in axes.texts if text.get_text()]
+
+
+@needs_extras
+def test_the_picture(figure, pictures):
+    drawn = figure("--data", pictures, "--latent-dim", 2)
+    first, *_ = panel(drawn, "Reconstruction")
+    assert [text.get_text() for text in first.get_yticklabels()] == ["data", "rebuilt"]
+    latent, *_ = panel(drawn, "Latent map")
+    assert [text.get_text() for text in named(latent)] == ["bag", "coat", "dress"]
+    filled, hollow = latent.collections
+    assert (len(filled.get_offsets()), len(hollow.get_offsets())) == (32, 8)
+    top, bottom, *_ = panel(drawn, "Training")
+    labels = [line.get_label() for axes in (top, bottom) for line in axes.get_lines()]
+    assert labels == ["ELBO, training", "ELBO, test", "KL"]
+    for axes in (top, bottom):
+        for line in axes.get_lines():
+            assert line.get_marker() == "o", "one epoch is a point that is seen"
+        (low, high), values = axes.get_ylim(), axes.get_lines()[0].get_ydata()
+        assert low < values.min() <= values.max() < high
+    units, *_ = panel(drawn, "Units")
+    assert [text.get_text() for text in units.get_xticklabels()] == ["$z_{1}$", "$z_{2}$"]
+    heights = [bar.get_height() for bar in units.patches]
+    active = sum(height > 0.01 for height in heights)
+    assert units.get_title(loc="right").startswith(f"{active} of 2 active")
+    for bar, height in zip(units.patches, heights, strict=True):
+        assert (bar.get_facecolor()[:3] == (1, 1, 1)) == (height <= 0.01)
+
+
+@needs_extras
+def test_one_latent_dimension_has_one_axis(figure, pictures, tmp_path):
+    latent, *_ = panel(figure("--data", pictures, "--latent-dim", 1), "Latent map")
+    assert [text.get_text() for text in latent.get_yticklabels()] == ["bag", "coat", "dress"]
+    np.save(tmp_path / "table.npy", np.random.default_rng(0).random((40, 7)))
+    latent, *_ = panel(figure("--data", tmp_path / "table.npy", "--latent-dim", 1), "Latent map")
+    assert latent.get_ylabel() == "density"
+
+
+@needs_extras
+def test_labels_that_name_each_row_are_none(figure, tmp_path):
+    X = np.random.default_rng(0).random((80, 7))
+    np.savez(tmp_path / "named.npz", X=X, y=[f"row {i}" for i in range(80)])
+    latent, *_ = panel(figure("--data", tmp_path / "named.npz", "--latent-dim", 2), "Latent map")
+    assert not named(latent)
+
+
 def table(shown):
     """What the demo printed, by the names of the rows."""
     lines = (line.strip().split("  ", 1) for line in shown.splitlines())
@@ -219,6 +301,115 @@ def test_torch_on_files(likelihood, out, tmp_path, capsys):
     assert found[1] == pytest.approx(found[0], abs=0.02)
 
 
+def csv(path, X, words):
+    lines = [",".join([*map(str, row), f'"{word}, a"']) for row, word in zip(X, words, strict=True)]
+    names = [f"gene {i}" for i in range(X.shape[1])]
+    table = "\n\n".join([",".join(['"gene\n"', *names[1:], "kind"]), *lines])
+    path.write_text(f"\n{table}\n\n", "utf-8-sig")
+
+
+def parquet(path, X, words):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    frame = pandas.DataFrame(X).rename(columns=str)
+    frame.insert(3, "kind", pandas.Categorical([f"{word}, a" for word in words]))
+    frame.to_parquet(path)
+
+
+def npz(path, X, words):
+    np.savez(path, X=X, kind=[f"{word}, a" for word in words])
+
+
+def sparse_npz(path, X, words):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    scipy_sparse.save_npz(path, scipy_sparse.coo_array(X))
+
+
+def h5ad(path, X, words):
+    anndata = pytest.importorskip("anndata")
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    cells = anndata.AnnData(scipy_sparse.csr_matrix(X.astype(float)))
+    cells.obs["kind"] = [f"{word}, a" for word in words]
+    cells.layers["half"] = X / 2
+    cells.write_h5ad(path)
+
+
+@needs_extras
+@pytest.mark.parametrize("write", [csv, parquet, npz, sparse_npz, h5ad])
+def test_counts_and_labels_of_files(write, figure, tmp_path, out, capsys):
+    path = tmp_path / f"data.{write.__name__.removeprefix('sparse_')}"
+    X = np.random.default_rng(0).poisson(0.8, (40, 9))
+    words = np.array(["bee", "ant", "fly"])[np.arange(40) % 3]
+    write(path, X, words)
+    named_by = [] if write in (csv, sparse_npz) else ["--labels", "kind"]
+    found = {}
+    for framework in ("numpy", *(["torch"] if importlib.util.find_spec("torch") else [])):
+        drawn = figure("--data", path, *named_by, "--framework", framework)
+        latent, *_ = panel(drawn, "Latent map")
+        classes = [] if write is sparse_npz else ["ant, a", "bee, a", "fly, a"]
+        assert [text.get_text() for text in named(latent)] == classes
+        found[framework] = table(capsys.readouterr().out)
+        assert "40 samples of 9 values" in found[framework]["data"]
+        assert "negative_binomial likelihood" in found[framework]["objective"]
+        bound = float(found[framework]["test ELBO"].split()[0])
+        assert bound == pytest.approx(float(found["numpy"]["test ELBO"].split()[0]), abs=0.02)
+    model = VAE.load(out / "vae.npz")
+    assert f"{model.n_parameters_:,}" == found["numpy"]["parameters"]
+    assert (model.likelihood, model.n_features_in_) == ("negative_binomial", 9)
+
+
+@needs_extras
+def test_bytes_are_counts_where_they_are_to_be(tmp_path, figure, out, capsys):
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).poisson(0.8, (40, 9)).astype(np.uint8))
+    figure("--data", tmp_path / "data.npy", "--likelihood", "poisson")
+    model = VAE.load(out / "vae.npz")
+    assert 0.4 < model.inverse_transform(np.zeros((1, 10))).mean() < 3  # not 0.8 / 255
+
+
+TABLE = "a,b,c\n" + "1,2,x\n" * 20
+BAD_TABLES = {
+    "": "expected a line of names, a header, and a line a sample",
+    "1,2\n3,4\n": "expected a line of names, a header, and a line a sample",
+    "a,b\n": "expected 2 values a line, as the header has names, got 0 in the first",
+    "a,b\n1,2,3\n": "expected 2 values a line, as the header has names, got 3 in the first",
+    "a,b,c\nx,2,y\n": "expected numbers in column 'a': --labels names the one of labels",
+    TABLE + "1,z,y\n": "expected numbers in all columns but labels: could not convert string 'z'",
+    TABLE + "1\n": "expected numbers in all columns but labels: invalid column index",
+    "a,b\n1,2\n": "expected at least 10 samples, got 1",
+    TABLE + "1,2\n": "expected numbers in all columns but labels: invalid column index",
+    "a;b\n1;2\n": "expected commas between values, got 'a;b'",
+    "\xff": "no CSV file to read",
+}
+
+
+@needs_extras
+@pytest.mark.parametrize("text", BAD_TABLES)
+def test_bad_tables(text, tmp_path, out, capsys):
+    path = tmp_path / "data.csv"
+    path.write_text(text, "latin-1")
+    refused(capsys, ["--data", path, "--output", out], f"{path}: {BAD_TABLES[text]}")
+    assert not out.exists()
+
+
+@needs_extras
+def test_bad_labels_and_other_kinds(tmp_path, out, monkeypatch, capsys):
+    path, rest = tmp_path / "data.csv", ["--output", out]
+    path.write_text("a,b,c\n" + "".join(f"{i},2,name {i}\n" for i in range(100)))
+    refused(capsys, ["--data", path, "--labels", "d", *rest], "no column 'd'; there are: a, b, c")
+    refused(capsys, ["--data", path, "--labels", "c", *rest], "different words, got shape (100,)")
+    refused(capsys, ["--labels", "c", *rest], "--labels names labels of a file: it needs --data")
+    for end, *modules in ((".parquet", "pandas", "pyarrow"), (".h5ad", "anndata")):
+        bad = tmp_path / f"data{end}"
+        bad.write_bytes(bytes(40))
+        if all(importlib.util.find_spec(needed) for needed in modules):
+            refused(capsys, ["--data", bad, *rest], f"{bad}: no ", "damaged or of another kind")
+        with monkeypatch.context() as patch:
+            without(patch, modules[0])
+            needed = f"needs {modules[0]}", f"pip install {modules[0]}"
+            refused(capsys, ["--data", bad, *rest], *needed)
+    assert not out.exists()
+
+
 BAD_DATA = {
     "missing": (lambda p: None, "no such file"),
     "folder": (lambda p: p.mkdir(), "no such file"),
@@ -238,7 +429,7 @@ BAD_DATA = {
     "nan": (lambda p: save(p, spoiled(np.nan)), "nan at row 7, column 2"),
     "inf": (lambda p: save(p, spoiled(np.inf)), "inf at row 7, column 2"),
     "too large": (lambda p: save(p, spoiled(1e300)), "inf at row 7, column 2"),
-    "domain": (lambda p: save(p, spoiled(1.5)), "X[7, 2] = 1.5 lies outside"),
+    "domain": (lambda p: save(p, spoiled(1.5)), "data.npy[7, 2] = 1.5 lies outside"),
 }
 
 
@@ -267,7 +458,7 @@ def test_bad_data(kind, tmp_path, out, capsys):
 def test_bad_keys(pictures, out, tmp_path, capsys):
     refused(capsys, ["--data", pictures, "--key", "Z", "--output", out], "no array 'Z'", "X, y")
     refused(capsys, ["--data", pictures, "--key", "other", "--output", out], "complex128")
-    refused(capsys, ["--data", pictures, "--key", "y", "--output", out], "got shape (40,)")
+    refused(capsys, ["--data", pictures, "--key", "y", "--output", out], "expected numbers")
     np.savez(tmp_path / "two.npz", a=np.zeros((20, 3)), b=np.zeros((20, 3)))
     refused(capsys, ["--data", tmp_path / "two.npz", "--output", out], "no array 'X'", "a, b")
     np.save(tmp_path / "one.npy", np.zeros((20, 3)))
@@ -329,10 +520,7 @@ def test_a_failure_leaves_nothing(tmp_path, out, monkeypatch, capsys):
 
 @pytest.mark.parametrize("absent", ["sklearn", "matplotlib", "tqdm", "torch"])
 def test_missing_extras(absent, monkeypatch, out, capsys):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        "importlib.util.find_spec", lambda name, *a: None if name == absent else find(name, *a)
-    )
+    without(monkeypatch, absent)
     name = {"sklearn": "scikit-learn"}.get(absent, absent)
     extra = "torch" if absent == "torch" else "demo"
     options = ["--framework", "torch", "--output", out]

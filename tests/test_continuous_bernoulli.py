@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fastelbo import ContinuousBernoulli
+from tests.conftest import DTYPES, together
 from tests.likelihood_checks import exact, offends
 
 
@@ -12,11 +13,10 @@ def density(x, a):
     return x * a - (mpmath.log(mpmath.expm1(a) / a) if a != 0 else 0)
 
 
-@pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
     "logit", [1e-30, 1e-8, 9e-6, 2e-5, 9e-4, 2e-3, 0.1, 0.99, 1.01, 3.0, 17.0, 80.0, 700.0]
 )
-@pytest.mark.parametrize("x", [0.0, 0.25, 1.0])
+@together(sign=[1, -1], x=[0.0, 0.25, 1.0], dtype=DTYPES)
 def test_mpmath(x, logit, sign, dtype):
     """The normaliser by its series near 1/2 and in closed form away from it."""
     sizes = (max(1e-30, 2 * min(logit, 1.0)), 1.0)

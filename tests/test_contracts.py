@@ -7,7 +7,7 @@ import fastelbo
 from fastelbo import reference
 from fastelbo._catalogue import CASES, REDUCTIONS, flatten
 from fastelbo._catalogue.likelihoods import positive
-from tests.conftest import LAYOUTS, assert_close, lay_out
+from tests.conftest import DTYPES, LAYOUTS, assert_close, lay_out, together
 from tests.importance import peak_of
 
 NAMES = [name for name, case in CASES.items() if case.batched]
@@ -35,6 +35,7 @@ def assert_same(got, expected, dtype, scales):
 
 
 @pytest.mark.parametrize("name", ANYWHERE)
+@together(dtype=DTYPES)
 def test_layouts(name, dtype, tmp_path):
     """Every layout gives the numbers of the contiguous one; no input is written to."""
     function = CASES[name]
@@ -55,8 +56,8 @@ def test_layouts(name, dtype, tmp_path):
         assert before == after, layout
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("name", WITH_X)
+@together(reduction=["mean", "none"], dtype=DTYPES)
 def test_cropped_events(name, reduction, dtype):
     """Events of two and three axes, cropped, flipped, transposed or one sample for all."""
     function = CASES[name]
@@ -82,23 +83,22 @@ def test_cropped_events(name, reduction, dtype):
         assert_same(function.public(*only_x, **options), expected, dtype, scales)
 
 
-@pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("name", NAMES)
+@together(axis=[0, 1], dtype=DTYPES)
 def test_broadcast_inputs(name, axis, dtype):
     """Strides of zero, in one input at a time, and next to another dtype."""
     function = CASES[name]
     for which in function.inputs:
         for other in (np.float32, np.float64):
             arrays = draw(name, dtype)
-            if which == "x" and "optimal" in name:
+            if axis >= arrays[which].ndim or (which == "x" and "optimal" in name):
                 continue
             first = np.take(arrays[which], [0], axis=axis)
             arrays[which] = np.broadcast_to(first.astype(other), arrays[which].shape)
             expected = function.reference(*arrays.values())
             got = function.public(*arrays.values())
-            assert_same(got, expected, np.float32, function.scales(arrays.values()))
-            if dtype == other:
-                assert_same(got, expected, dtype, function.scales(arrays.values()))
+            both = np.dtype(np.float32) if other == np.float32 else dtype
+            assert_same(got, expected, both, function.scales(arrays.values()))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,8 +136,8 @@ def test_ten_axes(name):
     assert_same(function.public(*views), expected, np.float64, scales)
 
 
-@pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize("name", [n for n in NAMES if "optimal" not in n])
+@together(reduction=["mean", "none"], dtype=DTYPES)
 def test_nothing_to_add_up(name, reduction, dtype):
     """Events or latents of no elements count zero, as contiguous arrays and as views."""
     function = CASES[name]
@@ -169,7 +169,7 @@ def test_free_bits_of_no_dimensions(granularity, reduction):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_other_dtypes(name):
-    """float16 counts as float32, integers and longdouble as float64, in every input."""
+    """float16 counts as float32 (but see test_half.py), integers and longdouble as float64."""
     function = CASES[name]
     for kind, computed in [
         (np.float16, np.float32),
@@ -179,6 +179,8 @@ def test_other_dtypes(name):
         (np.int64, np.float64),
         (np.bool_, np.float64),
     ]:
+        if kind is np.float16 and function.halves:
+            continue
         arrays = draw(name)
         for key, a in arrays.items():
             if np.dtype(kind).kind == "b":
@@ -203,7 +205,7 @@ def test_other_dtypes(name):
 # Memory -----------------------------------------------------------------------------------------
 
 
-BATCH, DIM = 60, 3000
+BATCH, DIM = 60, 1200
 #: Room for results of the batch and a few Python objects; an input is DIM times a row.
 SMALL = 16 * 8 * BATCH + 20_000
 SPACIOUS = {
@@ -216,6 +218,7 @@ SPACIOUS = {
 
 
 @pytest.mark.parametrize("name", ANY_EVENT)
+@together(dtype=DTYPES)
 def test_no_copies(name, dtype):
     """Nothing the size of an input is allocated but what is returned, and that once."""
     function = CASES[name]
@@ -227,16 +230,18 @@ def test_no_copies(name, dtype):
         given = [spacious(a) for a in arrays.values()]
         for reduction in ("mean", "none") if function.has_reduction else (None,):
             options = {"reduction": reduction} if reduction else {}
-            returned = sum(
-                leaf.nbytes
-                for leaf in flatten(function.public(*given, **options))
-                if isinstance(leaf, np.ndarray) and leaf.ndim > 1
-            )
-            peak = peak_of(lambda: function.public(*given, **options))  # noqa: B023
+            results = []
+
+            def call(given=given, options=options, results=results):
+                results[:] = flatten(function.public(*given, **options))
+
+            peak = peak_of(call)
+            returned = sum(np.asarray(leaf).nbytes for leaf in results if np.ndim(leaf) > 1)
             assert peak < returned + SMALL, (view, reduction)
 
 
 @pytest.mark.parametrize("name", [n for n in WITH_OUT if n in ANY_EVENT])
+@together(dtype=DTYPES)
 def test_out_needs_no_memory(name, dtype):
     function = CASES[name]
     latent = 3 if "elbo" in name else DIM
@@ -252,12 +257,12 @@ def as_images(a):
     if DIM not in a.shape:
         return a
     at = a.shape.index(DIM)
-    pictures = a.reshape(*a.shape[:at], 60, 50, *a.shape[at + 1 :])
-    return pictures[(slice(None),) * at + (slice(4, 56), slice(4, 46))]
+    pictures = a.reshape(*a.shape[:at], 40, 30, *a.shape[at + 1 :])
+    return pictures[(slice(None),) * at + (slice(4, 36), slice(4, 26))]
 
 
-@pytest.mark.parametrize("x_dtype", ["?", "u1", "i1", "u2", "i4", "i8", "f4"])
 @pytest.mark.parametrize("name", [n for n in WITH_X if "and_grad" not in n and n in ANY_EVENT])
+@together(x_dtype=["?", "u1", "i1", "u2", "i4", "i8", "f2", "f4"])
 def test_x_is_never_converted(name, x_dtype):
     function = CASES[name]
     arrays = draw(name, B=BATCH, D=(DIM,))
@@ -273,6 +278,7 @@ def test_x_is_never_converted(name, x_dtype):
 
 
 @pytest.mark.parametrize("name", [n for n in ANYWHERE if CASES[n].outs and CASES[n].takes_out])
+@together(dtype=DTYPES)
 def test_out(name, dtype):
     """Gradients are written into all that is given, or the last; an input is refused."""
     function = CASES[name]
@@ -291,14 +297,16 @@ def test_out(name, dtype):
             assert out is None or np.shares_memory(mine, out)
             np.testing.assert_array_equal(mine, wanted)
     for i, shape in enumerate(shapes):
-        for a in arrays.values():
-            if a.shape == shape and a.dtype == dtype:
+        for which, a in arrays.items():
+            copied = function.sparse and which == "x"
+            if a.shape == shape and a.dtype == dtype and not copied:
                 chosen = [*outs[:i], a, *outs[i + 1 :]]
                 with pytest.raises(ValueError, match="overlaps"):
                     function.public(*arrays.values(), out=function.as_out(chosen))
 
 
 @pytest.mark.parametrize("name", WITH_OUT)
+@together(dtype=DTYPES)
 def test_out_errors(name, dtype):
     """Each wrong `out` is named, and nothing has been written by then."""
     function = CASES[name]
@@ -421,7 +429,8 @@ def test_shapes_that_do_not_fit(name):
     for position, which in enumerate(function.inputs):
         arrays = list(draw(name).values())
         good = arrays[position]
-        wrong = [good[:-1], good[:, :-1], good[0], good[..., None], np.vstack([good, good])]
+        fewer = good[:, :-1] if good.ndim > 1 else good[1:]
+        wrong = [good[:-1], fewer, good[0], good[..., None], np.vstack([good, good])]
         wrong += [np.float64(1.0), good[:0], good[None]]
         for bad in wrong:
             if which in BROADCAST and broadcasts(bad.shape, good.shape):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastelbo import DiscretizedLogistic
-from tests.conftest import TOLERANCE
+from tests.conftest import DTYPES, TOLERANCE, together
 from tests.likelihood_checks import exact, offends
 
 
@@ -42,9 +42,9 @@ def test_product_of_sigmoids():
             assert abs(difference) < mpmath.mpf("1e-50")
 
 
-@pytest.mark.parametrize("log_scale", [-9.0, -6.0, -4.0, 0.0, 20.0])
 @pytest.mark.parametrize("mean", [-5.0, -0.3, 0.0, 1.0, 40.0])
 @pytest.mark.parametrize("x", [0, 1, 128, 254, 255])
+@together(log_scale=[-9.0, -6.0, -4.0, 0.0, 20.0], dtype=DTYPES)
 def test_mpmath(x, mean, log_scale, dtype):
     """Tails, where the two sigmoids are equal to the last digit, and scales far below a bin."""
     steep = math.exp(-log_scale)

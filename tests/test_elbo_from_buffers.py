@@ -124,7 +124,7 @@ def replaced(position, value):
         (replaced(4, -1), {}, ValueError, "batch_size"),
         (replaced(5, 2.0), {}, TypeError, "input_dim"),
         (replaced(6, "1"), {}, TypeError, "latent_dim"),
-        (replaced(5, 2**70), {}, ValueError, "x"),
+        (replaced(5, 2**70), {}, ValueError, "input_dim"),
         ([b"", b"", b"", b"", 0, 0, 0], {}, ValueError, "empty batch"),
         (GOOD, {"reduction": "median"}, ValueError, "reduction"),
     ],

@@ -7,7 +7,7 @@ import pytest
 import fastelbo
 from fastelbo import importance_bound, importance_bound_and_grad, iwae, reference
 from fastelbo._catalogue import flatten
-from tests.conftest import TOLERANCE, assert_close
+from tests.conftest import DTYPES, TOLERANCE, assert_close, together
 from tests.importance import draw, peak_of
 
 ALPHAS = [0.0, 1, 0.5, -1.0, 2.0, -3.5, 1 - 1e-4, 1 + 1e-4, 30.0]
@@ -102,8 +102,7 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-@pytest.mark.parametrize("kind", COLUMNS)
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@together(kind=COLUMNS, order=[(0, 1, 2), (2, 1, 0), (1, 2, 0)], dtype=DTYPES)
 def test_infinities_and_nan(name, kind, order, dtype):
     """As the definition says; the columns beside are as if alone."""
     if "very" in kind and (dtype == np.float32 or "grad" in name or "cubo" in name):
@@ -194,3 +193,14 @@ def test_many_samples_keep_their_digits(batch):
     effective = (w.sum(axis=0) ** 2 / (w * w).sum(axis=0)).astype(np.float64)
     mine = fastelbo.effective_sample_size(log_w)
     np.testing.assert_allclose(mine, effective, rtol=TOLERANCE[np.dtype(np.float64)] / 10)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize(
+    "name", [name for name in FUNCTIONS if "weight" not in name and "size" not in name]
+)
+def test_bounds_of_both_infinities_are_nan_without_a_warning(name, reduction):
+    """pytest makes errors of warnings."""
+    log_w = np.tile([np.inf, -np.inf], (3, 1))
+    value = call(name, log_w, reduction=reduction)
+    assert np.isnan(value[0] if isinstance(value, tuple) else value)

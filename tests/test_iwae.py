@@ -80,7 +80,7 @@ def test_does_not_depend_on_threads_or_groups(name, batch, dtype, monkeypatch):
     value, expected = iwae_and_grad(*arrays, likelihood=likelihood, num_threads=1)
     # All samples of a row by one worker; all samples of all rows, of some, of one.
     for rows, cache in ((0, 1), (1 << 30, 1 << 30), (1 << 30, 60_000), (1 << 30, 100)):
-        monkeypatch.setattr(importance, "ROWS_A_THREAD", rows)
+        monkeypatch.setattr(importance._kernels, "ROWS_A_THREAD", rows)
         monkeypatch.setattr(importance, "CACHE", cache)
         for threads in (1, 2, 3, 8):
             again, grad = iwae_and_grad(*arrays, likelihood=likelihood, num_threads=threads)
@@ -93,7 +93,7 @@ def test_does_not_depend_on_threads_or_groups(name, batch, dtype, monkeypatch):
 @pytest.mark.parametrize("name", ["Bernoulli", "Gaussian-learned"])
 def test_long_rows_and_views(name, rows, dtype, monkeypatch):
     """Rows of several units, and of several runs."""
-    monkeypatch.setattr(importance, "ROWS_A_THREAD", rows)
+    monkeypatch.setattr(importance._kernels, "ROWS_A_THREAD", rows)
     arrays = draw(dtype, 3, 5, (2, 4500), 4, outputs_of(name))
     outputs = arrays[4] if isinstance(arrays[4], tuple) else (arrays[4],)
     views = tuple(np.repeat(a, 2, axis=2)[:, :, ::2] for a in outputs)

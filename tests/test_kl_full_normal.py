@@ -76,3 +76,16 @@ def test_errors():
         kl_full_normal(*(a[:0] for a in arrays))
     with pytest.raises(ValueError, match="overlaps"):
         kl_full_normal_and_grad(*arrays, out=tuple(arrays))
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["kernels", "composite"])
+@pytest.mark.parametrize("name", ["tril_q", "tril_p"])
+def test_torch_says_the_same(name, forced, composite):
+    torch = pytest.importorskip("torch")
+    ft = pytest.importorskip("fastelbo.torch")
+    if forced:
+        composite()
+    given = {n: torch.tensor(a) for n, a in zip(NAMES, draw(), strict=True)}
+    given[name] = given[name] * torch.tensor([1.0, 0.0, 1.0])
+    with pytest.raises(ValueError, match=f"{name} must have a positive diagonal"):
+        ft.kl_full_normal(**given)

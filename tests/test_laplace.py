@@ -57,3 +57,15 @@ def test_scale_per_feature(dtype):
 def test_errors(bad):
     with pytest.raises(ValueError, match="scale"):
         Laplace(bad)
+
+
+def test_the_smallest_errors_pull():
+    """Where the error over the scale underflows, the error still has a sign."""
+    tiny = np.array([[np.finfo(np.float64).tiny]])
+    for laplace, parameters, pull in (
+        (Laplace(1e30), (), 1e-30),
+        (Laplace("learned"), ([[69.0]],), np.exp(-69.0)),
+    ):
+        for x, sign in ((tiny, 1.0), (-tiny, -1.0), (0.0 * tiny, 0.0)):
+            gradient = laplace.log_prob_and_grad(x, [[0.0]], *parameters)[1][0]
+            assert gradient.item() == pytest.approx(sign * pull, rel=1e-13)

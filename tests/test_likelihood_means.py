@@ -20,6 +20,7 @@ BY_HAND = [
     (fastelbo.Laplace("learned"), [[1.5, -2], [7, 7]], [1.5, -2]),
     (fastelbo.StudentT("learned", "learned"), [[1.5, -2], [7, 7], [9, 9]], [1.5, -2]),
     (fastelbo.Bernoulli(), [[0, LOG3, -LOG3]], [1 / 2, 3 / 4, 1 / 4]),
+    (fastelbo.Bernoulli(probs=True), [[0, 1 / 4, 1]], [0, 1 / 4, 1]),
     # at logits l: e^l / (e^l - 1) - 1 / l
     (fastelbo.ContinuousBernoulli(), [[0, LOG2, -LOG2]], [0.5, 2 - 1 / LOG2, 1 / LOG2 - 1]),
     (fastelbo.Poisson(), [[0, LOG3]], [1, 3]),
@@ -72,9 +73,9 @@ def measures():
     yield np.sinh(s), step * c * np.cosh(s)
 
 
-#: Where the mean is not that of a density of x: sigma depends on the batch, classes have none, and
-#: that of bins is where the location lies. By hand, above.
-OTHERS = ("optimal", "Categorical", "Discretized")
+#: Where the mean is not that of a density of x: sigma depends on the batch, classes have none,
+#: that of bins is where the location lies, and columns differ. By hand, above.
+OTHERS = ("optimal", "Categorical", "Discretized", "Column")
 
 
 @pytest.mark.parametrize("label", [n for n in VARIANTS if not any(o in n for o in OTHERS)])
@@ -85,8 +86,9 @@ def test_means_are_those_of_the_density(label):
     likelihood = variant.make(fastelbo)
     case = cases_of(variant)[0]
     rng = np.random.default_rng(5)
+    least = 0 if "probs" in variant.parameters else 1
     for _ in range(3):
-        given = [1 + rng.random(case.shape(p, B=1, D=(1,))) for p in variant.parameters]
+        given = [least + rng.random(case.shape(p, B=1, D=(1,))) for p in variant.parameters]
         for x, weights in measures():
             inside = ~likelihood._is_outside(x)
             x, weights = x[inside], weights[inside]

@@ -8,8 +8,13 @@ import os
 import subprocess
 import sys
 import textwrap
+import tracemalloc
+import warnings
 
+import numpy as np
 import pytest
+
+import fastelbo
 
 KIB, MIB = 1 << 10, 1 << 20
 COUNTER = "/proc/self/clear_refs"
@@ -112,3 +117,24 @@ def test_what_allocates_is_found():
             np.ones(words)
     """
     assert 2 * MIB < growth(script, (1,), (3 * MIB // 8,)) < 5 * MIB
+
+
+@pytest.mark.parametrize("method", ["fit", "transform"])
+def test_a_model_of_a_file_is_trained_and_used_in_little_memory(method, tmp_path):
+    """Of 100 MB of bytes, no more than a few are ever in memory as floats, which take four times
+    that. What is mapped is the system's, which takes it back."""
+    rows, columns = 128 << 10, 784
+    with open(tmp_path / "x", "wb") as file:
+        file.truncate(rows * columns)  # a hole, which takes no disk
+    X = np.memmap(tmp_path / "x", np.uint8, "r", shape=(rows, columns))
+    options = {"hidden": (2,), "latent_dim": 1, "batch_size": 2048, "epochs": 1}
+    model = fastelbo.VAE(**options, random_state=0).partial_fit(np.eye(4, columns))
+    tracemalloc.start()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", fastelbo.TrainingWarning)  # of nothing but zeros
+            getattr(model, method)(X)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 30e6

@@ -14,13 +14,13 @@ def draw(dtype, points=5, components=4, cols=3, seed=0):
     rng = np.random.default_rng(seed)
     z, mu = rng.normal(size=(points, cols)), rng.normal(size=(components, cols))
     log_weights, logvar = rng.normal(size=components), 0.7 * rng.normal(size=(components, cols))
-    return tuple(a.astype(dtype) for a in (z, log_weights, mu, logvar))
+    return tuple(a.astype(dtype) for a in (z, mu, logvar, log_weights))
 
 
 def test_one_component_is_a_normal(dtype):
     z = draw(dtype, 50, 1, 20)[0]
     zeros = np.zeros((1, 20), dtype)
-    value, gradients = mixture_log_prob_and_grad(z, [0.0], zeros, zeros, reduction="none")
+    value, gradients = mixture_log_prob_and_grad(z, zeros, zeros, [0.0], reduction="none")
     expected = fastelbo.StandardNormal().log_prob(z)
     assert_close(value, expected, np.float64, np.abs(expected))
     assert_close(gradients.z, -z, dtype)
@@ -28,11 +28,11 @@ def test_one_component_is_a_normal(dtype):
 
 def test_sharp_components(dtype):
     """Deviations of 1e-3 far from the origin: the expanded square would lose all digits."""
-    z, log_weights, mu, logvar = draw(dtype, 40, 6, 8)
+    z, mu, logvar, log_weights = draw(dtype, 40, 6, 8)
     mu = (1000 + mu).astype(dtype)
     z = (mu[np.arange(40) % 6] + 1e-3 * z).astype(dtype)
     logvar = (-13 + logvar).astype(dtype)
-    arrays = z, log_weights, mu, logvar
+    arrays = z, mu, logvar, log_weights
     got = mixture_log_prob(*arrays, reduction="none")
     expected = reference.mixture_log_prob(*arrays, reduction="none")
     precision = np.exp(-logvar.astype(np.float64))
@@ -45,7 +45,7 @@ def test_far_away_and_extremely_sharp(dtype):
     z = np.array([[0.0, 1e4], [3.0, 3.0]], dtype)
     mu = np.array([[3.0, 3.0], [0.0, 0.0]], dtype)
     logvar = np.array([[-100.0, -100.0], [100.0, 0.0]], dtype)
-    arrays = z, np.zeros(2, dtype), mu, logvar
+    arrays = z, mu, logvar, np.zeros(2, dtype)
     value, gradients = mixture_log_prob_and_grad(*arrays, reduction="none")
     expected, theirs = reference.mixture_log_prob_and_grad(*arrays, reduction="none")
     assert_close(value, expected, dtype, np.abs(expected) + 200)
@@ -54,11 +54,11 @@ def test_far_away_and_extremely_sharp(dtype):
 
 
 def test_components_without_weight():
-    z, log_weights, mu, logvar = draw(np.float64)
+    z, mu, logvar, log_weights = draw(np.float64)
     log_weights[1] = -np.inf
-    value, gradients = mixture_log_prob_and_grad(z, log_weights, mu, logvar)
+    value, gradients = mixture_log_prob_and_grad(z, mu, logvar, log_weights)
     rest = [0, 2, 3]
-    assert value == pytest.approx(mixture_log_prob(z, log_weights[rest], mu[rest], logvar[rest]))
+    assert value == pytest.approx(mixture_log_prob(z, mu[rest], logvar[rest], log_weights[rest]))
     assert gradients.log_weights[1] == 0
     assert not gradients.mu[1].any()
     assert not gradients.logvar[1].any()
@@ -107,28 +107,28 @@ def test_out(dtype):
 
 @pytest.mark.parametrize("function", [mixture_log_prob, mixture_log_prob_and_grad])
 def test_errors(function):
-    z, log_weights, mu, logvar = draw(np.float64)
+    z, mu, logvar, log_weights = draw(np.float64)
     for name, wrong in [
-        ("z", (z[:, :2], log_weights, mu, logvar)),
-        ("z", (1.0, log_weights, mu, logvar)),
-        ("z", (z[:0], log_weights, mu, logvar)),
-        ("log_weights", (z, log_weights[:3], mu, logvar)),
-        ("log_weights", (z, log_weights[:, None], mu, logvar)),
-        ("mu", (z, log_weights, mu[0], logvar)),
-        ("mu", (z, log_weights[:0], mu[:0], logvar[:0])),
-        ("logvar", (z, log_weights, mu, logvar[:, :2])),
+        ("z", (z[:, :2], mu, logvar, log_weights)),
+        ("z", (1.0, mu, logvar, log_weights)),
+        ("z", (z[:0], mu, logvar, log_weights)),
+        ("log_weights", (z, mu, logvar, log_weights[:3])),
+        ("log_weights", (z, mu, logvar, log_weights[:, None])),
+        ("mu", (z, mu[0], logvar, log_weights)),
+        ("mu", (z, mu[:0], logvar[:0], log_weights[:0])),
+        ("logvar", (z, mu, logvar[:, :2], log_weights)),
     ]:
         with pytest.raises(ValueError, match=f"^{name} has"):
             function(*wrong)
-    for i, name in enumerate(("z", "log_weights", "mu", "logvar")):
-        arrays = [z, log_weights, mu, logvar]
+    for i, name in enumerate(("z", "mu", "logvar", "log_weights")):
+        arrays = [z, mu, logvar, log_weights]
         arrays[i] = np.full(arrays[i].shape, "text")
         with pytest.raises(TypeError, match=f"^{name} "):
             function(*arrays)
     with pytest.raises(ValueError, match="reduction"):
-        function(z, log_weights, mu, logvar, reduction="median")
+        function(z, mu, logvar, log_weights, reduction="median")
     with pytest.raises(TypeError, match="num_threads"):
-        function(z, log_weights, mu, logvar, num_threads="2")
+        function(z, mu, logvar, log_weights, num_threads="2")
 
 
 def test_memory():

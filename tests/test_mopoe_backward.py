@@ -18,17 +18,18 @@ def upstream(dtype, experts, shape):
     return g.astype(dtype)
 
 
-def test_differences_of_the_mixture():
+@pytest.mark.parametrize("prior", [True, False, "full"])
+def test_differences_of_the_mixture(prior):
     """Through the density of the MoPoE posterior: forward and back, composed."""
     mu, logvar = draw(np.float64)
     z = np.random.default_rng(2).normal(size=(2, 5, 4))
 
     def objective(mu, logvar):
-        return mixture_of_experts(z, *mopoe(mu, logvar))
+        return mixture_of_experts(z, *mopoe(mu, logvar, prior=prior))
 
-    parts = mopoe(mu, logvar)
+    parts = mopoe(mu, logvar, prior=prior)
     _, grad = mixture_of_experts_and_grad(z, *parts)
-    got = mopoe_backward(grad.mu, grad.logvar, mu, logvar)
+    got = mopoe_backward(grad.mu, grad.logvar, mu, logvar, prior=prior)
     by_mu = numerical_gradient(lambda a: objective(a, logvar), mu)
     by_logvar = numerical_gradient(lambda a: objective(mu, a), logvar)
     np.testing.assert_allclose(got.mu, by_mu, rtol=1e-7, atol=1e-8)

@@ -24,23 +24,75 @@ def on_each_thread_count(run):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("rectify", [False, True])
-def test_add_bias(shape, rectify, dtype):
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_add_bias(shape, activation, dtype):
     h, bias = numbers(shape, dtype), numbers(shape[1], dtype, 1)
 
     def run(threads):
         out = h.copy()
-        kernels.add_bias(out, bias, rectify, threads)
+        kernels.add_bias(out, bias, activation, None, threads)
         return (out,)
 
-    expected = np.maximum(h + bias, 0) if rectify else h + bias
+    expected = np.maximum(h + bias, 0) if activation else h + bias
     np.testing.assert_array_equal(on_each_thread_count(run)[0], expected)
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+SMOOTH = {
+    "tanh": np.tanh,
+    "elu": lambda x: np.where(x < 0, np.expm1(np.minimum(x, 0)), x),
+    "silu": lambda x: x / (1 + np.exp(-x)),
+    "gelu": gelu,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("activation", SMOOTH)
+def test_smooth_activations(shape, activation, dtype):
+    h, bias = 3 * numbers(shape, dtype), numbers(shape[1], dtype, 1)
+
+    def run(threads):
+        out, slopes = h.copy(), np.empty_like(h)
+        kernels.add_bias(out, bias, activation, slopes, threads)
+        return out, slopes
+
+    value, slope = on_each_thread_count(run)
+    x, eps = (h + bias).astype(np.float64), np.finfo(dtype).eps
+    np.testing.assert_allclose(value, SMOOTH[activation](x), rtol=8 * eps, atol=8 * eps)
+    by_steps = (SMOOTH[activation](x + 1e-6) - SMOOTH[activation](x - 1e-6)) / 2e-6
+    np.testing.assert_allclose(slope, by_steps, rtol=8 * eps, atol=8 * eps + 1e-8)
+
+
+@pytest.mark.parametrize("activation", SMOOTH)
+def test_smooth_activations_agree_with_pytorch(activation):
+    torch = pytest.importorskip("torch")
+    twin = {"gelu": lambda x: torch.nn.functional.gelu(x, approximate="tanh")}
+    x = np.array([[-800.0, -90, -20, -3, -0.1, -1e-9, 0, 1e-9, 0.2, 2, 25, 90, 800]])
+    value, slope = x.copy(), np.empty_like(x)
+    kernels.add_bias(value, np.zeros(x.size), activation, slope, 1)
+    leaf = torch.tensor(x, requires_grad=True)
+    expected = twin.get(activation, getattr(torch.nn.functional, activation))(leaf)
+    expected.sum().backward()
+    np.testing.assert_allclose(value, expected.detach(), rtol=1e-13, atol=1e-15)
+    np.testing.assert_allclose(slope, leaf.grad, rtol=1e-13, atol=1e-15)
+
+
+def test_slopes_lead_back(dtype):
+    grad, slopes = numbers((70, 33), dtype), numbers((70, 33), dtype, 1)
+    sums, back = np.empty(33, dtype), grad.copy()
+    kernels.bias_backward(back, None, slopes, None, sums, 1)
+    np.testing.assert_array_equal(back, grad * slopes)
+    expected = back.sum(0, dtype=np.float64)
+    np.testing.assert_allclose(sums, expected, rtol=np.finfo(dtype).eps, atol=1e-13)
 
 
 def test_relu_keeps_nan_and_infinity(dtype):
     h = np.array([[np.nan, np.inf, -np.inf, -0.0, 1e-45]], dtype)
     expected = np.maximum(h, 0)
-    kernels.add_bias(h, np.zeros(5, dtype), True, 1)
+    kernels.add_bias(h, np.zeros(5, dtype), "relu", None, 1)
     np.testing.assert_array_equal(h, expected)
 
 
@@ -56,7 +108,7 @@ def test_bias_backward(shape, masked, copied, dtype):
         room = np.full((shape[0], shape[1] + 3), 77, dtype)
         copy = room[:, 1 : shape[1] + 1] if copied else None
         sums = np.empty(shape[1], dtype)
-        kernels.bias_backward(g, activation, copy, sums, threads)
+        kernels.bias_backward(g, activation, None, copy, sums, threads)
         return g, sums, room
 
     g, sums, room = on_each_thread_count(run)
@@ -76,7 +128,7 @@ def test_column_sums_are_float64():
     grad = np.full((3000, 2), 0.1, np.float32)
     grad[0] = 1e8
     sums = np.empty(2, np.float32)
-    kernels.bias_backward(grad, None, None, sums, 1)
+    kernels.bias_backward(grad, None, None, None, sums, 1)
     np.testing.assert_array_equal(sums, grad.astype(np.float64).sum(0).astype(np.float32))
 
 
@@ -85,9 +137,8 @@ def test_adam(size, dtype):
     def run(threads):
         state = [numbers(size, dtype, 0), *np.zeros((2, size), dtype)]
         for t in (1, 2, 3):
-            kernels.adam(
-                state[0], numbers(size, dtype, t), *state[1:], t, 1e-2, 0.9, 0.999, 1e-8, threads
-            )
+            grad = numbers(size, dtype, t)
+            kernels.adam(state[0], grad, *state[1:], t, 1e-2, 0.9, 0.999, 1e-8, 0.0, threads)
         return state
 
     p, m, v = numbers(size, dtype, 0).astype(np.float64), 0.0, 0.0
@@ -103,15 +154,16 @@ def test_adam(size, dtype):
     np.testing.assert_allclose(got[2], v, rtol=8 * eps, atol=0)
 
 
-def test_adam_agrees_with_pytorch():
+@pytest.mark.parametrize("weight_decay", [0.0, 0.3])
+def test_adam_agrees_with_pytorch(weight_decay):
     torch = pytest.importorskip("torch")
     start = numbers(1000, np.float64)
     p, m, v = start.copy(), np.zeros(1000), np.zeros(1000)
     weight = torch.tensor(start, requires_grad=True)
-    optimizer = torch.optim.Adam([weight], lr=3e-3)
+    optimizer = torch.optim.AdamW([weight], lr=3e-3, weight_decay=weight_decay)
     for t in range(1, 6):
         grad = numbers(1000, np.float64, t)
-        kernels.adam(p, grad, m, v, t, 3e-3, 0.9, 0.999, 1e-8, 1)
+        kernels.adam(p, grad, m, v, t, 3e-3, 0.9, 0.999, 1e-8, weight_decay, 1)
         weight.grad = torch.tensor(-grad)  # PyTorch goes downhill
         optimizer.step()
     np.testing.assert_allclose(p, weight.detach().numpy(), rtol=1e-12, atol=1e-14)

@@ -159,9 +159,13 @@ def ends(pid):
 def test_a_signal_leaves_no_children(how):
     """The command alone is told: a terminal would tell the children, too."""
     root = str(Path(fastelbo.__file__).parents[1])
-    command = [sys.executable, "-m", "fastelbo", "parity"]
+    heeds = (  # SIGINT, which shells ignore in the background
+        "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+        "os.execv(sys.executable, [sys.executable, '-m', 'fastelbo', 'parity'])"
+    )
     environment = {**os.environ, "PYTHONPATH": root}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+    options = {"env": environment, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", heeds], **options) as process:
         try:
             for _ in range(600):
                 if children_of(process.pid):

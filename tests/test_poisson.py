@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastelbo import Poisson
+from tests.conftest import DTYPES, together
 from tests.likelihood_checks import exact, offends
 
 
@@ -19,7 +20,7 @@ def by_rate(x, rate):
 
 
 @pytest.mark.parametrize("x", [0, 1, 2, 9, 10, 11, 100, 12_345, 10**6, 10**9])
-@pytest.mark.parametrize("ratio", [1e-6, 0.1, 0.7, 0.999, 1.0, 1.0002, 1.5, 30.0, 1e4])
+@together(ratio=[1e-6, 0.1, 0.7, 0.999, 1.0, 1.0002, 1.5, 30.0, 1e4], dtype=DTYPES)
 def test_mpmath(x, ratio, dtype):
     """Rates far from the count and next to it, where x log rate, rate and log x! nearly cancel.
 

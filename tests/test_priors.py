@@ -15,31 +15,31 @@ KINDS = ("mixture", "uniform", "vamp")
 def parameters(dtype, components=4, cols=3, seed=5):
     rng = np.random.default_rng(seed)
     logits, mu = rng.normal(size=components), rng.normal(size=(components, cols))
-    return tuple(a.astype(dtype) for a in (logits, mu, 0.5 * rng.normal(size=mu.shape)))
+    return tuple(a.astype(dtype) for a in (mu, 0.5 * rng.normal(size=mu.shape), logits))
 
 
 def priors(kind, dtype, module=fastelbo, **options):
-    logits, mu, logvar = parameters(dtype, **options)
+    mu, logvar, logits = parameters(dtype, **options)
     if kind == "vamp":
         return module.VampPrior(mu, logvar)
-    return module.MixtureOfGaussians(logits if kind == "mixture" else None, mu, logvar)
+    return module.MixtureOfGaussians(mu, logvar, logits if kind == "mixture" else None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_backward_by_differences(kind):
-    logits, mu, logvar = parameters(np.float64)
+    mu, logvar, logits = parameters(np.float64)
     z = np.random.default_rng(0).normal(size=(6, 3))
     weights = np.random.default_rng(1).normal(size=6)
 
-    def value(logits, mu, logvar):
+    def value(mu, logvar, logits):
         given = None if kind != "mixture" else logits
-        return float(weights @ fastelbo.MixtureOfGaussians(given, mu, logvar).log_prob(z))
+        return float(weights @ fastelbo.MixtureOfGaussians(mu, logvar, given).log_prob(z))
 
     grad = priors(kind, np.float64).backward(z, weights)
     by = {
-        "logits": numerical_gradient(lambda a: value(a, mu, logvar), logits),
-        "mu": numerical_gradient(lambda a: value(logits, a, logvar), mu),
-        "logvar": numerical_gradient(lambda a: value(logits, mu, a), logvar),
+        "logits": numerical_gradient(lambda a: value(mu, logvar, a), logits),
+        "mu": numerical_gradient(lambda a: value(a, logvar, logits), mu),
+        "logvar": numerical_gradient(lambda a: value(mu, a, logits), logvar),
     }
     if kind != "mixture":
         assert grad.logits is None
@@ -49,16 +49,16 @@ def test_backward_by_differences(kind):
 
 
 def test_log_weights_serve_as_logits():
-    logits, mu, logvar = parameters(np.float64)
-    prior = fastelbo.MixtureOfGaussians(logits, mu, logvar)
+    mu, logvar, logits = parameters(np.float64)
+    prior = fastelbo.MixtureOfGaussians(mu, logvar, logits)
     assert np.exp(prior.log_weights).sum() == pytest.approx(1)
-    again = fastelbo.MixtureOfGaussians(prior.log_weights, mu, logvar)
+    again = fastelbo.MixtureOfGaussians(mu, logvar, prior.log_weights)
     z = np.zeros((1, 3))
     np.testing.assert_allclose(again.log_prob(z), prior.log_prob(z), rtol=1e-13)
 
 
 def test_sample():
-    prior = fastelbo.MixtureOfGaussians([0.0, np.log(3)], [[-9.0], [9.0]], [[0.0], [0.0]])
+    prior = fastelbo.MixtureOfGaussians([[-9.0], [9.0]], [[0.0], [0.0]], [0.0, np.log(3)])
     z = prior.sample(4000, rng=1)
     assert z.shape == (4000, 1)
     assert (z > 0).mean() == pytest.approx(0.75, abs=0.03)
@@ -68,9 +68,9 @@ def test_sample():
 
 
 def test_errors():
-    logits, mu, logvar = parameters(np.float64)
+    mu, logvar, logits = parameters(np.float64)
     with pytest.raises(ValueError, match="logits has shape"):
-        fastelbo.MixtureOfGaussians(logits[:2], mu, logvar)
+        fastelbo.MixtureOfGaussians(mu, logvar, logits[:2])
     with pytest.raises(ValueError, match="mu has shape"):
         fastelbo.VampPrior(mu[0], logvar)
     with pytest.raises(ValueError, match="logvar has shape"):
@@ -96,7 +96,7 @@ def test_the_standard_normal_is_the_default(dtype):
     got = fastelbo.log_weights(*arrays, prior=fastelbo.StandardNormal())
     assert_close(got, expected, dtype, scale)
     zeros = np.zeros((1, 3), dtype)
-    got = fastelbo.log_weights(*arrays, prior=fastelbo.MixtureOfGaussians(None, zeros, zeros))
+    got = fastelbo.log_weights(*arrays, prior=fastelbo.MixtureOfGaussians(zeros, zeros))
     assert_close(got, expected, dtype, scale)
 
 
@@ -115,13 +115,13 @@ def test_log_weights_and_iwae(kind, dtype):
 
 def test_the_priors_share_of_the_gradient_of_iwae():
     x, z, mu, logvar, x_recon = draw_samples(np.float64)
-    logits, means, logvars = parameters(np.float64)
+    means, logvars, logits = parameters(np.float64)
 
     def bound(means):
-        prior = fastelbo.MixtureOfGaussians(logits, means, logvars)
+        prior = fastelbo.MixtureOfGaussians(means, logvars, logits)
         return fastelbo.iwae(x, z, mu, logvar, x_recon, prior=prior)
 
-    prior = fastelbo.MixtureOfGaussians(logits, means, logvars)
+    prior = fastelbo.MixtureOfGaussians(means, logvars, logits)
     _, grad = fastelbo.iwae_and_grad(x, z, mu, logvar, x_recon, prior=prior)
     got = prior.backward(z, grad.weights / len(x)).mu
     np.testing.assert_allclose(got, numerical_gradient(bound, means), rtol=1e-7, atol=1e-9)
@@ -167,7 +167,7 @@ def test_gradient_of_the_elbo_by_differences():
     np.testing.assert_allclose(grad.logvar, by_logvar, rtol=1e-7, atol=1e-8)
 
     def by_prior(means):
-        moved = fastelbo.MixtureOfGaussians(prior.logits, means, prior.logvar)
+        moved = fastelbo.MixtureOfGaussians(means, prior.logvar, prior.logits)
         return fastelbo.elbo(x, mu, logvar, x_recon, **{**options, "prior": moved}).elbo
 
     got = prior.backward(result.z, 2.0 / len(x)).mu

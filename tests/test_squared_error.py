@@ -8,7 +8,7 @@ import pytest
 from fastelbo import SquaredError, reference
 from fastelbo._catalogue import CASES, REDUCTIONS, flatten
 from tests.cases import check
-from tests.conftest import assert_close
+from tests.conftest import DTYPES, assert_close, together
 
 X_DTYPES = ["?", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f2", "f4", "f8", "g"]
 
@@ -18,9 +18,8 @@ def draw(shape, dtype, seed=0):
     return [rng.normal(size=shape).astype(dtype) for _ in range(2)]
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("x_dtype", X_DTYPES)
-@pytest.mark.parametrize("x_scale", [1.0, 1 / 255, 3.0])
+@together(reduction=REDUCTIONS, x_scale=[1.0, 1 / 255, 3.0], dtype=DTYPES)
 def test_dtypes_of_x(x_dtype, x_scale, reduction, dtype):
     """x of any real dtype next to x_recon of either; float64 anywhere makes it float64."""
     rng = np.random.default_rng(1)

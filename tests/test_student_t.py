@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from fastelbo import Gaussian, StudentT
+import fastelbo
+from fastelbo import Gaussian, StudentT, reference
 from tests.conftest import assert_close
 from tests.likelihood_checks import exact
 
@@ -69,3 +70,29 @@ def test_errors(bad):
         StudentT(2.0, bad)
     with pytest.raises(ValueError, match="scale or df"):
         StudentT([1.0, 2.0]).log_prob(np.zeros((2, 3)), np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("learned_df", [False, True])
+def test_a_scale_of_zero_has_its_density_at_the_location_alone(learned_df, dtype):
+    """As Gaussian's."""
+    x, zero = np.array([[0.0, 1.0, -2.0, np.nan]], dtype), np.zeros((1, 4), dtype)
+    given = (zero, np.full_like(zero, -np.inf), *([zero] if learned_df else []))
+    expected = [[np.inf, -np.inf, -np.inf, np.nan]]
+    for module in (fastelbo, reference):
+        likelihood = module.StudentT("learned" if learned_df else 2.0, "learned")
+        got = likelihood.log_prob(x, *given, reduction="elementwise")
+        np.testing.assert_array_equal(got, expected)
+    by_scale = likelihood.log_prob_and_grad(x[:, :3], *[g[:, :3] for g in given], reduction="sum")[
+        1
+    ][1]
+    df = 1.0 if learned_df else 2.0
+    np.testing.assert_allclose(by_scale, [[-1.0, df, df]], rtol=1e-6)
+
+
+def test_a_scale_of_zero_in_the_composite(composite):
+    torch = pytest.importorskip("torch")
+    ft = pytest.importorskip("fastelbo.torch")
+    composite()
+    x, zero = torch.tensor([[0.0, 1.0, -2.0]]), torch.zeros(1, 3)
+    got = ft.StudentT(2.0, "learned").log_prob(x, zero, zero - torch.inf, reduction="elementwise")
+    assert got.tolist() == [[np.inf, -np.inf, -np.inf]]

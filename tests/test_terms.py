@@ -22,7 +22,7 @@ def evaluate(family, name, parameters, gradients=None):
     x = np.ones((2, 3))
     parameters = tuple(np.full((2, 3), 0.5) for _ in range(parameters))
     return _builds.kernels(family).evaluate(
-        name, x, None, False, parameters, gradients, 1.0, 1.0, 1.0, 0.0, 1, None, None, None, 1
+        name, x, None, False, parameters, gradients, 1.0, 1.0, 1.0, 0.0, 1, *(None,) * 4, 1
     )
 
 

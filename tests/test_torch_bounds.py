@@ -1,6 +1,7 @@
 """The bounds and losses of fastelbo.torch: parts, priors, what they stand in for."""
 
 import copy
+import inspect
 import pickle
 
 import numpy as np
@@ -69,7 +70,7 @@ def test_losses_are_minus_the_bounds():
     x, z, mu, logvar, logits = CASE_BY_NAME["beta_tcvae_elbo"].draw().values()
     for reduction in REDUCTIONS:
         options = {"alpha": 0.5, "beta": 3.0, "gamma": 2.0, "reduction": reduction}
-        loss = ft.BetaTCVAELoss(9, ft.Bernoulli(), **options)(x, z, mu, logvar, logits)
+        loss = ft.BetaTCVAELoss(ft.Bernoulli(), dataset_size=9, **options)(x, z, mu, logvar, logits)
         bound = ft.beta_tcvae_elbo(
             x, z, mu, logvar, logits, dataset_size=9, likelihood=ft.Bernoulli(), **options
         ).elbo
@@ -88,7 +89,7 @@ def test_a_loss_of_the_aggregate_runs_its_kernel_once(monkeypatch):
         lambda *a, **k: calls.append(k["weights"]) or original(*a, **k),
     )
     x, z, mu, logvar, logits = CASE_BY_NAME["beta_tcvae_elbo"].draw().values()
-    ft.BetaTCVAELoss(9, ft.Bernoulli(), beta=3.0)(x, z, mu, logvar, logits).backward()
+    ft.BetaTCVAELoss(ft.Bernoulli(), dataset_size=9, beta=3.0)(x, z, mu, logvar, logits).backward()
     assert calls == [(1.0, 3.0, 1.0)]
     ft.total_correlation(z, mu, logvar, dataset_size=9).mutual_information.backward()
     assert calls[1:] == [[1.0, 0.0, 0.0]]
@@ -103,11 +104,11 @@ def test_losses_mask_print_copy_and_pickle():
     likelihood = fastelbo.Bernoulli(x_scale=0.5)
     expected = fastelbo.elbo(*arrays, likelihood=likelihood, beta=2.0, mask=mask.numpy()).elbo
     assert value.item() == pytest.approx(-expected, rel=1e-14)
-    assert "Bernoulli(validate=True, x_scale=0.5)" in repr(loss)
+    assert "validate=True, x_scale=0.5)" in repr(loss)
     for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
         assert twin(x, mu, logvar, logits, mask=mask) == value
     assert "stl" in repr(ft.IwaeLoss(estimator="stl"))
-    assert "beta=3.0" in repr(ft.BetaTCVAELoss(9, beta=3.0))
+    assert "beta=3.0" in repr(ft.BetaTCVAELoss(dataset_size=9, beta=3.0))
 
 
 def test_vae_loss_is_the_line_of_the_example():
@@ -118,6 +119,66 @@ def test_vae_loss_is_the_line_of_the_example():
     torch.testing.assert_close(loss, line)
     grads = [torch.autograd.grad(t, (logits, mu, logvar)) for t in (loss, line)]
     torch.testing.assert_close(*grads)
+
+
+def test_drop_ins_validate():
+    """In the words of what they replace; a swapped call is told the order."""
+    x = torch.tensor([[3.0, 0.0]])
+    mean, theta = torch.tensor([[1.0, -1.0]]), torch.ones(2)
+    logits, latent = torch.tensor([[0.5, 9.0]]), torch.zeros(1, 3)
+    for call, message in (
+        (lambda **o: ft.negative_binomial_loss(x, mean, theta, **o), r"^mu\[0, 1\] = -1 lies"),
+        (lambda **o: ft.negative_binomial_loss(x, mean.abs(), -theta, **o), r"^theta.* = -1 lies"),
+        (
+            lambda **o: ft.negative_binomial_loss(x + 0.5, theta[None], theta, **o),
+            r"^x\[0, 0\] = 3.5",
+        ),
+        (
+            lambda **o: ft.zero_inflated_negative_binomial_loss(x, mean, theta, mean, **o),
+            r"^mu\[0, 1\] = -1 lies .*; the order is x, mu, theta, pi$",
+        ),
+        (
+            lambda **o: ft.vae_loss(x / 3, logits, latent, latent, **o),
+            r"^x\[0, 1\] = 9 lies .*; the order is logits, x, mu, logvar$",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+        assert call(validate=False).numel() == 1
+        with pytest.raises(TypeError, match="validate must be True or False, got 1"):
+            call(validate=1)
+    assert ft.negative_binomial_loss(x, mean, theta, validate=False).isnan()
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["kernels", "composite"])
+def test_swapped_calls_of_drop_ins(forced, composite):
+    if forced:
+        composite()
+    x, logits, latent = torch.ones(4, 5), torch.randn(4, 5), torch.zeros(4, 3)
+    with pytest.raises(ValueError, match=r"shape.*; the order is logits, x, mu, logvar"):
+        ft.vae_loss(x, latent, latent, logits)
+    with pytest.raises(ValueError, match=r"^mu has shape .*; the order is x, mu, theta"):
+        ft.negative_binomial_loss(x, torch.ones(5), x)
+    with pytest.raises(ValueError, match=r"^pi has shape .*; the order is x, mu, theta, pi"):
+        ft.zero_inflated_negative_binomial_loss(x, x, torch.ones(5), torch.ones(4, 4))
+    with pytest.raises(TypeError, match=r"logits must be a torch.Tensor"):
+        ft.vae_loss(x.numpy(), x, latent, latent)
+    with pytest.raises(TypeError, match=r"mu must be a torch.Tensor"):
+        ft.negative_binomial_loss(x, 1.0, x)
+
+
+def test_losses_have_one_order():
+    """The likelihood comes first, all else goes by name; then data, samples, posterior, decoder."""
+    for kind in (ft.ElboLoss, ft.IwaeLoss, ft.BetaTCVAELoss):
+        first, *others = list(inspect.signature(kind).parameters.values())
+        assert first.name == "likelihood"
+        assert {p.kind for p in others} == {inspect.Parameter.KEYWORD_ONLY}
+        taken = inspect.signature(kind.forward).parameters.values()
+        by_position = [p.name for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD][1:]
+        of_samples = [] if kind is ft.ElboLoss else ["z"]
+        assert by_position == ["x", *of_samples, "mu", "logvar", "x_recon"]
+    with pytest.raises(TypeError, match="likelihood must be"):
+        ft.BetaTCVAELoss(9, dataset_size=9)
 
 
 def log_nb_positive(x, mu, theta, eps=1e-8):
@@ -180,8 +241,8 @@ class Mixture:
     mu, logvar = np.array([[-1.0] * 3, [1.0] * 3]), np.zeros((2, 3))
 
     def log_prob(self, z):
-        log_weights, mu, logvar = map(torch.tensor, (np.log([0.5, 0.5]), self.mu, self.logvar))
-        return ft.mixture_log_prob(z, log_weights, mu, logvar, reduction="none")
+        mu, logvar, log_weights = map(torch.tensor, (self.mu, self.logvar, np.log([0.5, 0.5])))
+        return ft.mixture_log_prob(z, mu, logvar, log_weights, reduction="none")
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS)
@@ -204,7 +265,7 @@ def test_elbo_with_a_prior(reduction):
 
     result = bound(mu, logvar, logits, noise)
     arrays = [t.detach().numpy() for t in (x, mu, logvar, logits)]
-    prior = fastelbo.MixtureOfGaussians(None, Mixture.mu, Mixture.logvar)
+    prior = fastelbo.MixtureOfGaussians(Mixture.mu, Mixture.logvar)
     expected, grad = fastelbo.elbo_and_grad(
         *arrays, likelihood=fastelbo.Bernoulli(), prior=prior, noise=noise.numpy(), **options
     )
@@ -229,22 +290,24 @@ def test_a_prior_needs_z_and_one_density_for_each():
         ft.elbo(x, mu, logvar, logits, prior=normal, noise=noise)
 
 
-@pytest.mark.parametrize(
-    "prior",
-    [
-        fastelbo.StandardNormal(),
-        fastelbo.MixtureOfGaussians(None, Mixture.mu, Mixture.logvar),
-        "normal",
-    ],
-    ids=str,
-)
+class ArraysOnly:
+    """A prior for fastelbo, whose gradients are arrays."""
+
+    def log_prob(self, z):
+        return fastelbo.StandardNormal().log_prob(z)
+
+    def log_prob_and_grad(self, z):
+        return fastelbo.StandardNormal().log_prob_and_grad(z)
+
+
+@pytest.mark.parametrize("prior", ["normal", ArraysOnly()], ids=["a word", "of arrays"])
 def test_a_prior_of_arrays_is_an_error(prior):
     x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
-    with pytest.raises(TypeError, match="prior must have"):
+    with pytest.raises(TypeError, match=r"prior .*must"):
         ft.elbo(x, mu, logvar, logits[0], prior=prior, rng=1)
-    with pytest.raises(TypeError, match="prior must have"):
+    with pytest.raises(TypeError, match=r"prior .*must"):
         ft.iwae(x, z, mu, logvar, logits, prior=prior)
-    with pytest.raises(TypeError, match="prior must have"):
+    with pytest.raises(TypeError, match=r"prior .*must"):
         ft.IwaeLoss(prior=prior)(x, z, mu, logvar, logits)
 
 

@@ -9,6 +9,7 @@ from tests.torch_cases import CASE_BY_NAME, CASES, each, flat, torch
 ft = pytest.importorskip("fastelbo.torch")
 bridge = pytest.importorskip("fastelbo.torch._bridge")
 divergences = pytest.importorskip("fastelbo.torch.divergences")
+WeightedElbo = pytest.importorskip("fastelbo.torch.elbo").WeightedElbo
 
 # torch's own modules warn while they compile.
 pytestmark = [
@@ -43,6 +44,19 @@ def test_one_graph(case, reduction):
     torch.testing.assert_close(values_and_gradients(compiled, tensors), expected)
     with torch.no_grad():
         torch.testing.assert_close(flat(compiled(*tensors)), expected[0])
+
+
+@pytest.mark.parametrize("name", ["Bernoulli", "Categorical", "DiscretizedLogisticMixture"])
+def test_elements_in_one_graph(name):
+    case = CASE_BY_NAME[name]
+    tensors = tuple(case.draw().values())
+
+    def function(*tensors):
+        return case.call(ft, *tensors, reduction="elementwise")
+
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    expected = values_and_gradients(function, tensors)
+    torch.testing.assert_close(values_and_gradients(compiled, tensors), expected)
 
 
 @each(CASES, ("mean", "none"), in_turn=True)
@@ -148,6 +162,24 @@ def test_a_changing_floor_of_a_loss():
         torch.testing.assert_close(value, loss(x, mu, logvar, logits))
 
 
+def test_a_changing_beta_of_a_loss():
+    x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    loss = ft.ElboLoss(ft.Bernoulli())
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    for loss.beta in THRESHOLDS:
+        values = [f(x, mu, logvar, logits) for f in (compiled, loss)]
+        torch.testing.assert_close(*values)
+        torch.testing.assert_close(*[torch.autograd.grad(v, (mu, logvar, logits)) for v in values])
+
+
+def test_opcheck_of_beta():
+    x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    beta = torch.tensor(0.3, dtype=torch.float64)
+    for masks in ((), (x.detach() > 0,)):
+        call = WeightedElbo(ft.Bernoulli(), "mean", len(masks)).call(True)
+        torch.library.opcheck(bridge.evaluate, ([mu, logvar, logits, x, beta, *masks], call))
+
+
 def test_opcheck_of_the_floor():
     mu, logvar = CASE_BY_NAME["kl_standard_normal"].draw().values()
     threshold = torch.tensor(0.3, dtype=torch.float64)
@@ -169,3 +201,14 @@ def test_dreg_says_that_it_cannot_be_traced():
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     with pytest.raises(torch._dynamo.exc.Unsupported, match="dreg"):
         compiled(x, z, mu, logvar, logits)
+
+
+@pytest.mark.parametrize("name", ["importance_bound", "cubo", "gumbel_softmax"])
+def test_options_left_as_they_are_in_dynamic_graphs(name):
+    """What a function has by default may change there, as far as torch.compile knows."""
+    torch._dynamo.reset()
+    call, options = getattr(ft, name), {"rng": 3} if name == "gumbel_softmax" else {}
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch in (4, 7):
+        logs = torch.randn(3, batch, dtype=torch.float64)
+        torch.testing.assert_close(compiled(logs, **options), call(logs, **options))

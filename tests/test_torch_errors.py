@@ -55,7 +55,7 @@ def test_shapes_that_do_not_fit(case):
                 else:
                     refused += 1
                     assert kernels == got, (name, what)
-        assert refused
+        assert refused or case.name.startswith("StandardNormal")  # of points of any shape
 
 
 def g(*shape):
@@ -136,13 +136,17 @@ WRONG = {
     "likelihood must be an object": lambda: ft.ElboLoss(ft.Bernoulli),
     "estimator": lambda: ft.IwaeLoss(estimator="sti"),
     "estimator must": lambda: ft.IwaeLoss(estimator=[3]),
-    "prior": lambda: ft.IwaeLoss(prior="standard"),
-    "dataset_size": lambda: ft.BetaTCVAELoss("4"),
-    "method": lambda: ft.BetaTCVAELoss(100, method="mvs"),
-    "mss": lambda: ft.BetaTCVAELoss(100, mss="papers"),
-    "gamma": lambda: ft.BetaTCVAELoss(100, gamma=-2.0),
+    "prior": lambda: ft.IwaeLoss(prior="vamp"),
+    "dataset_size": lambda: ft.BetaTCVAELoss(dataset_size="4"),
+    "method": lambda: ft.BetaTCVAELoss(dataset_size=100, method="mvs"),
+    "mss": lambda: ft.BetaTCVAELoss(dataset_size=100, mss="papers"),
+    "gamma": lambda: ft.BetaTCVAELoss(dataset_size=100, gamma=-2.0),
     "kernel": lambda: ft.mmd(g(4, 3), g(4, 3), kernel=[3]),
     "kernel must": lambda: ft.mmd(g(4, 3), g(4, 3), kernel="rfb"),
+    "t must be a torch": lambda: ft.flow_matching(X, [0.5] * 4, g(4, 5)),
+    "t must be a torch ": lambda: ft.endpoint_velocity(X, X, X.numpy()[:, 0]),
+    "log_w must hold real": lambda: ft.importance_bound(g(3, 4).to(torch.complex64)),
+    "mu must hold real": lambda: ft.kl_standard_normal(g(3, 4).to(torch.complex64), g(3, 4)),
     "alpha": lambda: ft.beta_tcvae_elbo(
         X, g(4, 3), g(4, 3), g(4, 3), g(4, 5), dataset_size=9, alpha=-1.0
     ),
@@ -153,7 +157,7 @@ WRONG = {
 @pytest.mark.parametrize("message", WRONG)
 def test_what_is_no_tensor(message, composite, monkeypatch):
     monkeypatch.setattr(ft._tensors, "always_composite", composite)
-    with pytest.raises((TypeError, ValueError), match=message):
+    with pytest.raises((TypeError, ValueError), match=message.strip()):
         WRONG[message]()
 
 

@@ -94,6 +94,16 @@ def test_gradients_of_samples():
     torch.testing.assert_close(each_one, together)
 
 
+def test_gradient_by_some_beside_what_is_plain():
+    """Tensors that no transform wraps, whose numbers PyTorch gives to none but it meanwhile."""
+    x, logits, mu, logvar = torch.rand(4, 5), torch.randn(4, 5), *torch.randn(2, 4, 3)
+
+    def bound(mu):
+        return ft.elbo(x, mu, logvar, logits, likelihood="bernoulli").elbo
+
+    torch.testing.assert_close(func.grad(bound)(mu), -mu / 4)
+
+
 def test_over_samples_of_z():
     x, logits = torch.rand(4, 5), torch.randn(3, 4, 5)
     likelihood = ft.Bernoulli()

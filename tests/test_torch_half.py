@@ -73,9 +73,27 @@ def test_autocast_is_that_of_losses(forced, composite):
             ft.mmd(mu, logvar),
             ft.total_correlation(mu, mu, logvar, dataset_size=9).total_correlation,
             ft.iwae(x.bfloat16(), mu[None], mu, logvar, logits[None]),
+            ft.log_weights(x.bfloat16(), mu[None], mu, logvar, logits[None]),
+            ft.endpoint_velocity(mu, logvar, 0.5),
         ]
     assert {value.dtype for value in own} == {theirs.dtype} == {torch.float32}
     assert torch.autograd.grad(own[1], logits)[0].dtype == torch.bfloat16
+
+
+@HALVES
+def test_half_precision_beside_float32(half):
+    """Of a decoder under autocast, say: any tensor, the last one, too."""
+    x, mu, logvar, logits = torch.rand(4, 2, 3)
+    few = logits.to(half).requires_grad_()
+    for f in (
+        lambda p: ft.vae_loss(p, x, mu, logvar),
+        lambda p: ft.elbo(x, mu, logvar, p).elbo,
+        lambda p: ft.kl_standard_normal(mu, p),
+    ):
+        value, expected = f(few), f(few.float())
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+        assert torch.autograd.grad(value, few)[0].dtype == half
 
 
 def test_wider_arguments_widen():

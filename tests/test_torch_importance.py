@@ -96,3 +96,10 @@ def test_dreg_of_samples_without_gradient_is_standard():
         for estimator in ("standard", "dreg")
     ]
     assert torch.equal(*[g for (g,) in grads])
+
+
+def test_a_merged_stream_is_in_the_wider_dtype():
+    log_w = torch.randn(3, 4)
+    single, double = (ft.StreamingBound().update(w) for w in (log_w, log_w.double()))
+    assert single.merge(double).bound().dtype == torch.float64
+    assert double.merge(ft.StreamingBound().update(log_w)).bound().dtype == torch.float64

@@ -1,6 +1,6 @@
 """Composites of fastelbo.torch at limits: values by mpmath, or worked by hand."""
 
-from math import inf, log, pi
+from math import exp, inf, log, pi
 
 import pytest
 
@@ -20,6 +20,10 @@ LIMITS = [
     (ft.Bernoulli(), SINGLE, 0.0, (-inf,), 0.0, (0.0,)),
     (ft.Bernoulli(), SINGLE, 1.0, (-inf,), -inf, (1.0,)),
     (ft.Bernoulli(), SINGLE, 0.0, (-17.0,), -4.1399377e-8, (-4.1399376e-8,)),
+    (ft.Bernoulli(probs=True), SINGLE, 1.0, (1.0,), 0.0, (1.0,)),
+    (ft.Bernoulli(probs=True), SINGLE, 0.0, (0.0,), 0.0, (-1.0,)),
+    (ft.Bernoulli(probs=True), SINGLE, 0.0, (1.0,), -inf, (-inf,)),
+    (ft.Bernoulli(probs=True), SINGLE, 1.0, (1e-30,), -30 * log(10), (1e30,)),
     (ft.Gaussian("learned"), SINGLE, 0.0, (0.0, -89.0), 89 - HALF_LOG_2PI, (0.0, -1.0)),
     (ft.Gaussian(1e-45), SINGLE, 0.0, (0.0,), 45 * log(10) - HALF_LOG_2PI, (0.0,)),
     (ft.Gaussian("learned"), SINGLE, 1.0, (0.0, -inf), -inf, None),
@@ -76,7 +80,43 @@ def test_a_component_without_a_width(composite):
     composite()
     z = torch.ones(1, 1, requires_grad=True)
     logvar = torch.tensor([[-inf], [0.0]], requires_grad=True)
-    value = ft.mixture_log_prob(z, torch.zeros(2), torch.zeros(2, 1), logvar)
+    value = ft.mixture_log_prob(z, torch.zeros(2, 1), logvar, torch.zeros(2))
     assert value.item() == pytest.approx(-0.5 - HALF_LOG_2PI)
     d_z, d_logvar = torch.autograd.grad(value, (z, logvar))
     assert (d_z.item(), d_logvar.tolist()) == (-1.0, [[0.0], [0.0]])
+
+
+def test_shares_of_components_add_up_far_from_all_of_them(composite):
+    """Logarithms of thousands have few digits in float32; gradients are of their differences."""
+    composite()
+    z = torch.full((1, 1), 88.0, requires_grad=True)
+    zeros = torch.zeros(2, 1)
+    value = ft.mixture_log_prob(z, zeros, zeros, torch.zeros(2))
+    assert torch.autograd.grad(value, z)[0].item() == pytest.approx(-88, rel=1e-6)
+    mixture = ft.DiscretizedLogisticMixture()
+    logits, means = (torch.zeros(1, 2, 1, requires_grad=True) for _ in range(2))
+    value = mixture.log_prob(torch.full((1, 1), 255), logits, means, torch.full((1, 2, 1), -8.0))
+    by_logits, by_means = torch.autograd.grad(value, (logits, means))
+    assert value < -1000
+    assert by_logits.tolist() == [[[0.0], [0.0]]]
+    assert by_means.sum().item() == pytest.approx(exp(8), rel=1e-5)
+    z = torch.full((2, 1), 88.0, requires_grad=True)
+    parts = ft.total_correlation(z, zeros, zeros, dataset_size=2)
+    assert torch.autograd.grad(sum(parts), z)[0].flatten().tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["kernels", "composite"])
+def test_a_weight_of_zero_leaves_nothing_of_an_infinite_kl(forced, composite):
+    """Nor of its gradients; what lies beside it counts."""
+    if forced:
+        composite()
+    x, x_recon = torch.ones(2, 1), torch.zeros(2, 1, requires_grad=True)
+    latents = [torch.tensor([[value], [1.0]], requires_grad=True) for value in (inf, 800.0)]
+    modalities = {"x": (x, "squared_error", x_recon)}
+    for bound in (
+        ft.elbo(x, *latents, x_recon, beta=0),
+        ft.multimodal_elbo(modalities, *latents, beta=0.0),
+    ):
+        assert (bound.elbo, bound.kl) == (-1, inf)
+        slopes = torch.autograd.grad(bound.elbo, (*latents, x_recon))
+        assert [slope.flatten().tolist() for slope in slopes] == [[0, 0], [0, 0], [1, 1]]

@@ -135,7 +135,7 @@ def test_every_loss_registers_them():
     for loss in (
         ft.ElboLoss(likelihood=ft.Gaussian(scale)),
         ft.IwaeLoss(likelihood=ft.Gaussian(scale)),
-        ft.BetaTCVAELoss(5, likelihood=ft.Gaussian(scale)),
+        ft.BetaTCVAELoss(ft.Gaussian(scale), dataset_size=5),
     ):
         assert [name for name, _ in loss.named_parameters()] == ["likelihood_parameters.scale"]
     beta = nn.Parameter(torch.tensor(2.0))
@@ -197,6 +197,88 @@ def test_numbers_stay_numbers():
     assert ft.Gaussian(torch.tensor([1.0, 2.0])).held is None
     assert "Parameter(3,)" in repr(ft.Gaussian(nn.Parameter(torch.ones(3))))
     assert isinstance(ft.Gaussian(2.0).kernels, fastelbo.Gaussian)
+
+
+@pytest.mark.parametrize(
+    "expand",
+    [
+        lambda theta, mean: torch.broadcast_tensors(mean, theta)[1],
+        lambda theta, mean: theta.expand_as(mean),
+    ],
+    ids=["broadcast", "expanded"],
+)
+@pytest.mark.parametrize(
+    "likelihood",
+    [ft.NegativeBinomial(), ft.Gaussian("learned")],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_is_expanded_over_the_batch_is_one_for_all(likelihood, expand, monkeypatch):
+    """As scvi-tools hands over theta. Where its own gradient is observed, that is by element."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(5, 3, generator=generator).round()
+    mean, log_theta = (torch.rand(shape, generator=generator) for shape in ((5, 3), (3,)))
+    mean, log_theta = mean.requires_grad_(), log_theta.requires_grad_()
+    shapes = []
+    plain = type(likelihood.kernels)._log_prob
+
+    def watched(self, x, parameters, *rest):
+        shapes.append([p.shape for p in parameters])
+        return plain(self, x, parameters, *rest)
+
+    monkeypatch.setattr(type(likelihood.kernels), "_log_prob", watched)
+
+    def gradients(form):
+        theta = log_theta.exp()
+        given = mean, form(theta, mean)
+        latents = mean[:, :2], mean[:, :2]
+        value = likelihood.log_prob(x, *given)
+        bound = ft.elbo(x, *latents, given, likelihood=likelihood).elbo
+        return torch.autograd.grad(value + bound, (mean, log_theta))
+
+    torch.testing.assert_close(gradients(expand), gradients(lambda theta, _: theta))
+    assert shapes == [[(5, 3), (3,)]] * 2
+    seen = expand(log_theta.exp(), mean)
+    seen.retain_grad()
+    likelihood.log_prob(x, mean, seen).backward()
+    dense = seen.detach().clone().requires_grad_()
+    likelihood.log_prob(x, mean, dense).backward()
+    torch.testing.assert_close(seen.grad, dense.grad)
+
+
+class Reversed(torch.autograd.Function):
+    """A view, whose gradient is another's."""
+
+    @staticmethod
+    def forward(ctx, tensor):
+        return tensor.view_as(tensor)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+def test_what_lies_before_an_expand_keeps_its_gradient():
+    """A function that changes it, a hook and ``retain_grad()``, though it is a view of another."""
+    x, mean = torch.ones(5, 3), torch.rand(5, 3) + 0.5
+    scale = torch.zeros(3, requires_grad=True)
+
+    def gradient(form):
+        bound = ft.elbo(x, mean, mean, (mean, form(scale)), likelihood=ft.Gaussian("learned")).elbo
+        value = bound + ft.Gaussian("learned").log_prob(x, mean, form(scale))
+        return torch.autograd.grad(value, scale)[0]
+
+    def hooked(scale):
+        row = scale[None]
+        row.register_hook(lambda gradient: -gradient)
+        return row.expand_as(mean)
+
+    expected = -gradient(lambda scale: scale)
+    torch.testing.assert_close(gradient(lambda scale: Reversed.apply(scale).expand(5, 3)), expected)
+    torch.testing.assert_close(gradient(hooked), expected)
+    row = scale[None]
+    row.retain_grad()
+    ft.Gaussian("learned").log_prob(x, mean, row.expand_as(mean)).backward()
+    torch.testing.assert_close(row.grad[0], scale.grad)
 
 
 def test_compiled_with_arguments_made_inside():

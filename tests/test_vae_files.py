@@ -6,7 +6,10 @@ import io
 import json
 import os
 import pickle
+import signal
 import stat
+import subprocess
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -14,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastelbo import VAE, Bernoulli, FreeBits, Gaussian, SquaredError, StudentT
+from fastelbo import VAE, Bernoulli, FreeBits, Gaussian, SquaredError, StudentT, _files
 from fastelbo._files import replacing
 from tests.importance import peak_of
 from tests.test_vae import QUICK
@@ -203,14 +206,40 @@ def test_errors_name_the_path_and_leave_nothing(failing, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["model.npz"]
 
 
+@pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_interruption_leaves_nothing(error, tmp_path):
+def test_interruption_leaves_nothing(error, named, tmp_path, monkeypatch):
+    """Nor where files have a name from the start, as on other systems."""
+    if named:
+        monkeypatch.setattr(_files, "DESCRIPTORS", "/nowhere")
+
     def interrupted():
+        assert len(os.listdir(tmp_path)) == named
         raise error
 
     with pytest.raises(error):
         overwrite(tmp_path / "model.npz", interrupted)
     assert os.listdir(tmp_path) == []
+    overwrite(tmp_path / "model.npz", lambda: None)
+    assert os.listdir(tmp_path) == ["model.npz"]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="files have a name from the start")
+def test_a_process_that_is_killed_leaves_nothing(tmp_path):
+    path = tmp_path / "model.npz"
+    path.write_text("old")
+    script = """
+import os, signal, sys
+from fastelbo._files import replacing
+with replacing(sys.argv[1]) as file:
+    file.write(b"new")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", script, path], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert os.listdir(tmp_path) == ["model.npz"]
+    assert path.read_text() == "old"
 
 
 def test_names_as_long_as_they_may_be(fitted, tmp_path):
@@ -311,6 +340,7 @@ NESTED = {"class": "FreeBits", "arguments": {}}
         (("odd",), [1]),
         (("steps",), [..., -1, 1.5, "3", None, True]),
         (("score_key",), [..., -1, 1 << 64, "a"]),
+        (("feature_names",), [..., ["a"], [1] * 16, 16 * "a", {"a": 16}]),
         (("generator",), [..., {}, {"bit_generator": "PCG64"}, {"bit_generator": "MT19937"}]),
         (("generator", "state", "state"), [-1, 1 << 200, "a"]),
         (("history",), [..., [], {}, {"elbo": []}, {"elbo": 1, "kl": 1, "reconstruction": 1}]),

@@ -11,6 +11,7 @@ import fastelbo
 from fastelbo import VAE, Bernoulli, reference
 from fastelbo._network import Autoencoder
 from fastelbo._vae_scores import DRAWS, balanced_noise
+from fastelbo._visible import Visible
 from tests.conftest import numerical_gradient
 from tests.test_vae import bars as bars
 
@@ -40,24 +41,24 @@ def plain_elbo(parameters, model, x, noise, beta):
     z = mu + np.exp(logvar / 2) * noise
     log_q = -0.5 * (noise**2 + logvar + np.log(2 * np.pi)).sum(axis=1)
     if model.prior_kind == "given":
-        prior = reference.MixtureOfGaussians(LOGITS, *GIVEN)
+        prior = reference.MixtureOfGaussians(*GIVEN, LOGITS)
     elif model.prior_kind == "vamp":
         prior = reference.VampPrior(*encode(rest.reshape(-1, x.shape[1])))
     else:
         logits, means = rest[: model.components], rest[model.components :]
-        prior = reference.MixtureOfGaussians(logits, *means.reshape(2, model.components, -1))
+        prior = reference.MixtureOfGaussians(*means.reshape(2, model.components, -1), logits)
     kl = np.mean(log_q - prior.log_prob(z))
     return reference.Bernoulli().log_prob(x, dense(z, *arrays[4:])) - beta * kl
 
 
-@pytest.mark.parametrize("prior", [*PRIORS, fastelbo.MixtureOfGaussians(LOGITS, *GIVEN)], ids=str)
+@pytest.mark.parametrize("prior", [*PRIORS, fastelbo.MixtureOfGaussians(*GIVEN, LOGITS)], ids=str)
 def test_gradient_of_a_step(prior):
     rng = np.random.default_rng(0)
     x = rng.random((7, 4))
-    model = Autoencoder(4, (5,), 2, 1, np.float64, prior, 3)
+    model = Autoencoder(Visible(fastelbo.Bernoulli(), 4), (5,), 2, np.float64, prior, 3)
     model.initialise(rng, x)
     if prior == "mixture":
-        model.mixture[0][...] = rng.normal(size=3)
+        model.mixture[2][...] = rng.normal(size=3)
     model.pseudo_inputs += 0.1
     flat = model.adam.parameters.copy()
     rows = np.array([5, 0, 3])
@@ -142,7 +143,7 @@ def two_clusters(kind=fastelbo.MixtureOfGaussians, dtype=np.float64):
     mu, logvar = np.array([[-6, 0], [6, 0]], dtype), np.full((2, 2), -2, dtype)
     if kind is fastelbo.VampPrior:
         return kind(mu, logvar)
-    return kind(np.array([0.0, np.log(3)], dtype), mu, logvar)
+    return kind(mu, logvar, np.array([0.0, np.log(3)], dtype))
 
 
 GIVEN_KINDS = (fastelbo.MixtureOfGaussians, fastelbo.VampPrior)
@@ -180,7 +181,7 @@ def test_scores_are_by_the_given_prior(bars):
     model = fitted(bars, two_clusters(), latent_dim=2, epochs=5)
     mu, logvar = model._model.encode(bars, 1)
     expected = 0
-    for e in balanced_noise(3, 2, mu.dtype):
+    for e in balanced_noise(3, DRAWS, 2, mu.dtype):
         z = mu + np.exp(0.5 * logvar) * e
         log_q = fastelbo.Gaussian("learned").log_prob(z, mu, logvar / 2, reduction="none")
         expected += (log_q - two_clusters().log_prob(z)) / DRAWS

@@ -5,7 +5,8 @@ import pytest
 
 import fastelbo
 from fastelbo import VAE, Gaussian, reference
-from fastelbo._vae_scores import DRAWS, balanced_noise
+from fastelbo._draws import balanced_noise
+from fastelbo._vae_scores import DRAWS
 from tests.importance import peak_of
 from tests.test_vae import bars as bars
 
@@ -108,7 +109,7 @@ def test_scores_are_more_precise_than_their_ranking_needs():
 @pytest.mark.parametrize("latent_dim", [1, 3, DRAWS // 2, DRAWS // 2 + 1, 100])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_noise_is_balanced(latent_dim, dtype):
-    noise = balanced_noise(5, latent_dim, np.dtype(dtype))
+    noise = balanced_noise(5, DRAWS, latent_dim, np.dtype(dtype))
     assert noise.shape == (DRAWS, 1, latent_dim)
     assert noise.dtype == dtype
     e = noise[:, 0].astype(np.float64)
@@ -118,4 +119,4 @@ def test_noise_is_balanced(latent_dim, dtype):
         np.testing.assert_allclose(e.T @ e / DRAWS, np.eye(latent_dim), atol=tolerance)
     else:
         np.testing.assert_allclose((e * e).sum(axis=1), latent_dim, rtol=tolerance)
-    assert (balanced_noise(6, latent_dim, np.dtype(dtype)) != noise).any()
+    assert (balanced_noise(6, DRAWS, latent_dim, np.dtype(dtype)) != noise).any()

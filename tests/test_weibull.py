@@ -130,3 +130,32 @@ def test_errors():
         Weibull(observed=[1, 0])
     with pytest.raises(ValueError, match=r"observed has shape \(3,\)"):
         Weibull(observed=[True, False, True]).log_prob(*np.ones((3, 2, 4)))
+
+
+def test_observed_of_more_rows_than_a_group():
+    """Bounds of several samples cut what is given by sample as they cut x."""
+    rng = np.random.default_rng(0)
+    x, seen = rng.exponential(size=(3000, 1)), rng.random((3000, 1)) < 0.5
+    z, mu, ones = np.zeros((100, 3000, 1)), np.zeros((3000, 1)), np.ones((100, 3000, 1))
+    likelihood = Weibull(observed=seen)
+    rows = likelihood.log_prob(x, ones[0], ones[0], reduction="none")
+    given = (x, z, mu, mu, (ones, ones))
+    options = {"likelihood": likelihood}
+    got = fastelbo.iwae(*given, **options, reduction="none")
+    np.testing.assert_allclose(got, rows, rtol=1e-12)
+    got, gradients = fastelbo.iwae_and_grad(*given, **options, reduction="none")
+    np.testing.assert_allclose(got, rows, rtol=1e-12)
+    _, slopes = likelihood.log_prob_and_grad(x, ones, ones, reduction="none")
+    for mine, slope in zip(gradients.x_recon, slopes, strict=True):
+        np.testing.assert_allclose(mine, slope / 100, rtol=1e-12, atol=1e-12)
+    weights = fastelbo.log_weights(*given, **options)
+    np.testing.assert_allclose(weights, np.tile(rows, (100, 1)), rtol=1e-12)
+    x[2999] = -1
+    with pytest.raises(ValueError, match=r"x\[2999, 0\] = -1 lies outside"):
+        fastelbo.iwae(*given, **options)
+
+
+def test_a_vae_takes_no_observed_by_sample():
+    model = fastelbo.VAE(likelihood=Weibull(1.0, observed=np.ones((2, 3), bool)))
+    with pytest.raises(ValueError, match="observed for each sample"):
+        model.fit(np.ones((2, 3)))

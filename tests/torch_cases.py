@@ -54,7 +54,7 @@ class Case:
 def _cases():
     for row in ROWS.values():
         for case in row.cases if not row.untwinned else ():
-            if case.gives_gradients:
+            if case.gives_gradients or not case.twinned:
                 continue
             yield Case(case.name, case, {})
             for options in case.options:

@@ -2,11 +2,16 @@
 
 from typing import Any, Literal, assert_type
 
+import dask.array as da
+import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import fastelbo
+import fastelbo.dask
+import fastelbo.jax as fj
 import fastelbo.torch as ft
 
 Floats = NDArray[np.floating[Any]]
@@ -68,6 +73,7 @@ def likelihoods() -> None:
     assert_type(by_theta, Floats)
     likelihood: fastelbo.Likelihood = fastelbo.Gaussian(np.ones(3), missing="nan")
     assert_type(likelihood.log_prob(x, x, reduction="none"), Rows)
+    assert_type(likelihood.log_prob(x, x, reduction="elementwise"), Floats)
 
 
 def estimator() -> None:
@@ -75,7 +81,29 @@ def estimator() -> None:
     assert_type(model, fastelbo.VAE)
     assert_type(model.transform(x), Floats)
     assert_type(model.score(x), float)
+    cells = fastelbo.CountVAE(likelihood="zinb", batch_key=None).fit(x, batch=["a", "a", "b", "b"])
+    assert_type(cells, fastelbo.CountVAE)
+    assert_type(
+        cells.normalized_expression(x, transform_batch="a", library_size="observed"), Floats
+    )
+    assert_type(cells.sample(2, library_size=1e4, batch=["a", "b"]), NDArray[np.int64])
+    assert_type(cells.theta_, Floats | None)
     assert_type(model.history_["elbo"], list[float])
+    detector = fastelbo.VAEOutlierDetector(model, contamination=0.05).fit(x)
+    assert_type(detector, fastelbo.VAEOutlierDetector)
+    assert_type(detector.decision_function(x), Rows)
+    assert_type(detector.fit_predict(x), NDArray[np.int_])
+    fastelbo.VAE(beta=fastelbo.BetaSchedule("cosine", steps=100, cycles=4))
+    assert_type(fastelbo.rate_distortion(model, x, [0.5, 1.0]).rate, Rows)
+
+
+def remedies() -> None:
+    assert_type(fastelbo.delta_posterior(mu, logvar, delta=0.1), tuple[Floats, Floats])
+    value, grad = fastelbo.capacity_and_grad(mu, logvar, 5, of="sample")
+    assert_type(value, float)
+    assert_type(grad.mu, Floats)
+    assert_type(fastelbo.Geco(20.0).update(25.0), float)
+    assert_type(fastelbo.active_units(mu), NDArray[np.bool_])
 
 
 def modules() -> None:
@@ -87,6 +115,7 @@ def modules() -> None:
     )
     assert_type(result.z, torch.Tensor | None)
     assert_type(ft.Gaussian().log_prob(data, data), torch.Tensor)
+    assert_type(ft.capacity(*ft.delta_posterior(latent, latent, delta=0.1), 5.0), torch.Tensor)
 
 
 def mistakes() -> None:
@@ -95,3 +124,32 @@ def mistakes() -> None:
     fastelbo.Gaussian("learnt")  # type: ignore[arg-type]
     fastelbo.elbo(x, mu, logvar, x, likelihood="gauss")  # type: ignore[call-overload]
     ft.ElboLoss(beta=1.0)(data=x)  # type: ignore[call-arg]
+
+
+def on_dask(lazy: da.Array, model: fastelbo.VAE) -> None:
+    assert_type(fastelbo.dask.log_prob("bernoulli", lazy, x, reduction="elementwise"), da.Array)
+    result = fastelbo.dask.elbo(lazy, mu, logvar, (lazy, x), rng=1, noise=None)
+    assert_type(result.kl, da.Array)
+    stream = fastelbo.dask.StreamingBound(num_threads=None).update(lazy)
+    assert_type(stream.bound(alpha=1, reduction="none"), da.Array)
+    assert_type(fastelbo.dask.transform(model, lazy), da.Array)
+    assert_type(fastelbo.dask.fit(model, lazy, client=None), fastelbo.VAE)
+    assert_type(model.transform(x), Floats)
+
+
+def of_jax(key: jax.Array) -> None:
+    x, mu = jnp.ones((4, 3)), jnp.zeros((4, 2))
+    z = fj.reparameterize(mu, mu, rng=key, samples=2)
+    assert_type(z, jax.Array)
+    result = fj.elbo(x, mu, mu, (x, x), likelihood=fj.Gaussian("learned"), beta=jnp.ones(()))
+    assert_type(result.kl, jax.Array)
+    assert_type(result.z, jax.Array | None)
+    counts = fj.NegativeBinomial(theta=jnp.ones(3))
+    assert_type(counts.log_prob(x, x, reduction="elementwise"), jax.Array)
+    assert_type(fj.elbo(x, mu, mu, x, likelihood="bernoulli").elbo, jax.Array)
+    prior = fj.VampPrior(mu, mu)
+    assert_type(fj.iwae(x, z, mu, mu, jnp.stack([x, x]), prior=prior), jax.Array)
+    assert_type(fj.total_correlation(mu, mu, mu, dataset_size=9).total_correlation, jax.Array)
+    with fj.plain():
+        assert_type(fj.kl_standard_normal(mu, mu), jax.Array)
+    fj.Gaussian("lerned")  # type: ignore[arg-type]

@@ -6,18 +6,28 @@ else lists what is public. ``tests/test_structure.py`` fails by name where a row
 
 from fastelbo._catalogue import (
     aggregate,
+    amortization,
+    columns,
     discrete,
+    discrete_latents,
+    disentanglement,
     divergences,
     elbo,
     experts,
+    flows,
     importance,
     likelihoods,
+    metrics,
     mixtures,
+    multimodal,
     posterior,
+    remedies,
+    semi_supervised,
     survival,
 )
 from fastelbo._catalogue._row import (
     AXES,
+    OF_ELEMENTS,
     REDUCTIONS,
     TOLERANCE,
     Bench,
@@ -30,6 +40,7 @@ from fastelbo._catalogue._row import (
 __all__ = [
     "AXES",
     "CASES",
+    "OF_ELEMENTS",
     "REDUCTIONS",
     "ROWS",
     "TOLERANCE",
@@ -42,22 +53,33 @@ __all__ = [
 ]
 
 #: Every form of every likelihood, by label.
-VARIANTS = {v.label: v for module in (likelihoods, discrete, survival) for v in module.VARIANTS}
+VARIANTS = {
+    v.label: v for module in (likelihoods, discrete, survival, columns) for v in module.VARIANTS
+}
 #: Every row, by name.
 ROWS = {
     row.name: row
     for rows in (
         posterior.ROWS,
         divergences.ROWS,
+        discrete_latents.ROWS,
         likelihoods.ROWS,
         discrete.ROWS,
         survival.ROWS,
+        columns.ROWS,
         elbo.rows(VARIANTS),
         importance.model_rows(VARIANTS),
         importance.ROWS,
         aggregate.rows(VARIANTS),
+        disentanglement.ROWS,
         mixtures.ROWS,
         experts.ROWS,
+        remedies.ROWS,
+        metrics.ROWS,
+        amortization.ROWS,
+        flows.rows(VARIANTS),
+        multimodal.ROWS,
+        semi_supervised.ROWS,
     )
     for row in rows
 }

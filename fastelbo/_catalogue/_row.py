@@ -4,8 +4,10 @@ A ROW belongs to a public name. It has CASES, ways to call it, which tests, ``pa
 asv and the checks of ``fastelbo.torch`` go through, and PEERS, the code that users write instead.
 """
 
+import inspect
 import itertools
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,16 +16,23 @@ import numpy as np
 
 import fastelbo
 from fastelbo import reference
+from fastelbo._catalogue.sparse import as_csr
 
 #: The accuracy that is promised against the reference, relative, by dtype. The only such table.
 TOLERANCE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-13}
 
+#: Why fastelbo.jax has nothing of a name.
+OF_TORCH_ALONE = "fastelbo.torch alone has it, so far"
+
 REDUCTIONS = ("mean", "sum", "none")
+#: Of the log-densities of elements.
+OF_ELEMENTS = (*REDUCTIONS, "elementwise")
 
 #: What each letter of an input's axes stands for, and its extent unless a size says otherwise.
 #: D stands for the axes of the event, C for classes, M for components, E for experts, K for
-#: samples, N for the points of a second set, S for the subsets of the experts.
-AXES = {"B": 5, "D": (7,), "L": 3, "K": 2, "M": 4, "E": 3, "S": 7, "N": 6, "C": 4}
+#: samples, N for the points of a second set, S for the subsets of the experts, P for the decoder's
+#: outputs where columns differ in how many they have.
+AXES = {"B": 5, "D": (7,), "L": 3, "K": 2, "M": 4, "E": 3, "S": 7, "N": 6, "C": 4, "P": 16}
 
 
 def flatten(result):
@@ -71,12 +80,20 @@ class Case:
         Extents that the case has whatever others are asked for: of features with a scale each, say.
     least : mapping
         Extents that the case needs at least.
+    most : mapping
+        Extents that it has at most: of what it goes through one by one.
     sizes : tuple of mapping
         Further extents to try: around the blocks and chunks of its own kernels.
     batched : bool
         Whether arrays come in any layout, and ``num_threads`` may be given, as to most functions.
     takes_out : bool
         Whether gradients can be written into arrays that are given.
+    twinned : bool
+        Whether ``fastelbo.torch`` is called in the same way, if its row has a twin at all.
+    sparse : bool
+        Whether x is given in CSR format.
+    halves : bool
+        Whether half precision is what gradients of it come in; elsewhere it counts as float32.
     draws_noise : bool
         Whether values depend on numbers that are drawn: those of others are other ones.
     objective : tuple of float
@@ -109,10 +126,14 @@ class Case:
     peers: Mapping[str, Callable] = field(default_factory=dict)
     fixed: Mapping[str, object] = field(default_factory=dict)
     least: Mapping[str, int] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
     sizes: tuple = ()
     has_reduction: bool = True
     batched: bool = True
     takes_out: bool = True
+    twinned: bool = True
+    sparse: bool = False
+    halves: bool = False
     draws_noise: bool = False
     objective: tuple = (1.0,)
     largest: str = ""
@@ -130,6 +151,19 @@ class Case:
     def gives_gradients(self):
         return self.name.endswith("_and_grad")
 
+    @property
+    def takes_threads(self):
+        """Whether ``num_threads`` may be given: what LAPACK and NumPy compute has none."""
+        thing = getattr(fastelbo, re.match(r"\w+?(?=_and_grad\b|\W|$)", self.name)[0])
+        functions = [thing]
+        if inspect.isclass(thing):
+            functions = [f for _, f in inspect.getmembers(thing, inspect.isfunction)]
+        return any(
+            parameter.name == "num_threads" or parameter.kind is parameter.VAR_KEYWORD
+            for function in functions
+            for parameter in inspect.signature(function).parameters.values()
+        )
+
     def shape(self, name, **extents):
         """The shape of an input; `extents` are those of `AXES` that are not as usual."""
         if unknown := extents.keys() - AXES.keys():
@@ -137,6 +171,8 @@ class Case:
         extents = {**AXES, **extents, **self.fixed}
         for letter, least in self.least.items():
             extents[letter] = max(extents[letter], least)
+        for letter, most in self.most.items():
+            extents[letter] = min(extents[letter], most)
         shape = ()
         for letter in self.inputs[name]:
             extent = extents[letter]
@@ -183,6 +219,10 @@ class Case:
             chosen = [getattr(np.finfo(dtype), v) if isinstance(v, str) else v for v in chosen]
             array[...] = np.reshape(chosen, array.shape)
         return arrays
+
+    def given(self, arrays):
+        """What is to be called and timed with, of arrays by name: x in the format of the case."""
+        return [as_csr(a) if self.sparse and name == "x" else a for name, a in arrays.items()]
 
     def scales(self, arrays, **options):
         """The magnitudes as a flat list."""
@@ -264,9 +304,15 @@ class Row:
     bench : tuple of Bench
     untwinned : str
         Why ``fastelbo.torch`` has nothing of that name, where it has not.
+    not_in_jax : str
+        The same of ``fastelbo.jax``, which has nothing that ``fastelbo.torch`` has not.
+    native : bool
+        Whether XLA calls the pass itself, without Python, for the first case that has a gradient.
     """
 
     name: str
     cases: tuple[Case, ...]
     bench: tuple[Bench, ...] = ()
     untwinned: str = ""
+    not_in_jax: str = ""
+    native: bool = False

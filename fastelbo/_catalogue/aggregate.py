@@ -7,6 +7,7 @@ import numpy as np
 
 from fastelbo import reference
 from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
+from fastelbo._catalogue.jax_peers import by_jax
 from fastelbo._catalogue.likelihoods import SQUARED_ERROR
 from fastelbo._catalogue.posterior import LATENTS
 from fastelbo._catalogue.sizes import PAIRS
@@ -284,6 +285,7 @@ def rows(variants):
                         "numpy": _numpy_tcvae,
                         "numpy_and_grad": _numpy_tcvae_and_grad,
                         "torch": _torch_tcvae,
+                        "jax": by_jax(_torch_tcvae),
                     },
                 ),
                 *_tcvae_cases(SQUARED_ERROR, "[mss]", STRATIFIED, **OF_STRATIFIED),

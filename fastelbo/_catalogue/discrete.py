@@ -1,8 +1,12 @@
 """Rows of likelihoods of counts, pixels and classes."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from fastelbo import reference
+from fastelbo._catalogue import numba_peers
+from fastelbo._catalogue.jax_peers import by_jax
 from fastelbo._catalogue.likelihoods import (
     LEARNED,
     LOGIT_LIMITS,
@@ -13,6 +17,7 @@ from fastelbo._catalogue.likelihoods import (
     row_of,
 )
 from fastelbo._catalogue.sizes import GENES, STANDARD
+from fastelbo._catalogue.sparse import densified
 
 TRIALS = 12
 
@@ -250,6 +255,8 @@ NEGATIVE_BINOMIALS = (
             "numpy_and_grad": _numpy_negative_binomial_and_grad,
             "scipy": _scipy_negative_binomial,
             "torch": _torch_negative_binomial,
+            "jax": by_jax(_torch_negative_binomial),
+            "numba": numba_peers.negative_binomial,
         },
     ),
     Variant(
@@ -311,6 +318,26 @@ ZERO_INFLATED = (
         extremes={name: COUNT_EXTREMES[name] for name in ("x", "mean", "zero_logits")},
     ),
 )
+
+
+def sparse(variant, of=None):
+    """The variant of sparse x, mostly zeros; `of` has the extremes of elements to try."""
+    of = of or variant
+    by_element = {name for name, axes in variant.inputs.items() if axes == "BD"}
+    kinds = ("numpy", "numpy_and_grad", "scipy")
+    return replace(
+        variant,
+        label=f"{variant.label}-sparse",
+        draws={**variant.draws, "x": gene_counts},
+        extremes={name: of.extremes[name] for name in of.extremes if name in by_element},
+        peers={kind: densified(variant.peers[kind]) for kind in kinds if kind in variant.peers},
+        sparse=True,
+    )
+
+
+SPARSE_POISSON = sparse(POISSONS[0])
+SPARSE_NEGATIVE_BINOMIAL = sparse(NEGATIVE_BINOMIALS[0], NEGATIVE_BINOMIALS[1])
+SPARSE_ZERO_INFLATED = sparse(ZERO_INFLATED[0], ZERO_INFLATED[1])
 
 # Pixels -----------------------------------------------------------------------------------------
 
@@ -441,23 +468,43 @@ CATEGORICAL = Variant(
     peers={"numpy": _numpy_categorical, "torch": _torch_categorical},
 )
 
+OF_CLASSES = replace(
+    CATEGORICAL, label="Categorical-classes", arguments=(4,), peers={}, fixed={"C": 4}
+)
+
 VARIANTS = (
     *POISSONS,
+    SPARSE_POISSON,
     BINOMIAL,
     BETA_BINOMIAL,
     *NEGATIVE_BINOMIALS,
+    SPARSE_NEGATIVE_BINOMIAL,
     *ZERO_INFLATED,
+    SPARSE_ZERO_INFLATED,
     *DISCRETIZED,
     MIXTURE,
     CATEGORICAL,
+    OF_CLASSES,
 )
 ROWS = (
-    row_of("Poisson", *POISSONS),
+    row_of("Poisson", *POISSONS, SPARSE_POISSON, native=True),
     row_of("binomial", BINOMIAL),
     row_of("beta-binomial", BETA_BINOMIAL),
-    row_of("negative binomial", *NEGATIVE_BINOMIALS, extents=GENES, error=SCVI_ERROR),
-    row_of("zero-inflated negative binomial", *ZERO_INFLATED, extents=GENES, error=SCVI_ERROR),
+    row_of(
+        "negative binomial",
+        *NEGATIVE_BINOMIALS,
+        SPARSE_NEGATIVE_BINOMIAL,
+        extents=GENES,
+        error=SCVI_ERROR,
+    ),
+    row_of(
+        "zero-inflated negative binomial",
+        *ZERO_INFLATED,
+        SPARSE_ZERO_INFLATED,
+        extents=GENES,
+        error=SCVI_ERROR,
+    ),
     row_of("discretized logistic", *DISCRETIZED, error=1e-2),  # a difference of sigmoids
     row_of("mixture of discretized logistics", MIXTURE, extents={**STANDARD, "M": 5}, error=1e-2),
-    row_of("categorical", CATEGORICAL, extents={**STANDARD, "C": 10}),
+    row_of("categorical", CATEGORICAL, OF_CLASSES, extents={**STANDARD, "C": 10}, native=True),
 )

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastelbo import reference
-from fastelbo._catalogue import likelihoods
+from fastelbo._catalogue import likelihoods, numba_peers
 from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
 from fastelbo._catalogue.divergences import KL_STANDARD_NORMAL, with_free_bits
 from fastelbo._catalogue.posterior import KEY, LATENTS, drawn_magnitude, numpy_draw, z_magnitude
@@ -18,8 +18,15 @@ IN_ELBO = (
     "Bernoulli",
     "StudentT-learned",
     "Poisson",
+    "Poisson-sparse",
+    "NegativeBinomial-sparse",
     "Categorical",
+    "ColumnLikelihood",
 )
+
+
+#: Latents whose KL is infinite, and its gradients, which with beta = 0 count nothing.
+WITHOUT_A_KL = {"mu": (0.5, np.inf), "logvar": (0.0, 800.0)}
 
 
 def _call(variant, noisy, **fixed):
@@ -33,7 +40,8 @@ def _call(variant, noisy, **fixed):
             if noisy:
                 *rest, options["noise"] = rest
             x_recon = tuple(rest) if len(variant.parameters) > 1 else rest[0]
-            return function(x, mu, logvar, x_recon, likelihood=variant.make(module), **options)
+            options = {"likelihood": variant.make(module), **options}
+            return function(variant.given(x), mu, logvar, x_recon, **options)
 
         return run
 
@@ -72,8 +80,13 @@ def elbo_cases(variant, name=None, *, noisy=True, drawn=False, **others):
         draws=variant.draws,
         constants=("x", "noise"),
         fixed=variant.fixed,
+        batched=not variant.sparse,
+        twinned=not variant.sparse,
+        sparse=variant.sparse,
+        halves=not variant.sparse,
         options=(
             {"beta": 4.0},
+            {"beta": 0.0},
             {"free_bits": 0.4},
             {"beta": 0.5, "free_bits": {"threshold": 0.5, "granularity": "total"}},
         ),
@@ -247,6 +260,7 @@ def rows(variants):
             "elbo",
             noisy=False,
             extremes={**PLAIN.extremes, **KL_STANDARD_NORMAL.cases[0].extremes},
+            limits=WITHOUT_A_KL,
             peers={
                 "numpy": numpy_elbo,
                 "numpy_and_grad": numpy_elbo_and_grad,
@@ -277,6 +291,8 @@ def rows(variants):
                 "numpy": numpy_bernoulli,
                 "numpy_and_grad": numpy_bernoulli_and_grad,
                 "torch": torch_bernoulli,
+                "numba": numba_peers.bernoulli_elbo,
+                "numba_and_grad": numba_peers.bernoulli_elbo_and_grad,
                 "jax": jax_bernoulli,
             },
         ),
@@ -299,6 +315,7 @@ def rows(variants):
                 Bench("elbo-Bernoulli", "Bernoulli ELBO", STANDARD),
                 Bench("elbo-Bernoulli_and_grad", "Bernoulli ELBO and gradient", STANDARD),
             ),
+            native=True,
         ),
         Row(
             "elbo_from_buffers",

@@ -9,8 +9,6 @@ from fastelbo._catalogue._row import Bench, Case, Row
 from fastelbo._catalogue.sizes import STANDARD
 
 EXPERTS = {"mu": "EBL", "logvar": "EBL"}
-#: Why there is nothing in fastelbo.torch.
-TWINLESS = "PyTorch's operations on a few (B, L) cost little beside the networks that gave them"
 
 
 def seen(rng, shape):
@@ -35,7 +33,9 @@ def _case(name, label, inputs, magnitudes, **others):
         inputs,
         magnitudes,
         draws={"mask": seen},
+        constants=tuple({"mask"} & set(inputs)),
         batched=False,
+        twinned=name != "mopoe",  # whose mask has no gradient
         **others,
     )
 
@@ -85,24 +85,26 @@ def _product_backward_magnitudes(grad_mu, grad_logvar, mu, logvar, *mask, prior=
     return _product_backward_sizes(grad_mu, grad_logvar, mu, logvar, present, prior)
 
 
-def _present(mu, mask):
-    """For every subset, (E, B): its experts where all are there, and none where one is missing."""
+def _present(mu, mask, prior):
+    """For every subset, (E, B): its experts where all are there, and none where one is missing;
+    and whether the prior is one more."""
     seen = _all_or(mask, mu)
     for members in _subsets(len(mu)):
+        stands = len(members) == len(mu) if prior == "full" else prior
         inside = np.zeros_like(seen)
         inside[members] = seen[members].all(axis=0)
-        yield inside
+        yield inside, stands
 
 
 def _subset_magnitudes(mu, logvar, *mask, prior=True):
-    sizes = [_product_sizes(mu, logvar, present, prior) for present in _present(mu, mask)]
+    sizes = [_product_sizes(mu, logvar, *subset) for subset in _present(mu, mask, prior)]
     return *map(np.array, zip(*sizes, strict=True)), 0.0
 
 
 def _subset_backward_magnitudes(grad_mu, grad_logvar, mu, logvar, *mask, prior=True):
     by_mu, by_logvar = np.zeros_like(mu), np.zeros_like(mu)
-    for g, h, present in zip(grad_mu, grad_logvar, _present(mu, mask), strict=True):
-        of_mu, of_logvar = _product_backward_sizes(g, h, mu, logvar, present, prior)
+    for g, h, subset in zip(grad_mu, grad_logvar, _present(mu, mask, prior), strict=True):
+        of_mu, of_logvar = _product_backward_sizes(g, h, mu, logvar, *subset)
         by_mu += of_mu
         by_logvar += of_logvar
     return by_mu, by_logvar
@@ -200,6 +202,7 @@ PRIOR = {
         {"E": 2, "S": 3, "B": 3, "L": 0},
     ),
 }
+OF_ALL = {**PRIOR, "options": ({"prior": False}, {"prior": "full"})}
 ROWS = (
     Row(
         "product_of_experts",
@@ -211,7 +214,6 @@ ROWS = (
             **PRIOR,
         ),
         (Bench("product_of_experts", "product of experts", STANDARD),),
-        TWINLESS,
     ),
     Row(
         "product_of_experts_backward",
@@ -223,7 +225,7 @@ ROWS = (
             **PRIOR,
         ),
         (Bench("product_of_experts_backward", "product of experts, backward", STANDARD),),
-        TWINLESS,
+        untwinned="autograd goes back",
     ),
     Row(
         "mixture_of_experts",
@@ -271,13 +273,11 @@ ROWS = (
                 STANDARD,
             ),
         ),
-        TWINLESS,
     ),
     Row(
         "mopoe",
-        _both("mopoe", EXPERTS, _subset_magnitudes, {"numpy": _numpy_mopoe}, **PRIOR),
+        _both("mopoe", EXPERTS, _subset_magnitudes, {"numpy": _numpy_mopoe}, **OF_ALL),
         (Bench("mopoe", "MoPoE", STANDARD),),
-        TWINLESS,
     ),
     Row(
         "mopoe_backward",
@@ -286,9 +286,9 @@ ROWS = (
             BACK_OF_ALL,
             _subset_backward_magnitudes,
             {"numpy": _numpy_mopoe_backward},
-            **PRIOR,
+            **OF_ALL,
         ),
         (Bench("mopoe_backward", "MoPoE, backward", STANDARD),),
-        TWINLESS,
+        untwinned="autograd goes back",
     ),
 )

@@ -5,7 +5,8 @@ import math
 import numpy as np
 
 from fastelbo import reference
-from fastelbo._catalogue._row import Bench, Case, Row, flatten, with_and_grad
+from fastelbo._catalogue._row import OF_TORCH_ALONE, Bench, Case, Row, flatten, with_and_grad
+from fastelbo._catalogue.jax_peers import by_jax
 from fastelbo._catalogue.likelihoods import SQUARED_ERROR
 from fastelbo._catalogue.posterior import LATENTS
 from fastelbo._catalogue.sizes import STANDARD
@@ -18,6 +19,7 @@ IN_IWAE = (
     "Bernoulli",
     "Categorical",
     "NegativeBinomial-elements",
+    "Poisson-sparse",
 )
 SAMPLES = {**STANDARD, "K": 64}
 LOG_WEIGHTS = {"B": 128, "K": 64}
@@ -67,7 +69,7 @@ def _call(variant, name):
         x_recon = outputs if len(outputs) > 1 else outputs[0]
         function = getattr(module, name)
         options = {"likelihood": variant.make(module), **options}
-        result = function(x, z, mu, logvar, x_recon, **options)
+        result = function(variant.given(x), z, mu, logvar, x_recon, **options)
         return (result[0], tuple(result[1][:4])) if name.endswith("_and_grad") else result
 
     return run
@@ -85,9 +87,12 @@ def _log_weights_case(variant, name=None, peers=None):
         _inputs(variant),
         lambda *arrays, **options: log_weight_terms(variant, *arrays),
         draws=variant.draws,
+        constants=("x",),
         fixed=variant.fixed,
         has_reduction=False,
         batched=False,
+        twinned=not variant.sparse,
+        sparse=variant.sparse,
         peers=peers or {},
     )
 
@@ -100,6 +105,9 @@ def model_cases(variant, name=None, peers=None):
         "draws": variant.draws,
         "constants": ("x",),
         "fixed": variant.fixed,
+        "batched": not variant.sparse,
+        "twinned": not variant.sparse,
+        "sparse": variant.sparse,
         "peers": peers or {},
     }
     gradient = _call(variant, "iwae_and_grad")
@@ -194,6 +202,7 @@ def model_rows(variants):
                         "numpy": lambda *arrays: numpy_bound(numpy_log_weights(*arrays)),
                         "numpy_and_grad": _numpy_iwae_and_grad,
                         "torch": _torch_iwae,
+                        "jax": by_jax(_torch_iwae),
                     },
                 ),
                 *model_cases(
@@ -229,7 +238,6 @@ def model_rows(variants):
                 *(_log_weights_case(variants[label]) for label in IN_IWAE),
             ),
             (Bench("log_weights", "log weights", SAMPLES),),
-            untwinned="iwae takes the model itself",
         ),
     )
 
@@ -317,7 +325,7 @@ def _numpy_reinforce(log_w):
     return np.mean(log_w), weights, (log_w - others) / log_w.size
 
 
-def _of_log_w(name, title, magnitudes, outs=("log_w",), untwinned="", **others):
+def _of_log_w(name, title, magnitudes, outs=("log_w",), **others):
     """The row of a function of log weights and of its gradient."""
     cases = with_and_grad(
         name,
@@ -337,7 +345,6 @@ def _of_log_w(name, title, magnitudes, outs=("log_w",), untwinned="", **others):
             Bench(name, title, LOG_WEIGHTS),
             Bench(f"{name}_and_grad", f"{title} and gradient", LOG_WEIGHTS),
         ),
-        untwinned or "a line of PyTorch by log_softmax",
     )
 
 
@@ -354,7 +361,7 @@ def _alone(name, title, magnitudes, outs=(), **others):
         batched=False,
         **others,
     )
-    return Row(name, (case,), (Bench(name, title, LOG_WEIGHTS),), "a line of PyTorch")
+    return Row(name, (case,), (Bench(name, title, LOG_WEIGHTS),))
 
 
 def _stream_of(log_w):
@@ -384,6 +391,7 @@ def _streaming_case(method, magnitudes, label="", **others):
         draws={"log_w": log_weights},
         least={"K": 2},
         batched=False,
+        twinned=False,  # which has no gradient
         **others,
     )
 
@@ -419,6 +427,7 @@ ROWS = (
         "VIMCO",
         _vimco_magnitudes,
         ("log_w", "log_q"),
+        twinned=False,  # it takes log_q, too
         largest="KKB",
         least={"K": 2},
         peers={"numpy": numpy_bound, "numpy_and_grad": _numpy_vimco},
@@ -428,6 +437,7 @@ ROWS = (
         "REINFORCE",
         _reinforce_magnitudes,
         ("log_w", "log_q"),
+        twinned=False,
         options=({"baseline": "none"},),
         least={"K": 2},
         peers={"numpy": np.mean, "numpy_and_grad": _numpy_reinforce},
@@ -473,6 +483,6 @@ ROWS = (
             ),
         ),
         (Bench("StreamingBound", "importance bound of a stream", LOG_WEIGHTS),),
-        untwinned="streams have no gradient",
+        not_in_jax=OF_TORCH_ALONE,
     ),
 )

@@ -11,7 +11,8 @@ import numpy as np
 
 from fastelbo import reference
 from fastelbo._catalogue._row import Bench, Row, with_and_grad
-from fastelbo._catalogue.sizes import STANDARD
+from fastelbo._catalogue.sizes import GENES, STANDARD
+from fastelbo._catalogue.sparse import as_csr
 from fastelbo.reference.likelihoods import sum_to
 
 # How arrays are drawn ---------------------------------------------------------------------------
@@ -38,7 +39,7 @@ class Variant:
 
     ``parameters`` are the decoder's outputs and their axes. ``extra`` and ``sizes``, functions of
     (x, *parameters), are the sizes of terms that cancel: of an element's value beyond its own, and
-    of its derivatives. ``peers`` are densities of elements.
+    of its derivatives. ``peers`` are densities of elements. ``sparse``: x comes in CSR format.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Variant:
     peers: Mapping[str, Callable] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     fixed: Mapping[str, object] = field(default_factory=dict)
+    sparse: bool = False
 
     @property
     def inputs(self):
@@ -61,6 +63,10 @@ class Variant:
     def make(self, module):
         """The likelihood of a module."""
         return getattr(module, self.kind)(*self.arguments, **self.options)
+
+    def given(self, x):
+        """x as it is handed over."""
+        return as_csr(x) if self.sparse else x
 
     @np.errstate(all="ignore")
     def magnitudes(self, x, *parameters, reduction="mean", mask=None):
@@ -73,7 +79,8 @@ class Variant:
 
         values, _ = self.make(reference).elements(x, *parameters)
         rows = known(np.abs(values) + self.extra(x, *parameters))
-        rows = rows.sum(axis=tuple(range(1, rows.ndim)))
+        if reduction != "elementwise":
+            rows = rows.sum(axis=tuple(range(1, rows.ndim)))
         weight = reference.row_weight(len(x), reduction)
         full = parameters[0].shape
         return reference.reduce_rows(rows, reduction), *(
@@ -86,7 +93,8 @@ def cases_of(variant):
     """The cases of log_prob and log_prob_and_grad."""
 
     def call(module, suffix):
-        return getattr(variant.make(module), f"log_prob{suffix}")
+        function = getattr(variant.make(module), f"log_prob{suffix}")
+        return lambda x, *rest, **options: function(variant.given(x), *rest, **options)
 
     cases = with_and_grad(
         variant.label,
@@ -100,7 +108,10 @@ def cases_of(variant):
         constants=("x",),
         peers={kind: _whole(kind, density) for kind, density in variant.peers.items()},
         fixed=variant.fixed,
-        batched="D" not in variant.parameters.values(),
+        batched="D" not in variant.parameters.values() and not variant.sparse,
+        twinned=not variant.sparse,
+        sparse=variant.sparse,
+        halves=not variant.sparse,
     )
     return tuple(replace(case, likelihood=variant) for case in cases)
 
@@ -118,7 +129,7 @@ def _rows(values, batch):
     return values.reshape(batch, -1)
 
 
-def row_of(title, *variants, bench=None, extents=STANDARD, error=0.0):
+def row_of(title, *variants, bench=None, extents=STANDARD, error=0.0, native=False):
     """The row of a likelihood; the variant that is timed is the one named, or the first."""
     timed = bench or variants[0].label
     return Row(
@@ -132,7 +143,14 @@ def row_of(title, *variants, bench=None, extents=STANDARD, error=0.0):
                 extents,
                 error=error,
             ),
+            *(
+                Bench(f"{v.label}{suffix}", f"{title} log-likelihood{words}", GENES, error=error)
+                for v in variants
+                if v.sparse
+                for suffix, words in (("", ", sparse x"), ("_and_grad", " and gradient, sparse x"))
+            ),
         ),
+        native=native,
     )
 
 
@@ -400,6 +418,14 @@ def _torch_bernoulli(torch, x, logits):
     return -loss(logits, x, reduction="none")
 
 
+def _torch_bernoulli_of_probs(torch, x, p):
+    return torch.distributions.Bernoulli(p, validate_args=False).log_prob(x)
+
+
+def _torch_clamped_bernoulli(torch, x, p):
+    return -torch.nn.functional.binary_cross_entropy(p, x, reduction="none")
+
+
 UNIT = {"x": (0.0, 0.25, 0.5, 1.0), "logits": (-1e4, -40.0, -1e-3, 0.0, 1e-9, 17.0, 100.0)}
 LOGIT_LIMITS = (-np.inf, -1e30, -17.0, 0.0, "smallest_normal", 90.0, np.inf)
 UNIT_LIMITS = {"x": UNIT["x"], "logits": LOGIT_LIMITS}
@@ -419,13 +445,47 @@ BERNOULLI = Variant(
         "torch": _torch_bernoulli,
     },
 )
+PROBS = {"x": UNIT["x"], "probs": (1e-6, 0.25, 0.5, 0.999)}
+PROB_LIMITS = {
+    "x": UNIT["x"],
+    "probs": (0.0, "smallest_normal", 0.25, 1 - 2.0**-24, 1.0),
+}
+
+
+BERNOULLI_PROBS = tuple(
+    Variant(
+        label,
+        "Bernoulli",
+        (),
+        {"probs": "BD"},
+        lambda x, p: 0.0,
+        (lambda x, p: 0.0,),
+        draws={"x": uniform, "probs": uniform},
+        extremes=PROBS,
+        limits=PROB_LIMITS,
+        peers=peers,
+        options=options,
+    )
+    for label, options, peers in (
+        (
+            "Bernoulli-probs",
+            {"probs": True},
+            {"torch": _torch_bernoulli_of_probs},
+        ),
+        (
+            "Bernoulli-clamped",
+            {"probs": True, "clamp": True},
+            {"torch": _torch_clamped_bernoulli},
+        ),
+    )
+)
 BYTES = Variant(
     "Bernoulli-bytes",
     "Bernoulli",
     (),
     {"logits": "BD"},
-    lambda x, logits: 0.0,
-    BERNOULLI.sizes,
+    lambda x, logits: x * np.abs(logits),  # x is rounded when it is scaled
+    (lambda x, logits: x + BERNOULLI.sizes[0](x, logits),),
     draws={"x": lambda rng, shape: rng.integers(0, 256, shape)},
     options={"x_scale": 1 / 255, "validate": False},  # 255 / 255 is a rounding above one in float32
 )
@@ -452,14 +512,15 @@ VARIANTS = (
     *LAPLACES,
     *STUDENTS,
     BERNOULLI,
+    *BERNOULLI_PROBS,
     BYTES,
     CONTINUOUS_BERNOULLI,
 )
 ROWS = (
-    row_of("squared error", SQUARED_ERROR),
-    row_of("Gaussian", *GAUSSIANS, bench="Gaussian-learned"),
+    row_of("squared error", SQUARED_ERROR, native=True),
+    row_of("Gaussian", *GAUSSIANS, bench="Gaussian-learned", native=True),
     row_of("Laplace", *LAPLACES, bench="Laplace-learned"),
     row_of("Student t", *STUDENTS, bench="StudentT-learned"),
-    row_of("Bernoulli", BERNOULLI, BYTES),
-    row_of("continuous Bernoulli", CONTINUOUS_BERNOULLI),
+    row_of("Bernoulli", BERNOULLI, *BERNOULLI_PROBS, BYTES, native=True),
+    row_of("continuous Bernoulli", CONTINUOUS_BERNOULLI, native=True),
 )

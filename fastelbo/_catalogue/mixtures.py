@@ -3,6 +3,7 @@
 import numpy as np
 
 from fastelbo import reference
+from fastelbo._catalogue import numba_peers
 from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
 from fastelbo._catalogue.divergences import function
 
@@ -22,7 +23,7 @@ def component_scales(rng, shape):
     return 0.5 * rng.normal(size=shape)
 
 
-def mixture_terms(z, log_weights, mu, logvar):
+def mixture_terms(z, mu, logvar, log_weights):
     """The largest sum of the absolute values of what makes up a joint density's logarithm."""
     z = z.reshape(int(np.prod(z.shape[:-1])), mu.shape[1])
     precision = np.exp(-logvar)
@@ -33,17 +34,17 @@ def mixture_terms(z, log_weights, mu, logvar):
     return float((0.5 * np.abs(square)[rows, best] + other[best]).max(initial=0.0))
 
 
-def mixture_scales(z, log_weights, mu, logvar, reduction="mean"):
+def mixture_scales(z, mu, logvar, log_weights, reduction="mean"):
     """Of value and gradients: weights of components inherit the rounding of the terms."""
-    terms = mixture_terms(z, log_weights, mu, logvar)
+    terms = mixture_terms(z, mu, logvar, log_weights)
     _, gradients = reference.mixture_log_prob_and_grad(
-        z, log_weights, mu, logvar, reduction=reduction
+        z, mu, logvar, log_weights, reduction=reduction
     )
     largest = tuple(2 * terms * float(np.abs(g).max(initial=0.0)) for g in gradients)
     return terms * (np.prod(np.shape(z)[:-1]) if reduction == "sum" else 1.0), largest
 
 
-def _numpy_joint(z, log_weights, mu, logvar):
+def _numpy_joint(z, mu, logvar, log_weights):
     d = z[:, None] - mu
     precision = np.exp(-logvar)
     joint = log_weights - 0.5 * np.sum(d**2 * precision + logvar + reference.LOG_2PI, axis=2)
@@ -52,21 +53,21 @@ def _numpy_joint(z, log_weights, mu, logvar):
     return value, joint, d, precision
 
 
-def _numpy_mixture_and_grad(z, log_weights, mu, logvar):
-    value, joint, d, precision = _numpy_joint(z, log_weights, mu, logvar)
+def _numpy_mixture_and_grad(z, mu, logvar, log_weights):
+    value, joint, d, precision = _numpy_joint(z, mu, logvar, log_weights)
     share = np.exp(joint - value[:, None]) / len(z)
     pull = share[..., None] * d * precision
     by_logvar = 0.5 * np.sum(pull * d - share[..., None], axis=0)
-    return np.mean(value), -pull.sum(axis=1), share.sum(axis=0), pull.sum(axis=0), by_logvar
+    return np.mean(value), -pull.sum(axis=1), pull.sum(axis=0), by_logvar, share.sum(axis=0)
 
 
-def torch_rows(torch, z, log_weights, mu, logvar):
+def torch_rows(torch, z, mu, logvar, log_weights):
     d = z[:, None] - mu
     square = (d * d * torch.exp(-logvar) + logvar).sum(2)
     return torch.logsumexp(log_weights - 0.5 * (square + mu.shape[1] * reference.LOG_2PI), 1)
 
 
-def _torch_products(torch, z, log_weights, mu, logvar):
+def _torch_products(torch, z, mu, logvar, log_weights):
     precision = torch.exp(-logvar)
     square = (z * z) @ precision.T - 2 * z @ (mu * precision).T
     of_component = (mu * mu * precision + logvar).sum(1) + mu.shape[1] * reference.LOG_2PI
@@ -78,9 +79,9 @@ MIXTURE = Row(
     with_and_grad(
         "mixture_log_prob",
         function("mixture_log_prob"),
-        {"z": "BL", "log_weights": "M", "mu": "ML", "logvar": "ML"},
+        {"z": "BL", "mu": "ML", "logvar": "ML", "log_weights": "M"},
         mixture_scales,
-        ("z", "log_weights", "mu", "logvar"),
+        ("z", "mu", "logvar", "log_weights"),
         draws={"log_weights": log_weights, "logvar": component_scales},
         largest="BML",
         sizes=(
@@ -96,6 +97,7 @@ MIXTURE = Row(
             "numpy_and_grad": _numpy_mixture_and_grad,
             "torch": lambda torch, *arrays: torch_rows(torch, *arrays).mean(),
             "torch_products": _torch_products,
+            "numba": numba_peers.mixture_log_prob,
         },
     ),
     (
@@ -122,7 +124,7 @@ def _backward(make):
 
 def _prior_scales(make, z, *parameters):
     prior = make(reference, *parameters)
-    terms = mixture_terms(z, prior.log_weights, prior.mu, prior.logvar)
+    terms = mixture_terms(z, prior.mu, prior.logvar, prior.log_weights)
     _, by_z = prior.log_prob_and_grad(z)
     return terms, 2 * terms * float(np.abs(by_z).max(initial=0.0))
 
@@ -130,9 +132,9 @@ def _prior_scales(make, z, *parameters):
 def _backward_scales(make, z, weights, *parameters):
     """Gradients inherit the rounding of the terms; the logits' is a difference of shares."""
     prior = make(reference, *parameters)
-    terms = 2 * mixture_terms(z, prior.log_weights, prior.mu, prior.logvar)
+    terms = 2 * mixture_terms(z, prior.mu, prior.logvar, prior.log_weights)
     size = float(np.abs(weights).sum())
-    names = "z", "logits", "mu", "logvar"
+    names = "z", "mu", "logvar", "logits"
     return tuple(
         terms * max(float(np.abs(gradient).max(initial=0.0)), size if name == "logits" else 0.0)
         for name, gradient in zip(names, prior.backward(z, weights), strict=True)
@@ -174,6 +176,7 @@ def _prior_cases(kind, label, parameters, make, peers=None, by_hand=None):
             _backward(make),
             {"z": "BL", "weights": "B", **parameters},
             lambda *a, **o: _backward_scales(make, *a),
+            twinned=False,  # autograd goes back
             **common,
         ),
     )
@@ -184,7 +187,6 @@ def _prior(kind, title, *cases):
         kind,
         cases,
         (Bench(kind, title, VAMP), Bench(f"{kind}_and_grad", f"{title} and gradient", VAMP)),
-        untwinned="mixture_log_prob is differentiable",
     )
 
 
@@ -227,7 +229,6 @@ STANDARD_NORMAL = Row(
         Bench("StandardNormal", "standard normal prior", VAMP),
         Bench("StandardNormal_and_grad", "standard normal prior and gradient", VAMP),
     ),
-    untwinned="the default prior",
 )
 
 
@@ -235,19 +236,19 @@ def _equal(mu):
     return np.zeros_like(mu[:, 0])
 
 
-def _numpy_prior(z, logits, mu, logvar):
-    return _numpy_joint(z, logits - np.log(np.sum(np.exp(logits))), mu, logvar)[0]
+def _numpy_prior(z, mu, logvar, logits):
+    return _numpy_joint(z, mu, logvar, logits - np.log(np.sum(np.exp(logits))))[0]
 
 
-def _numpy_prior_and_grad(z, logits, mu, logvar):
+def _numpy_prior_and_grad(z, mu, logvar, logits):
     log_weights = logits - np.log(np.sum(np.exp(logits)))
-    value, joint, d, precision = _numpy_joint(z, log_weights, mu, logvar)
+    value, joint, d, precision = _numpy_joint(z, mu, logvar, log_weights)
     share = np.exp(joint - value[:, None])
     return value, -np.sum(share[..., None] * d * precision, axis=1)
 
 
-def _torch_prior(torch, z, logits, mu, logvar):
-    return torch_rows(torch, z, torch.log_softmax(logits, 0), mu, logvar)
+def _torch_prior(torch, z, mu, logvar, logits):
+    return torch_rows(torch, z, mu, logvar, torch.log_softmax(logits, 0))
 
 
 COMPONENTS = {"mu": "ML", "logvar": "ML"}
@@ -259,7 +260,7 @@ PRIORS = (
         *_prior_cases(
             "MixtureOfGaussians",
             "",
-            {"logits": "M", **COMPONENTS},
+            {**COMPONENTS, "logits": "M"},
             lambda module, *parameters: module.MixtureOfGaussians(*parameters),
             {"numpy": _numpy_prior, "torch": _torch_prior},
             _numpy_prior_and_grad,
@@ -268,7 +269,7 @@ PRIORS = (
             "MixtureOfGaussians",
             "[equal]",
             COMPONENTS,
-            lambda module, *parameters: module.MixtureOfGaussians(None, *parameters),
+            lambda module, *parameters: module.MixtureOfGaussians(*parameters),
         ),
     ),
     _prior(
@@ -279,8 +280,8 @@ PRIORS = (
             "",
             COMPONENTS,
             lambda module, *parameters: module.VampPrior(*parameters),
-            {"numpy": lambda z, mu, logvar: _numpy_prior(z, _equal(mu), mu, logvar)},
-            lambda z, mu, logvar: _numpy_prior_and_grad(z, _equal(mu), mu, logvar),
+            {"numpy": lambda z, mu, logvar: _numpy_prior(z, mu, logvar, _equal(mu))},
+            lambda z, mu, logvar: _numpy_prior_and_grad(z, mu, logvar, _equal(mu)),
         ),
         *_prior_cases(
             "VampPrior",
@@ -364,6 +365,7 @@ MMD = Row(
             "numpy_and_grad": _numpy_mmd_and_grad,
             "torch": lambda torch, z, y: _torch_mmd(torch, z, y, _differences),
             "torch_products": lambda torch, z, y: _torch_mmd(torch, z, y, _products),
+            "numba": numba_peers.mmd,
         },
     ),
     (

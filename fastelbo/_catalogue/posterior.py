@@ -1,9 +1,10 @@
-"""Rows of samples of the posterior."""
+"""Rows of samples of the posterior, and of its log density."""
 
 import numpy as np
 
-from fastelbo._catalogue._row import Bench, Case, Row
-from fastelbo._catalogue.divergences import with_free_bits
+from fastelbo import reference
+from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
+from fastelbo._catalogue.divergences import function, with_free_bits
 from fastelbo._catalogue.sizes import STANDARD
 
 KEY = 0x0123456789ABCDEF
@@ -138,7 +139,81 @@ def _given_cases(name, magnitudes, **others):
     return of("", "BL"), of("[samples]", "KBL", batched=False)
 
 
+# Its log density --------------------------------------------------------------------------------
+
+
+def _density_magnitudes(z, mu, logvar, reduction="mean"):
+    """Squares and log variances cancel; of several samples, so do their pulls."""
+    square = (z - mu) ** 2 * np.exp(-logvar)
+    weight = reference.row_weight(np.prod(z.shape[:-1]), reduction)
+    rows = 0.5 * (square + np.abs(logvar) + reference.LOG_2PI).sum(axis=-1)
+    samples = tuple(range(z.ndim - 2))
+    pull = np.abs(z - mu) * np.exp(-logvar)
+    return (
+        reference.reduce_rows(rows, reduction),
+        0.0,
+        weight * pull.sum(axis=samples),
+        weight * 0.5 * (square + 1.0).sum(axis=samples),
+    )
+
+
+def _density_cases(label, axes, **others):
+    return with_and_grad(
+        f"posterior_log_prob{label}",
+        function("posterior_log_prob"),
+        {"z": axes, **LATENTS},
+        _density_magnitudes,
+        ("z", "mu", "logvar"),
+        batched=False,
+        **others,
+    )
+
+
+def _numpy_density(z, mu, logvar):
+    square = (z - mu) ** 2 * np.exp(-logvar)
+    return -0.5 * np.mean(np.sum(square + logvar + reference.LOG_2PI, axis=1))
+
+
+def _numpy_density_and_grad(z, mu, logvar):
+    pull = (z - mu) * np.exp(-logvar)
+    square = (z - mu) * pull
+    value = -0.5 * np.mean(np.sum(square + logvar + reference.LOG_2PI, axis=1))
+    return value, -pull / len(z), pull / len(z), 0.5 * (square - 1) / len(z)
+
+
+def _torch_density(torch, z, mu, logvar):
+    return torch.distributions.Normal(mu, (0.5 * logvar).exp()).log_prob(z).sum(1).mean()
+
+
+POINTS = (0.0, 1.0, -1e4, 300.0)
+POSTERIOR_LOG_PROB = Row(
+    "posterior_log_prob",
+    (
+        *_density_cases(
+            "",
+            "BL",
+            extremes={"z": POINTS, "mu": POINTS, "logvar": (-40.0, -2.0, 0.0, 0.6, 30.0)},
+            limits={
+                "z": (0.0, 1.0, -1e30),
+                "mu": (0.0, 1.0),
+                "logvar": (-2e4, -1400.0, -178.0, -6.0, 0.0, 160.0, 2e4, np.inf),
+            },
+            peers={
+                "numpy": _numpy_density,
+                "numpy_and_grad": _numpy_density_and_grad,
+                "torch": _torch_density,
+            },
+        ),
+        *_density_cases("[samples]", "KBL"),
+    ),
+    (
+        Bench("posterior_log_prob", "log density of the posterior", STANDARD),
+        Bench("posterior_log_prob_and_grad", "the same and its gradient", STANDARD),
+    ),
+)
+
 ROWS = (
+    POSTERIOR_LOG_PROB,
     Row(
         "reparameterize",
         (

@@ -1,4 +1,4 @@
-"""What the catalogue's cases are in ``fastelbo.torch``, whose gradients are autograd's."""
+"""What cases are in ``fastelbo.torch`` and ``fastelbo.jax``, which differentiate by themselves."""
 
 from fastelbo._catalogue._row import flatten
 
@@ -14,7 +14,7 @@ def with_gradient(row):
 
 def twins(row):
     """The same of what is in fastelbo.torch, too."""
-    return () if row.untwinned else with_gradient(row)
+    return () if row.untwinned else (pair for pair in with_gradient(row) if pair[0].twinned)
 
 
 def tensors_of(gradient, arrays, dtype=None):
@@ -51,3 +51,40 @@ def value_and_grad(case, gradient, arrays, options, dtype=None):
         tuple(value.detach().double().numpy() for value in values),
         tuple(gradient.double().numpy() for gradient in gradients),
     )
+
+
+def jax_twins(row):
+    """Pairs like those of `twins`, of what is in ``fastelbo.jax``, too."""
+    from fastelbo._catalogue import ROWS
+
+    without = [f"[{other.name}]" for other in ROWS.values() if other.not_in_jax]
+    for case, gradient in () if row.not_in_jax else twins(row):
+        if not any(label in case.name for label in without):
+            yield case, gradient
+
+
+def jax_value_and_grad(case, gradient, arrays, options, transform=lambda function: function):
+    """Like `value_and_grad`, by ``jax.jit`` of what `transform` makes of the objective.
+
+    At the second call, which goes the shortest way that there is.
+    """
+    import jax
+
+    import fastelbo.jax
+
+    given = {name: value for name, value in options.items() if name != "weights"}
+    if case.draws_noise:
+        given["rng"] = jax.random.key(7)
+
+    def loss(free, fixed):
+        named = {**fixed, **free}
+        arguments = [named[name] for name in arrays]
+        values = flatten(case.call(fastelbo.jax, *arguments, **given))
+        return objective(case, values, options), values
+
+    free = {name: arrays[name] for name in gradient.outs}
+    fixed = {name: a for name, a in arrays.items() if name not in free}
+    compiled = jax.jit(transform(jax.value_and_grad(loss, has_aux=True)))
+    jax.block_until_ready(compiled(free, fixed))
+    (_, values), gradients = compiled(free, fixed)
+    return tuple(values), tuple([gradients[name] for name in gradient.outs])

@@ -56,6 +56,32 @@ def _count(items, description):
     print("\r" + " " * 78 + "\r", end="", file=sys.stderr, flush=True)
 
 
+class Load:
+    """How many CPUs other programs have used since this was made."""
+
+    def __init__(self):
+        self._start = self._seconds()
+
+    def others(self):
+        """Of the CPUs of this machine; None where the system does not tell."""
+        if self._start is None:
+            return None
+        since = [now - before for now, before in zip(self._seconds(), self._start, strict=True)]
+        elapsed, everybody, ours = since
+        return max(0.0, (everybody - ours) / elapsed)
+
+    @staticmethod
+    def _seconds():
+        """(elapsed, in which CPUs were used, by us and our children), of some beginning on."""
+        try:
+            with open("/proc/stat") as file:
+                user, nice, system, _, _, *more = map(int, file.readline().split()[1:])
+        except (OSError, ValueError):
+            return None
+        everybody = (user + nice + system + sum(more[:3])) / os.sysconf("SC_CLK_TCK")
+        return time.perf_counter(), everybody, sum(os.times()[:4])
+
+
 def take_turns(calls, rounds, burst):
     """{label: seconds of every call}, `rounds` bursts of `burst` seconds and three calls or more.
 

@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,7 +21,8 @@ import fastelbo
 from fastelbo import _builds
 from fastelbo._catalogue import CASES, ROWS, Bench
 from fastelbo._catalogue.sizes import IN_RAM, STANDARD
-from fastelbo._cli import _common, bench_report, bench_vae, contenders
+from fastelbo._catalogue.twins import jax_twins
+from fastelbo._cli import _common, bench_report, bench_vae, calls, contenders
 from fastelbo._cli._common import DTYPES
 from fastelbo._cli.contenders import Fastelbo, FastelboOut
 from fastelbo._cli.measure import Time, measure
@@ -68,26 +68,6 @@ def alone(threads, dtype):
 
 
 # What else is measured --------------------------------------------------------------------------
-
-
-def small_call(rounds):
-    """{function: its time on a (1, 1, 1) problem in units of np.add on one element}."""
-    one, two, out = np.ones(1), np.ones(1), np.empty(1)
-    x = np.ones((1, 1))
-    calls = {
-        "np.add": lambda: np.add(one, two, out=out),
-        "elbo": lambda: fastelbo.elbo(x, x, x, x),
-        "elbo_and_grad": lambda: fastelbo.elbo_and_grad(x, x, x, x),
-    }
-    best = dict.fromkeys(calls, np.inf)
-    for _ in range(10 * rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(200):
-                call()
-            best[name] = min(best[name], (time.perf_counter() - start) / 200)
-    unit = best.pop("np.add")
-    return {"np.add": unit, **{name: seconds / unit for name, seconds in best.items()}}
 
 
 #: Where the usual formula, a difference of two log-gammas, loses its digits in float32.
@@ -151,9 +131,11 @@ def add_arguments(parser):
     )
     parser.add_argument("--threads", type=positive, help="threads of everybody (default: all)")
     parser.add_argument("--stages", action="store_true", help="noise, KL, ... apart: the profile")
+    parser.add_argument("--calls", action="store_true", help="what each call costs by itself")
     parser.add_argument("--builds", action="store_true", help="every instruction set as well")
     parser.add_argument("--vae", action="store_true", help="an epoch of a VAE, and of PyTorch's")
     parser.add_argument("--torch", action="store_true", help="fastelbo.torch in PyTorch training")
+    parser.add_argument("--jax", action="store_true", help="fastelbo.jax beside plain JAX")
     parser.add_argument("--all", action="store_true", help="everything there is to measure")
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.add_argument("--plot", metavar="FILE.png", help="draw a bar chart as well")
@@ -184,31 +166,35 @@ def run(args):
         importlib.import_module("torch")
     threads = args.threads or fastelbo.get_num_threads()
     effort = {"rounds": 3, "burst": 0.003} if args.quick else {"rounds": 12, "burst": 0.008}
+    load = _common.Load()
     entries = entries_of(args)
     rows, absent = measure_tables(entries, threads, args.quick, effort)
     stages = measure_stages(threads, effort) if args.stages or args.all else []
     builds = measure_builds(entries, threads, effort) if args.builds or args.all else []
     vae = bench_vae.measure(threads, args.quick) if args.vae or args.all else None
     torch = measure_torch(threads, args.quick, effort) if args.torch or args.all else None
+    jax, missing = measure_jax(threads, args.quick, effort) if args.jax or args.all else ([], {})
     of_counts = any(row.case.startswith("NegativeBinomial") for row in rows)
     report = {
         "environment": environment(threads),
-        "absent": absent,
+        "absent": {**absent, **missing},
         "rows": [asdict(row) for row in rows],
         "stages": [asdict(row) for row in stages],
         "builds": {build: [asdict(row) for row in rows] for build, rows in builds},
         "vae": vae,
         "negative_binomial_errors": errors_by_theta() if of_counts else None,
         "torch": torch,
-        "small_call": small_call(effort["rounds"]),
+        "jax": [asdict(row) for row in jax],
+        "small_call": calls.measure(ROWS if args.calls or args.all else ["elbo"], effort["rounds"]),
+        "busy": load.others(),
     }
     if args.json:
         print(json.dumps(report, indent=1))
     else:
-        print(bench_report.text(report, rows, stages, builds, STAGES, THETAS))
+        print(bench_report.text(report, rows, stages, builds, jax, STAGES, THETAS))
     if args.plot:
-        bench_report.plot(rows if args.names else bench_report.four_panels(rows), args.plot)
-    wrong = [row for row in (*rows, *stages) if row.disagrees]
+        draw(rows if args.names else bench_report.four_cases(rows), report, args.plot)
+    wrong = [row for row in (*rows, *stages, *jax) if row.disagrees]
     for row in wrong:
         print(
             f"{row.label}: {row.case} ({row.size}) {row.dtype} disagrees with the reference by "
@@ -239,14 +225,25 @@ def entries_of(args):
         extents = dict(zip("BDL", args.size, strict=True))
         once = {entry.case: entry for entry in reversed(entries)}  # sizes of a case are one now
         return [(entry, {**entry.extents, **extents}) for entry in reversed(once.values())]
-    quick = [e for e in entries if not args.quick or e.extents.get("B", 0) < IN_RAM["B"]]
-    return [(entry, entry.extents) for entry in quick]
+    return [(entry, entry.extents) for entry in entries if not args.quick or is_quick(entry)]
+
+
+def is_quick(entry):
+    """Whether arrays are small enough for --quick."""
+    return entry.extents.get("B", 0) < IN_RAM["B"]
+
+
+def draw(rows, report, path):
+    """Write the bar chart."""
+    from fastelbo._cli import _bench_figure
+
+    _bench_figure.draw(rows, bench_report.caption(report)).savefig(path, dpi=150)
 
 
 def plot_problem(path):
     """Why a chart cannot be drawn there, or None: to be known before minutes of measuring."""
     if importlib.util.find_spec("matplotlib") is None:
-        return "--plot needs matplotlib: pip install matplotlib"
+        return '--plot needs matplotlib: pip install "fastelbo[plot]"'
     if Path(path).suffix.lower() not in (".png", ".pdf", ".svg"):
         return f"--plot {path}: expected a name that ends in .png, .pdf or .svg"
     if not Path(path).absolute().parent.is_dir():
@@ -294,6 +291,27 @@ def measure_torch(threads, quick, effort):
     from fastelbo._cli import bench_torch
 
     return bench_torch.measure(threads, quick, **effort)
+
+
+def entries_in_jax():
+    """Of all rows the gradients that fastelbo.jax has, and that users write in JAX."""
+    for row in ROWS.values():
+        names = {gradient.name for case, gradient in jax_twins(row) if "jax" in case.peers}
+        yield from (entry for entry in row.bench if entry.case in names)
+
+
+def measure_jax(threads, quick, effort):
+    """Rows of fastelbo.jax and of plain JAX, both under jit, in float32; and why there are none."""
+    try:
+        sides = [kind(threads, "float32") for kind in (contenders.Jax, contenders.FastelboInJax)]
+    except ImportError as error:
+        return [], {contenders.FastelboInJax.label: f"not installed ({error.name})"}
+    rows = []
+    with fastelbo.num_threads(threads):
+        for entry in _common.progress(entries_in_jax(), "jax"):
+            if not quick or is_quick(entry):
+                rows += measure(entry, "float32", sides, **effort)
+    return rows, {}
 
 
 def measure_build(jobs, threads, rounds, burst):

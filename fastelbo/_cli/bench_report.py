@@ -1,8 +1,9 @@
-"""How `bench` shows what it measured: tables of text and a bar chart."""
+"""How `bench` says what it measured: tables of text."""
 
 from itertools import chain
 
 from fastelbo._cli._common import table
+from fastelbo._cli.contenders import thread_count
 
 NOTES = """\
 us: the fastest call; median: of all calls; NumPy/: NumPy's fastest call over this one.
@@ -29,6 +30,39 @@ def mebibytes(count):
     return f"{count / (1 << 20):.1f} MiB"
 
 
+def times(ratio):
+    """A ratio: two digits of what would be 0.0."""
+    if not ratio:
+        return "-"
+    return f"{ratio:.1f}x" if ratio >= 0.1 else f"{ratio:.2g}x"
+
+
+#: CPUs that others may have used before times are said to be theirs, too.
+QUIET = 0.2
+
+
+def show_busy(others):
+    """A warning if the machine was busy: whoever waits for several threads then tells of others."""
+    if others is None or others < QUIET:
+        return ""
+    return (
+        f"THE MACHINE WAS BUSY: other programs used {others:.1f} CPUs meanwhile. Believe no\n"
+        "ratio: who waits for several threads (PyTorch, Numba, JAX) loses most."
+    )
+
+
+def show_calls(report):
+    """What calls cost by themselves: a line each function."""
+    report = dict(report)
+    unit = report.pop("np.add")
+    lines = []
+    for name in dict.fromkeys(name.removesuffix("_and_grad") for name in report):
+        cells = [report.get(name), report.get(f"{name}_and_grad")]
+        lines.append([name, *("-" if cell is None else f"{cell:.1f}" for cell in cells)])
+    header = [f"a (1, 1, 1) call, in np.add(a, b, out=c) of one element ({1e9 * unit:.0f} ns)"]
+    return table([*header, "value", "and gradient"], lines)
+
+
 COLUMNS = ("us", "median", "NumPy/", "memory", "error", "traffic")
 
 
@@ -40,7 +74,7 @@ def _cells(row):
     return [
         microseconds(row.minimum),
         microseconds(row.median),
-        f"{row.speedup:.1f}x" if row.speedup else "-",
+        times(row.speedup),
         mebibytes(row.memory),
         "" if row.is_traffic else f"{row.error:.1e}",
         f"{100 * row.of_bandwidth:.0f} %" if row.of_bandwidth else "",
@@ -62,8 +96,17 @@ def show(rows):
         for label in dict.fromkeys(row.label for row in mine):
             cells = (_cells(found.get((label, dtype)))[:columns] for dtype in dtypes)
             lines.append([label, *chain.from_iterable(cells)])
-        parts.append(table(header, lines))
+        parts.append("\n".join([table(header, lines), *_best_peers(mine)]))
     return "\n\n".join(parts)
+
+
+def _best_peers(rows):
+    """A line a dtype: the fastest of what others write, and how far fastelbo is ahead of it."""
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        ours = [row for row in rows if row.dtype == dtype and row.ahead]
+        if ours:
+            best = max(ours, key=lambda row: row.ahead)
+            yield f"best peer, {dtype}: {best.best_peer}; fastelbo {times(best.ahead)}"
 
 
 def show_stages(rows, wholes):
@@ -101,7 +144,7 @@ def show_builds(builds):
             for column in columns:
                 row = found[column]
                 cells.append(microseconds(row.minimum))
-                cells.append(f"{row.speedup:.1f}x" if row.speedup else "-")
+                cells.append(times(row.speedup))
             lines.append([f"{case}, {size}", build, *cells])
     header = ["builds", ""]
     for dtype, label in columns:
@@ -115,9 +158,9 @@ def show_vae(report):
     torch = next((row["minimum"] for row in rows if row["label"] == "PyTorch eager"), None)
     lines = []
     for row in rows:
-        ratio = f"{torch / row['minimum']:.1f}x" if torch else "-"
-        times = (f"{1e3 * row[name]:.1f}" for name in ("minimum", "median"))
-        cells = ("wrong", "-", "-") if row["disagrees"] else (*times, ratio)
+        ratio = times(torch / row["minimum"] if torch else None)
+        spent = (f"{1e3 * row[name]:.1f}" for name in ("minimum", "median"))
+        cells = ("wrong", "-", "-") if row["disagrees"] else (*spent, ratio)
         lines.append([row["label"], *cells, f"{row['elbo']:.2f}"])
     header = [f"an epoch of a VAE, {report['model']}", "ms", "median", "PyTorch/", "ELBO"]
     absent = (f"{label}: {why}" for label, why in report["absent"].items())
@@ -138,9 +181,9 @@ def show_torch(report):
     for found in report["tables"]:
         lines = []
         for row in found["rows"]:
-            ratio = f"{row['speedup']:.1f}x" if "speedup" in row else "-"
-            times = (microseconds(row.get(name)) for name in ("minimum", "median"))
-            cells = ("wrong", "-", "-") if row["disagrees"] else (*times, ratio)
+            ratio = times(row.get("speedup"))
+            spent = (microseconds(row.get(name)) for name in ("minimum", "median"))
+            cells = ("wrong", "-", "-") if row["disagrees"] else (*spent, ratio)
             share = [f"{100 * row['share']:.0f} %" if "share" in row else ""]
             lines.append([row["label"], *cells, *share])
         header = [f"{found['title']}, float32", "us", "median", "eager/", "share of the loss"]
@@ -151,15 +194,34 @@ def show_torch(report):
     return "\n\n".join(parts)
 
 
-def text(report, rows, stages, builds, wholes, thetas):
-    """Everything, to be printed."""
-    about = report["environment"]
+def measured_on(about):
+    """The versions, and the machine."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    small = dict(report["small_call"])
-    unit = small.pop("np.add")
-    parts = [
+    return (
         f"fastelbo {about['fastelbo']} (build {about['build']}), {versions}, Python "
-        f"{about['python']}\n{about['processor']}, {about['threads']} threads",
+        f"{about['python']}",
+        f"{about['processor']}, {thread_count(about['threads'])}",
+    )
+
+
+def caption(report):
+    """What stands below a picture: the machine, the versions, and who is absent."""
+    versions, machine = measured_on(report["environment"])
+    absent = "".join(f"  {name}: {why}." for name, why in report["absent"].items())
+    return f"{machine}; {versions}.{absent}"
+
+
+def four_cases(rows):
+    """The rows of the first four cases: what is drawn unless names were given."""
+    cases = list(dict.fromkeys((row.case, row.size) for row in rows))[:4]
+    return [row for row in rows if (row.case, row.size) in cases]
+
+
+def text(report, rows, stages, builds, jax, wholes, thetas):
+    """Everything, to be printed."""
+    parts = [
+        "\n".join(measured_on(report["environment"])),
+        show_busy(report["busy"]),
         show(rows),
         "\n".join(f"{name}: {why}" for name, why in report["absent"].items()),
         show_stages(stages, wholes) if stages else "",
@@ -167,61 +229,8 @@ def text(report, rows, stages, builds, wholes, thetas):
         show_vae(report["vae"]) if report["vae"] else "",
         show_errors(report["negative_binomial_errors"], thetas),
         show_torch(report["torch"]) if report["torch"] else "",
-        "\n".join(
-            f"{name} of a (1, 1, 1) problem costs {ratio:.1f} np.add(a, b, out=c) of one element "
-            f"({1e9 * unit:.0f} ns)"
-            for name, ratio in small.items()
-        ),
+        show(jax),
+        show_calls(report["small_call"]),
         NOTES,
     ]
     return "\n\n".join(part for part in parts if part)
-
-
-def four_panels(rows):
-    """The rows of the first four cases: a chart that can be read."""
-    cases = list(dict.fromkeys((row.case, row.size) for row in rows))[:4]
-    return [row for row in rows if (row.case, row.size) in cases]
-
-
-def plot(rows, path):
-    """A bar chart: one panel a case and size, shorter is better."""
-    from matplotlib.figure import Figure
-
-    rows = [r for r in rows if r.minimum and not r.is_traffic]
-    cases = list(dict.fromkeys((r.title, r.size) for r in rows))
-    colours = {"float64": "#4878a8", "float32": "#9cc3e6"}
-    strong = {"float64": "#c8553d", "float32": "#eda58f"}
-    figure = Figure(figsize=(12, 0.6 + 3.6 * -(-len(cases) // 2)), layout="constrained")
-    panels = figure.subplots(-(-len(cases) // 2), 2 if len(cases) > 1 else 1, squeeze=False).ravel()
-    for panel in panels[len(cases) :]:
-        panel.axis("off")
-    for panel, case in zip(panels, cases, strict=False):
-        mine = [r for r in rows if (r.title, r.size) == case]
-        labels = list(dict.fromkeys(r.label for r in mine))
-        dtypes = list(dict.fromkeys(r.dtype for r in mine))
-        longest = max(1e6 * r.minimum for r in mine)
-        height = 0.8 / len(dtypes)
-        for r in mine:
-            y = labels.index(r.label) + height * (dtypes.index(r.dtype) - 0.5 * (len(dtypes) - 1))
-            colour = (strong if r.label.startswith("fastelbo") else colours)[r.dtype]
-            us = 1e6 * r.minimum
-            panel.barh(y, us, 0.92 * height, color=colour)
-            note = f"{us:.1f} µs" if us < 100 else f"{us:,.0f} µs"
-            if r.speedup and r.label != "NumPy":
-                note += f"   {r.speedup:.1f}x" if r.speedup >= 0.95 else f"   {r.speedup:.2f}x"
-            panel.text(us + 0.012 * longest, y, note, va="center", fontsize=7.5, color="#333333")
-        panel.set_yticks(range(len(labels)), labels, fontsize=9)
-        panel.invert_yaxis()
-        panel.set_xlim(0, 1.3 * longest)
-        panel.set_title(", ".join(case), fontsize=11, loc="left", fontweight="bold")
-        panel.spines[["top", "right", "left"]].set_visible(False)
-        panel.tick_params(axis="y", length=0)
-        panel.tick_params(axis="x", labelsize=8, colors="#777777")
-        panel.grid(axis="x", color="#e5e5e5", linewidth=0.8)
-        panel.set_axisbelow(True)
-    figure.suptitle(
-        "microseconds a call, and times NumPy's speed\n"
-        "dark: float64, light: float32; red: fastelbo",
-        fontsize=11,
-    )
-    figure.savefig(path, dpi=150)

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 
 from fastelbo import _builds
-from fastelbo._catalogue import flatten
+from fastelbo._catalogue import CASES, flatten
 
 
 def thread_count(threads):
@@ -35,7 +35,7 @@ class Contender:
         return None if peer is None else self.call(peer, case, arrays)
 
     def call(self, peer, case, arrays):
-        return partial(peer, *arrays.values())
+        return partial(peer, *case.given(arrays))
 
     def numpy(self, result):
         """A result as a tuple of float64 arrays."""
@@ -59,7 +59,7 @@ class SciPy(Contender):
         self.stats = scipy.stats
 
     def call(self, peer, case, arrays):
-        return partial(peer, self.stats, *arrays.values())
+        return partial(peer, self.stats, *case.given(arrays))
 
 
 class PyTorch(Contender):
@@ -171,6 +171,25 @@ class Jax(Contender):
         return lambda: self.jax.block_until_ready(compiled(*arrays))
 
 
+class FastelboInJax(Jax):
+    """fastelbo.jax under the same transforms."""
+
+    label = "fastelbo.jax"
+
+    def __init__(self, threads=1, dtype=np.float64):
+        super().__init__(threads, dtype)
+        import fastelbo.jax
+
+        self.module = fastelbo.jax
+
+    def bind(self, case, arrays):
+        value = CASES[case.name.removesuffix("_and_grad")]
+        return self.call(partial(self._first, value), case, arrays)
+
+    def _first(self, value, jax, *arrays):
+        return flatten(value.call(self.module, *arrays))[0]
+
+
 #: In the order of the tables.
 PEERS = (
     NumPy,
@@ -195,12 +214,8 @@ class Fastelbo(Contender):
         return self.call(case.public, case, arrays)
 
     def call(self, function, case, arrays):
-        call = partial(function, *arrays.values(), num_threads=self.threads)
-        try:
-            call()
-        except TypeError:  # what LAPACK or NumPy compute takes no threads
-            return partial(function, *arrays.values())
-        return call
+        options = {"num_threads": self.threads} if case.takes_threads else {}
+        return partial(function, *case.given(arrays), **options)
 
 
 class FastelboOut(Fastelbo):

@@ -2,23 +2,20 @@
 
 import argparse
 import importlib
-import importlib.util
 import math
 import sys
 import time
-import warnings
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from fastelbo import build_info
-from fastelbo._estimator import finite_matrix
-from fastelbo._files import replacing, what_is_wrong
+from fastelbo import active_units, build_info
+from fastelbo._cli._demo_data import CELL_TYPE, Refusal, check, load_digits, load_file, need
+from fastelbo._files import replacing
 from fastelbo._named import LIKELIHOODS
-from fastelbo._vae_settings import check_domain
+from fastelbo._vae_settings import trained_names
 
 #: Share of the data that is kept for testing, and how many samples at most.
 TEST_SHARE, MOST_TEST = 0.2, 10_000
@@ -32,28 +29,30 @@ MOST_WEIGHED = 500
 SMALL_NETWORK = 500_000
 
 
-class Refusal(Exception):
-    """What the user is told in one line, with exit code 2."""
-
-
-class Data(NamedTuple):
-    name: str
-    X: np.ndarray  # (N, D), float32
-    labels: np.ndarray | None  # (N,) or None
-    image: tuple[int, int] | None  # what a row of X is to be drawn as, if it is a picture
-
-
 def add_arguments(parser):
     """The options of ``fastelbo demo``."""
     parser.add_argument(
         "--data",
         metavar="FILE",
         type=Path,
-        help=".npy or .npz of samples (N, D) or pictures (N, H, W); uint8 is divided by 255 "
-        "(default: scikit-learn's handwritten digits)",
+        help="samples (N, D): .npy, .npz (of SciPy's sparse matrices, too), .csv with a header, "
+        ".parquet, .h5ad; or pictures (N, H, W): .npy, .npz. uint8 is divided by 255, unless "
+        "--likelihood is one of counts (default: scikit-learn's handwritten digits)",
     )
-    parser.add_argument("--key", help="name of the array in an .npz (default: the only one, or X)")
-    parser.add_argument("--likelihood", choices=tuple(LIKELIHOODS), default="bernoulli")
+    parser.add_argument(
+        "--key", help="the array in an .npz (default: the only one, or X), the layer in an .h5ad"
+    )
+    parser.add_argument(
+        "--labels",
+        metavar="NAME",
+        help="the column of labels in a table (default: the last, if it holds words), of obs in an "
+        f".h5ad (default: {CELL_TYPE}), the array in an .npz (default: y)",
+    )
+    parser.add_argument(
+        "--likelihood",
+        choices=trained_names(),
+        help="(default: bernoulli, or negative_binomial of counts)",
+    )
     parser.add_argument("--latent-dim", type=_count, default=10, metavar="L")
     parser.add_argument("--hidden", type=_count, nargs="+", default=[256], metavar="H")
     parser.add_argument("--beta", type=_weight, default=1.0, help="weight of the KL")
@@ -97,13 +96,13 @@ def run(args):
     """Load, train, draw. Returns 2, after one line, where something does not fit."""
     made = []
     try:
-        _need("demo", "matplotlib", "tqdm", *([] if args.data else ["sklearn"]))
+        extra = ["matplotlib", "tqdm", *([] if args.data else ["sklearn"])]
+        need("", *extra, install='"fastelbo[demo]"')
         if args.framework == "torch":
-            _need("torch", "torch")
-        if args.key is not None and args.data is None:
-            raise Refusal("--key names an array of a file: it needs --data")
-        data = _load_file(args.data, args.key) if args.data else _load_digits()
-        _check(data, args.likelihood)
+            need("", "torch", install='"fastelbo[torch]"')
+        data = _load(args)
+        args.likelihood = args.likelihood or _likelihood_of(data)
+        check(data, LIKELIHOODS[args.likelihood]())
         made = _prepare(args.output)
         _demo(args, data)
     except (Refusal, OSError, MemoryError, FloatingPointError) as error:
@@ -114,83 +113,18 @@ def run(args):
     return 0
 
 
-def _need(extra, *modules):
-    """Refuse, where modules are absent that an extra would install."""
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
-    if absent:
-        names = ", ".join({"sklearn": "scikit-learn"}.get(name, name) for name in absent)
-        raise Refusal(f'needs {names}: pip install "fastelbo[{extra}]"')
+def _load(args):
+    for option, kind in (("key", "an array"), ("labels", "labels")):
+        if getattr(args, option) is not None and args.data is None:
+            raise Refusal(f"--{option} names {kind} of a file: it needs --data")
+    if args.data is None:
+        return load_digits()
+    counts = args.likelihood is not None and LIKELIHOODS[args.likelihood]()._of_counts
+    return load_file(args.data, args.key, args.labels, counts)
 
 
-# Data -------------------------------------------------------------------------------------------
-
-
-def _load_digits():
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    X = (digits.data / 16).astype(np.float32)
-    return Data("handwritten digits of scikit-learn", X, digits.target, (8, 8))
-
-
-def _load_file(path, key):
-    array, labels = _read(path, key)
-    if array.dtype.kind not in "fiub":
-        raise Refusal(f"{path}: expected numbers, got dtype {array.dtype}")
-    if array.ndim not in (2, 3) or 0 in array.shape:
-        raise Refusal(
-            f"{path}: expected samples (N, D) or pictures (N, H, W), got shape {array.shape}"
-        )
-    if len(array) < 10:
-        raise Refusal(f"{path}: expected at least 10 samples, got {len(array)}")
-    image = array.shape[1:] if array.ndim == 3 else None
-    X = array.reshape(len(array), -1)
-    side = math.isqrt(X.shape[1])
-    if image is None and side >= 4 and side * side == X.shape[1]:
-        image = (side, side)
-    with np.errstate(over="ignore"):
-        X = X.astype(np.float32)
-    if array.dtype == np.uint8:
-        X /= 255
-    return Data(path.name, X, labels, image)
-
-
-def _read(path, key):
-    """The array of a file, and labels if it is an .npz that has them."""
-    if not path.is_file():
-        raise Refusal(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings(), open(path, "rb") as file:
-            warnings.simplefilter("error")
-            stored = np.load(file, allow_pickle=False)
-            if isinstance(stored, np.ndarray):
-                if key is not None:
-                    raise Refusal(f"{path}: an .npy holds one array; --key is for .npz")
-                return stored, None
-            with stored:
-                names = stored.files
-                if key is None:
-                    key = names[0] if len(names) == 1 else "X"
-                if key not in names:
-                    there = ", ".join(names) or "none"
-                    raise Refusal(f"{path}: no array {key!r}; there are: {there}")
-                array = stored[key]
-                labels = stored["y"] if "y" in names and key != "y" else None
-    except Refusal:
-        raise
-    except Exception as error:
-        raise Refusal(f"{path}: no .npy or .npz to read, {what_is_wrong(error)}") from None
-    if labels is not None and (labels.shape != array.shape[:1] or labels.dtype.kind not in "iub"):
-        labels = None
-    return array, labels
-
-
-def _check(data, likelihood):
-    try:
-        finite_matrix(data.X, np.float32, data.name)
-        check_domain(data.X, LIKELIHOODS[likelihood]())
-    except ValueError as error:
-        raise Refusal(str(error)) from None
+def _likelihood_of(data):
+    return "negative_binomial" if data.of_counts else "bernoulli"
 
 
 def _prepare(folder):
@@ -217,7 +151,7 @@ def _tidy(made):
 
 
 def _demo(args, data):
-    order = np.random.default_rng(args.seed).permutation(len(data.X))
+    order = np.random.default_rng(args.seed).permutation(data.X.shape[0])
     n_test = max(1, min(MOST_TEST, int(TEST_SHARE * len(order))))
     test, train = order[:n_test], order[n_test:]
     kind = importlib.import_module(f"fastelbo._cli._demo_{args.framework}").Model
@@ -234,8 +168,10 @@ def _demo(args, data):
         test_elbo, seconds = _train(model, data.X[train], data.X[test])
         reconstruction, kl = (float(part.mean()) for part in model.score_parts(data.X[test]))
         weighted = _weighted_bounds(model, data.X[test[:MOST_WEIGHED]])
+        means = model.transform(data.X)
     picture, weights = args.output / "vae.png", args.output / model.FILE
-    _draw(picture, model=model, data=data, test=test, test_elbo=test_elbo, seed=args.seed)
+    shown = {"means": means, "test": test, "test_elbo": test_elbo, "seed": args.seed}
+    _draw(picture, model=model, data=data, **shown)
     model.save(weights)
     _print_table(
         {
@@ -243,6 +179,7 @@ def _demo(args, data):
             "reconstruction": f"{reconstruction:.2f}",
             "KL": f"{kl:.2f}",
             **weighted,
+            "active units": f"{active_units(means).sum()} of {means.shape[1]}",
             "trained in": f"{seconds:.1f} s, {1e3 * seconds / model.epochs:.1f} ms an epoch",
             "picture": str(picture),
             "model": f"{weights}   ({model.READ_BY})",
@@ -255,10 +192,12 @@ def _weighted_bounds(model, X):
 
     Each sample has noise of its own, so that the mean is closer than with the noise of one.
     """
-    few = f" ({MOST_WEIGHED} of the test data)" if len(X) == MOST_WEIGHED else ""
+    few = f" ({MOST_WEIGHED} of the test data)" if X.shape[0] == MOST_WEIGHED else ""
     found = {}
     for samples in (1, 5, 50, 500):
-        rows = [model.score_samples(X[i : i + 1], samples=samples, rng=i) for i in range(len(X))]
+        rows = [
+            model.score_samples(X[i : i + 1], samples=samples, rng=i) for i in range(X.shape[0])
+        ]
         found[f"IWAE, K = {samples}"] = f"{np.mean(rows):.2f} nats{few}"
     return found
 
@@ -277,7 +216,7 @@ def _train(model, train, test):
             seconds += time.perf_counter() - start
             if epoch == model.epochs or epoch % max(1, model.epochs // CURVE_POINTS) == 0:
                 test_elbo.append((epoch, model.score(test)))
-            now = {names[key]: f"{values[-1]:.2f}" for key, values in model.history_.items()}
+            now = {name: f"{model.history_[key][-1]:.2f}" for key, name in names.items()}
             bar.set_postfix(now, refresh=False)
     return test_elbo, seconds
 
@@ -297,7 +236,7 @@ def _print_plan(model, data, n_train, n_test):
     info = build_info()
     _print_table(
         {
-            "data": f"{data.name}: {len(data.X)} samples of {of}",
+            "data": f"{data.name}: {data.X.shape[0]} samples of {of}",
             "split": f"{n_train} to train on, {n_test} to test, by seed {model.random_state}",
             "model": " - ".join(str(width) for width in widths) + f", {model.dtype}",
             "parameters": f"{_parameters(model, data):,}",
@@ -312,8 +251,9 @@ def _print_plan(model, data, n_train, n_test):
 
 def _parameters(model, data):
     features = data.X.shape[1]
-    down = [features, *model.hidden, 2 * model.latent_dim]
-    up = [model.latent_dim, *model.hidden[::-1], features]
+    visible = model._visible(model._trained_likelihood(features, None), features)
+    down = [visible.width, *model.hidden, 2 * model.latent_dim]
+    up = [model.latent_dim, *model.hidden[::-1], visible.outputs]
     return sum((n + 1) * m for w in (down, up) for n, m in pairwise(w))
 
 

@@ -85,6 +85,8 @@ class Time:
     of_bandwidth: float | None = None  # of what memory traffic alone reaches
     error: float = 0.0
     disagrees: bool = False
+    best_peer: str | None = None  # of ours: the fastest that others write
+    ahead: float | None = None  # its time over this one
 
     @property
     def is_ours(self):
@@ -141,9 +143,9 @@ def _events(case):
 
 
 def _traffic(case, arrays, times, dtype):
-    """(machine, call) of what only moves memory, where two arrays of events are read."""
+    """(machine, call) of what only moves memory, where two arrays of events are read whole."""
     events = _events(case)
-    if len(events) != 2:
+    if len(events) != 2 or case.sparse:
         return
     writes = events[1] in case.outs
     for threads in sorted({time.threads for time in times if time.is_ours}):
@@ -158,9 +160,13 @@ def _compare(case, arrays, times):
     moved = [*arrays, *(name for name in case.outs if name in arrays)]
     everything = sum(arrays[name].nbytes for name in moved)
     large = sum(arrays[name].nbytes for name in moved if name in _events(case))
+    peers = [t for t in times if t.minimum and not (t.is_ours or t.is_traffic or t.disagrees)]
+    best = min(peers, key=lambda t: t.minimum, default=None)
     for time in times:
         if time.minimum is None:
             continue
+        if best and time.is_ours:
+            time.best_peer, time.ahead = best.label, best.minimum / time.minimum
         if numpy:
             time.speedup = numpy / time.minimum
         alone = [t.minimum for t in times if t.is_traffic and t.threads == time.threads]

@@ -11,7 +11,7 @@ from fastelbo._kernels.operands cimport (
 )
 from fastelbo._kernels.pairs cimport finite
 from fastelbo._kernels.terms.vecmath cimport exp, log, log_one_plus, real
-from fastelbo._runtime cimport in_parallel
+from fastelbo._runtime cimport heed_signals, in_parallel
 
 cnp.import_array()
 
@@ -271,7 +271,8 @@ cdef inline void fold(const Job* job) noexcept nogil:
             to[r] += job.marginals[l * CHUNK + r]
 
 
-cdef void minibatch(Job* job, int threads, const real* kind) noexcept nogil:
+cdef int minibatch(Job* job, int threads, const real* kind) except -1 nogil:
+    cdef double owed = 0
     transpose_all(&job.q, threads, kind)
     job.start = 0
     while job.start < job.s.rows:
@@ -279,9 +280,11 @@ cdef void minibatch(Job* job, int threads, const real* kind) noexcept nogil:
         in_parallel[real](joint_share, job, threads)
         in_parallel[real](marginal_share, job, threads)
         fold(job)
+        heed_signals(&owed, <double>(job.stop - job.start) * job.q.padded * job.q.dims)
         job.start = job.stop
     if job.dz != NULL:
         in_parallel[real](finish_share, job, threads)
+    return 0
 
 
 def decompose(tuple latent, str weighting, double first, double second, cnp.ndarray parts,
@@ -327,13 +330,15 @@ def decompose(tuple latent, str weighting, double first, double second, cnp.ndar
     job.shares = <char*>(job.marginals + job.q.dims * CHUNK)
     job.scratch = job.shares + job.chunk * size
     memset(job.sums, 0, k * sizeof(double))
-    with nogil:
-        if single:
-            minibatch(&job, threads, <const float*>NULL)
-        else:
-            minibatch(&job, threads, <const double*>NULL)
-    free(room)
-    free(points)
+    try:
+        with nogil:
+            if single:
+                minibatch(&job, threads, <const float*>NULL)
+            else:
+                minibatch(&job, threads, <const double*>NULL)
+    finally:
+        free(room)
+        free(points)
 
 
 # The pass over some points of a data set ---------------------------------------------------------

@@ -4,6 +4,7 @@
 # thread takes one contiguous share, as in the passes.
 
 cimport numpy as cnp
+from libc.string cimport memset
 
 from fastelbo._runtime cimport in_parallel
 
@@ -93,7 +94,7 @@ cdef int check_threads(int threads) except -1:
 
 def read(cnp.ndarray[word, ndim=1, mode="c"] a, cnp.ndarray[word, ndim=1, mode="c"] b, int threads):
     """Read a and b. Returns the exclusive or of their words, which proves it."""
-    cdef word result[MOST_THREADS]
+    cdef word result[MOST_THREADS]           # 0 where one thread has taken the shares of others
     cdef word total = 0
     cdef Traffic job
     cdef int t
@@ -105,6 +106,7 @@ def read(cnp.ndarray[word, ndim=1, mode="c"] a, cnp.ndarray[word, ndim=1, mode="
     job.b = &b[0]
     job.out = NULL
     job.result = result
+    memset(result, 0, sizeof(result))
     with nogil:
         in_parallel[double](traffic_share, &job, threads)
         for t in range(threads):

@@ -215,4 +215,6 @@ cdef void categorical_unit(const Job* job, Py_ssize_t unit, char* room, bint* ba
             narrow_tile(job, first, n, values, room, bad, kind)
         for i in range(n):
             job.partial[(first + i) // job.positions * job.chunks + chunk] += values[i]
+            if job.elements != NULL:
+                (<real*>job.elements)[first + i] = <real>values[i]
         first += n

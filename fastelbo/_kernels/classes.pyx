@@ -6,10 +6,15 @@
 
 cimport numpy as cnp
 from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
+from fastelbo._kernels.call cimport HANDLE, Call, Handle
 from fastelbo._kernels.operands cimport (
-    LANES, MAX_OPERANDS, MAX_OUTER, Operand, Shape, add_up_rows, attach, ceil_div, round_up,
+    FLOAT32, FLOAT64, LANES, MAX_OPERANDS, MAX_OUTER, NATIVE, Operand, Shape, add_up, attach, ceil_div,
+    data_of, round_up, size_of,
 )
 from fastelbo._kernels.terms.vecmath cimport real
 from fastelbo._runtime cimport in_parallel
@@ -41,6 +46,7 @@ cdef struct Job:
     Py_ssize_t rows_a_unit
     Py_ssize_t units
     double* partial        # (rows, chunks)
+    void* elements         # log p of each element of x, in the dtype of the pass; or NULL
     char* room             # for each worker
     Py_ssize_t room_size
     bint* found_outside
@@ -102,33 +108,61 @@ cdef void units_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
         job.found_outside[0] = True
 
 
-cdef object run_job(Job* job, bint single, cnp.ndarray row_values, int threads):
-    """The units of a planned job; (total, whether something was outside the domain)."""
-    cdef bint found = False
-    cdef Py_ssize_t sums = job.rows * job.chunks
-    cdef double total
-    job.found_outside = &found
+cdef int32_t run_units(Job* job, bint single, int threads, double* row_values,
+                       double* total) noexcept nogil:
+    """The units of a planned job: a value per row, or else their total. -1 where memory ran out."""
+    cdef Py_ssize_t row, sums = job.rows * job.chunks
     job.partial = <double*>calloc(sums * sizeof(double) + threads * job.room_size, 1)
     if job.partial == NULL:
-        raise MemoryError()
+        return -1
     job.room = <char*>(job.partial + sums)
-    with nogil:
-        if single:
-            in_parallel[float](units_share, job, threads)
-        else:
-            in_parallel[double](units_share, job, threads)
-    total = add_up_rows(job.partial, job.rows, job.chunks, row_values)
+    if single:
+        in_parallel[float](units_share, job, threads)
+    else:
+        in_parallel[double](units_share, job, threads)
+    if row_values == NULL:
+        total[0] = add_up(job.partial, sums)
+    else:
+        for row in range(job.rows):
+            row_values[row] = add_up(job.partial + row * job.chunks, job.chunks)
     free(job.partial)
+    return 0
+
+
+cdef object run_job(Job* job, bint single, cnp.ndarray row_values, int threads):
+    """(total, whether something was outside the domain)."""
+    cdef bint found = False
+    cdef double* rows = <double*>data_of(row_values)
+    cdef double total = 0
+    cdef int failed
+    job.found_outside = &found
+    with nogil:
+        failed = run_units(job, single, threads, rows, &total)
+    if failed:
+        raise MemoryError()
     return total, found
+
+
+cdef void plan_categorical(Job* job) noexcept nogil:
+    """Cut rows and positions into units."""
+    job.chunk = max(<Py_ssize_t>1, CHUNK // job.classes)
+    if job.classes < LANES:
+        job.chunk = round_up(job.chunk)
+    job.chunks = max(<Py_ssize_t>1, ceil_div(job.positions, job.chunk))
+    job.rows_a_unit = max(<Py_ssize_t>1, job.chunk // max(<Py_ssize_t>1, job.positions))
+    job.units = job.rows * job.chunks
+    if job.chunks == 1:
+        job.units = ceil_div(job.rows, job.rows_a_unit)
+    job.room_size = LANES * LANES * sizeof(double)
 
 
 def categorical(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, cnp.ndarray logits,
                 cnp.ndarray gradient, double weight, int batch_axes, cnp.ndarray row_values,
-                int threads):
+                cnp.ndarray elements, int threads):
     """log softmax(logits)[x], summed: x (B, ...), logits (B, ..., C) with a contiguous last axis.
 
     Arrays come checked. With row_values a value per row of the first batch_axes axes is written
-    there. Returns (total, whether some x was no class).
+    there, with elements (C-contiguous, like x) one per element. Returns (total, whether some x was no class).
     """
     cdef Job job
     cdef Operand* ops[MAX_OPERANDS]
@@ -136,6 +170,7 @@ def categorical(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, cnp.ndarray l
     cdef bint single = cnp.PyArray_TYPE(logits) == cnp.NPY_FLOAT
     cdef int d, n = 0, axes = cnp.PyArray_NDIM(x)
     job.mixture = False
+    job.elements = data_of(elements)
     job.masked = mask is not None
     job.with_gradient = gradient is not None
     job.nan_missing = nan_missing
@@ -151,24 +186,18 @@ def categorical(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, cnp.ndarray l
         for d in range(batch_axes):
             job.rows *= cnp.PyArray_DIM(x, d)
     job.positions = cnp.PyArray_SIZE(x) // job.rows
-    job.chunk = max(<Py_ssize_t>1, CHUNK // job.classes)
-    if job.classes < LANES:
-        job.chunk = round_up(job.chunk)
-    job.chunks = max(<Py_ssize_t>1, ceil_div(job.positions, job.chunk))
-    job.rows_a_unit = max(<Py_ssize_t>1, job.chunk // max(<Py_ssize_t>1, job.positions))
-    job.units = job.rows * job.chunks
-    if job.chunks == 1:
-        job.units = ceil_div(job.rows, job.rows_a_unit)
-    job.room_size = LANES * LANES * sizeof(double)
+    plan_categorical(&job)
     return run_job(&job, single, row_values, threads)
 
 
 def mixture(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple parameters, tuple gradients,
-            double top, double weight, int batch_axes, cnp.ndarray row_values, int threads):
+            double top, double weight, int batch_axes, cnp.ndarray row_values, cnp.ndarray elements,
+            int threads):
     """Mixtures of discretized logistics over bins 0 .. top, summed.
 
     x is (B, event), or (K, B, event), and parameters (logits, means, log scales) have a component
-    axis before the event, which is contiguous or broadcast; gradients are contiguous. Returns
+    axis before the event, which is contiguous or broadcast; gradients are contiguous. Values go to
+    row_values and elements as those of `categorical`. Returns
     (total, whether some x was no bin).
     """
     cdef Job job
@@ -178,6 +207,7 @@ def mixture(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple parameters,
     cdef bint single = cnp.PyArray_TYPE(first) == cnp.NPY_FLOAT
     cdef int i, d, n = 0
     job.mixture = True
+    job.elements = data_of(elements)
     job.masked = mask is not None
     job.with_gradient = gradients is not None
     job.nan_missing = nan_missing
@@ -207,3 +237,53 @@ def mixture(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple parameters,
     job.units = job.rows * job.chunks
     job.room_size = 4 * job.classes * LANES * sizeof(double)
     return run_job(&job, single, row_values, threads)
+
+
+# Dense arrays, from C and by the short way from Python -------------------------------------------
+
+cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
+    """The categorical pass over dense arrays. Returns -1 where memory ran out."""
+    cdef Job job
+    cdef bint single = call.dtype == FLOAT32, found = False
+    cdef Py_ssize_t samples = max(<int64_t>1, call.samples), elements = call.batch * call.event
+    cdef Operand* ops[3]
+    cdef int k, axis = 0
+    memset(&job, 0, sizeof(Job))
+    job.with_gradient = call.d_outputs[0] != NULL
+    job.nan_missing = likelihood.nan_missing
+    job.weight = call.weight
+    job.classes = call.classes
+    job.rows = 1 if call.row_log_prob == NULL else samples * call.batch
+    job.positions = samples * elements // job.rows
+    job.found_outside = &found
+    job.x.data = <char*>call.x
+    job.x.storage = call.x_dtype if call.x_dtype != FLOAT64 else NATIVE      # it is read in float64
+    job.x.itemsize = size_of(call.x_dtype)
+    job.output[0].data = <char*>call.outputs[0]
+    job.gradient[0].data = <char*>call.d_outputs[0]
+    ops = [&job.x, &job.output[0], &job.gradient[0]]
+    for k in range(1, 3):
+        ops[k].itemsize = size_of(call.dtype)
+    for k in range(3):
+        axis = 0
+        if samples > 1:
+            ops[k].strides[0] = 0 if k == 0 else elements * call.classes * ops[k].itemsize
+            axis = 1
+        if elements > 1:
+            ops[k].strides[axis] = (1 if k == 0 else call.classes) * ops[k].itemsize
+            axis += 1
+    job.shape.outer = axis
+    job.shape.extent[0] = samples if samples > 1 else elements
+    job.shape.extent[1] = elements
+    plan_categorical(&job)
+    if run_units(&job, single, call.threads, call.row_log_prob, &call.log_prob):
+        return -1
+    call.outside = found
+    return 0
+
+
+def fill(handle, name):
+    """Make a capsule's Handle that of the categorical likelihood."""
+    cdef Handle* likelihood = <Handle*>PyCapsule_GetPointer(handle, HANDLE)
+    likelihood.run = dense
+    likelihood.outputs = likelihood.gradients = 1

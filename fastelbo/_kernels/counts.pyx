@@ -11,13 +11,17 @@
 
 cimport numpy as cnp
 from cpython.object cimport PyObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
+from fastelbo._kernels.call cimport HANDLE, Call, Handle, bind_dense, bind_output, lay_out
 from fastelbo._kernels.operands cimport (
-    LINE, MAX_OPERANDS, TILE, Operand, Shape, add_up_rows, aligned, arrange, attach, ceil_div, convert,
-    data_of, round_up, run_at, tile_sum,
+    FLOAT32, LINE, MAX_OPERANDS, SPARSE, TILE, Entries, Operand, Shape, add_up, add_up_rows, aligned,
+    arrange, attach, attach_data, ceil_div, convert, data_of, round_up, run_at, tile_sum,
 )
+from fastelbo._kernels.sparse cimport take_entries
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
 from fastelbo._kernels.terms.negative_binomial cimport within_limit
 from fastelbo._kernels.terms.vecmath cimport real
@@ -29,12 +33,15 @@ include "counts_tile.pxi"
 
 cdef enum:
     LEAST_ROWS = 64        # rows a unit, or more, but
+    FEW = 64               # sums that need no allocation
     MOST_UNITS = 64        # no more blocks of rows than make this many units
 
 cdef struct Job:
     Shape shape
     Operand x, mask, mean, theta, logits
+    Entries entries                # of x that is sparse
     Operand dmean, dtheta, dlogits
+    Operand element                # log p of each element; written if `by_element`
     const char* column_theta       # (columns,) in the dtype of the pass; NULL: an operand
     Py_ssize_t theta_stride        # bytes; 0: one number
     bint with_gradient, inflated
@@ -45,7 +52,7 @@ cdef struct Job:
     Py_ssize_t widths              # units a run
     Py_ssize_t rows_a_tile, rows_a_block, blocks
     Py_ssize_t units
-    bint by_row
+    bint by_row, by_element
     double* partial                # (rows, segments * widths) if by_row, else (units,)
     double* theta_sums             # (blocks, columns): sums of the gradient over each block of rows;
     double* logit_sums             # NULL: the gradient belongs to the elements, or is not wanted
@@ -73,6 +80,16 @@ cdef const real* gather(const Operand* op, const Job* job, Py_ssize_t row, Py_ss
     for k in range(size, padded):
         buffer[k] = pad
     return buffer
+
+
+cdef Py_ssize_t gather_counts(const Job* job, Py_ssize_t row, Py_ssize_t rows, Py_ssize_t first,
+                              Py_ssize_t n, real* counts, int* index) noexcept nogil:
+    """Of sparse x the counts, and where they are; returns how many."""
+    cdef Py_ssize_t i, found = 0
+    for i in range(rows):
+        found += take_entries(job.x.entries, run_at(&job.x, &job.shape, row + i), first, n, <int>(i * n),
+                              counts + found, index + found)
+    return found
 
 
 cdef real* target(const Operand* op, const Job* job, Py_ssize_t row, Py_ssize_t rows,
@@ -117,6 +134,8 @@ cdef void add_rows(double* restrict sums, const real* restrict source, Py_ssize_
 cdef void run_unit(const model* tag, const wanted* want, const Job* job, Py_ssize_t unit,
                    const real* kind) noexcept nogil:
     cdef real room[12 * TILE + LINE]
+    cdef real counts[TILE]
+    cdef int index[TILE]
     cdef real* present = NULL
     cdef real* at = <real*>aligned(room)
     cdef real* value = at
@@ -135,22 +154,27 @@ cdef void run_unit(const model* tag, const wanted* want, const Job* job, Py_ssiz
     cdef Py_ssize_t segment = strip // job.widths, first = (strip % job.widths) * job.width
     cdef Py_ssize_t n = min(job.width, job.shape.run - first), column = segment * job.shape.run + first
     cdef Py_ssize_t row = block * job.rows_a_block, stop = min(row + job.rows_a_block, job.shape.rows)
-    cdef Py_ssize_t rows, size, i, k
+    cdef Py_ssize_t rows, size, found = 0, i, k
     cdef double total = 0
     cdef bint outside = False
     cdef double* theta_sums = sums_of(job.theta_sums, job, block, column, n)
     cdef double* logit_sums = sums_of(job.logit_sums, job, block, column, n)
     if job.column_theta != NULL:
-        for k in range(round_up(job.rows_a_tile * n)):
+        size = min(job.rows_a_tile, stop - row) * n
+        for k in range(round_up(size)):
             theta_s[k] = (
                 within_limit((<const real*>(job.column_theta + (column + k % n) * job.theta_stride))[0])
-                if k < job.rows_a_tile * n else <real>1.0)
-        thetas_of(theta_s, of_value, of_slope, round_up(job.rows_a_tile * n))
-        invert(theta_s, inv_theta, round_up(job.rows_a_tile * n))
+                if k < size else <real>1.0)
+        thetas_of(theta_s, of_value, of_slope, round_up(size))
+        invert(theta_s, inv_theta, round_up(size))
     while row < stop:
         rows = min(job.rows_a_tile, stop - row)
         size = rows * n
-        x = gather(&job.x, job, row, rows, segment, first, n, <real>0.0, True, at + 7 * TILE)
+        if job.x.storage == SPARSE:
+            x = NULL
+            found = gather_counts(job, row, rows, first, n, counts, index)
+        else:
+            x = gather(&job.x, job, row, rows, segment, first, n, <real>0.0, True, at + 7 * TILE)
         mu = gather(&job.mean, job, row, rows, segment, first, n, <real>1.0, True, at + 8 * TILE)
         if model is Inflated:
             logits = gather(&job.logits, job, row, rows, segment, first, n, <real>0.0, True,
@@ -161,7 +185,10 @@ cdef void run_unit(const model* tag, const wanted* want, const Job* job, Py_ssiz
                 present[k] = 1
             if job.masked:
                 gather(&job.mask, job, row, rows, segment, first, n, <real>0.0, False, present)
-            if job.missing_nan:
+            if job.missing_nan and x == NULL:
+                for k in range(found):
+                    present[index[k]] = present[index[k]] if counts[k] == counts[k] else <real>0.0
+            elif job.missing_nan:
                 for k in range(size):
                     present[k] = present[k] if x[k] == x[k] else <real>0.0
             for k in range(size, round_up(size)):
@@ -180,8 +207,10 @@ cdef void run_unit(const model* tag, const wanted* want, const Job* job, Py_ssiz
                     dlogits = target(&job.dlogits, job, row, rows, segment, first, n, at + 3 * TILE)
         outside |= run_tile(
             tag, want, x, mu, theta_s, inv_theta, of_value if job.column_theta != NULL else NULL, of_slope,
-            logits, present, value, dmu, dtheta, dlogits, size, job.weight)
-        if job.by_row:
+            logits, present, counts, index, found, value, dmu, dtheta, dlogits, size, job.weight)
+        if job.by_element:
+            scatter(&job.element, job, row, rows, segment, first, n, value)
+        elif job.by_row:
             for i in range(rows):
                 job.partial[(row + i) * strips + strip] = tile_sum(value + i * n, n)
         else:
@@ -249,25 +278,25 @@ cdef void add_blocks(const Job* job, double* sums, cnp.ndarray out) noexcept:
     memcpy(data_of(out), sums, columns * sizeof(double))
 
 
-def evaluate(cnp.ndarray x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean, cnp.ndarray theta,
+def evaluate(object x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean, cnp.ndarray theta,
              cnp.ndarray column_theta, cnp.ndarray logits, tuple gradients, cnp.ndarray theta_sums,
              cnp.ndarray logit_sums, double weight, int batch_axes, cnp.ndarray row_values,
-             int threads):
+             cnp.ndarray elements, int threads):
     """log p(x | mean, theta), inflated by zeros unless `logits` is None.
 
-    Arrays come checked: x, mask (bytes, 0 where x is missing; may be None), mean, and logits of one
-    shape, batch first, parameters in the dtype of the pass. theta is `theta`, of that shape, too, or
-    `column_theta`, flat with one an element of the event, of any stride. With missing_nan NaN in x
-    is missing.
+    Arrays come checked: x (SparseRows where it is sparse), mask (bytes, 0 where x is missing; may be
+    None), mean, and logits of one shape, batch first, parameters in the dtype of the pass. theta is
+    `theta`, of that shape, too, or `column_theta`, flat with one an element of the event, of any
+    stride. With missing_nan NaN in x is missing.
     `gradients` is None or (mean, theta, logits) in that shape, None for what is not wanted; those
     summed over the batch go to theta_sums and logit_sums (columns,), in float64. With row_values
-    (batch,) a value per row is written there.
+    (batch,) a value per row is written there, with elements, of the common shape, one per element.
 
     Returns (the sum of log p, whether something lay outside the domain).
     """
     cdef Job job
-    cdef Operand* ops[MAX_OPERANDS]
-    cdef PyObject* arrays[MAX_OPERANDS]
+    cdef Operand* ops[MAX_OPERANDS + 1]
+    cdef PyObject* arrays[MAX_OPERANDS + 1]
     cdef bint single = cnp.PyArray_TYPE(mean) == cnp.NPY_FLOAT
     cdef bint outside = False
     cdef int n = 0
@@ -281,8 +310,9 @@ def evaluate(cnp.ndarray x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean
     job.theta_stride = 0 if column_theta is None else cnp.PyArray_STRIDE(column_theta, 0)
     job.weight = weight
     job.by_row = row_values is not None
+    job.by_element = elements is not None
     job.found_outside = &outside
-    attach(ops, arrays, &n, &job.x, x, single)
+    attach_data(ops, arrays, &n, &job.x, &job.entries, x, single)
     attach(ops, arrays, &n, &job.mask, mask, single)
     attach(ops, arrays, &n, &job.mean, mean, single)
     attach(ops, arrays, &n, &job.theta, theta, single)
@@ -291,6 +321,7 @@ def evaluate(cnp.ndarray x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean
         attach(ops, arrays, &n, &job.dmean, gradients[0], single)
         attach(ops, arrays, &n, &job.dtheta, gradients[1], single)
         attach(ops, arrays, &n, &job.dlogits, gradients[2], single)
+    attach(ops, arrays, &n, &job.element, elements, single)
     arrange(&job.shape, ops, arrays, n, batch_axes, True)
     plan(&job)
     strips = job.shape.segments * job.widths
@@ -311,3 +342,84 @@ def evaluate(cnp.ndarray x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean
     value = add_up_rows(job.partial, job.shape.rows if job.by_row else job.blocks, strips, row_values)
     free(job.partial)
     return value, outside
+
+
+# Dense arrays, from C and by the short way from Python -------------------------------------------
+
+cdef void write_sums(const Job* job, const double* sums, void* to, bint single) noexcept nogil:
+    """The sums of a single block of rows."""
+    cdef Py_ssize_t k
+    for k in range(job.shape.run):
+        if single:
+            (<float*>to)[k] = <float>sums[k]
+        else:
+            (<double*>to)[k] = sums[k]
+
+
+cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
+    """The pass over dense arrays: mean, theta unless the likelihood has it, logits. Returns -1 where
+    memory ran out.
+    """
+    cdef Job job
+    cdef bint single = call.dtype == FLOAT32, outside = False, own = likelihood.owns == 1
+    cdef bint alone = call.batch == 1 and call.samples <= 1
+    cdef int last = likelihood.outputs - 1
+    cdef Py_ssize_t strips, partials, row
+    cdef double few[FEW]
+    memset(&job, 0, sizeof(Job))
+    job.inflated = likelihood.outputs == (2 if own else 3)
+    job.with_gradient = call.d_outputs[0] != NULL
+    job.missing_nan = likelihood.nan_missing
+    job.weight = call.weight
+    job.by_row = call.row_log_prob != NULL
+    job.found_outside = &outside
+    lay_out(&job.shape, call, False)
+    bind_dense(&job.x, call.x, call.x_dtype, call, False, True, True)
+    bind_output(&job.mean, call.outputs[0], call)
+    bind_output(&job.logits, call.outputs[last], call)
+    bind_output(&job.dmean, call.d_outputs[0], call)
+    bind_output(&job.dlogits, call.d_outputs[last], call)
+    if own:
+        job.column_theta = <const char*>likelihood.own[0].data[single]
+        job.theta_stride = 0 if likelihood.own[0].spread else job.mean.itemsize
+    elif alone:                    # what belongs to the only row belongs to the columns
+        job.column_theta = <const char*>call.outputs[1]
+        job.theta_stride = job.mean.itemsize
+    else:
+        bind_output(&job.theta, call.outputs[1], call)
+        bind_output(&job.dtheta, call.d_outputs[1], call)
+    plan(&job)
+    strips = job.shape.segments * job.widths
+    partials = job.shape.rows * strips if job.by_row else job.units
+    alone = alone and not own and job.with_gradient
+    row = partials + (job.shape.run if alone else 0)
+    job.partial = few
+    if row > FEW:
+        job.partial = <double*>malloc(row * sizeof(double))
+    if job.partial == NULL:
+        return -1
+    if alone:
+        job.theta_sums = job.partial + partials
+    if single:
+        in_parallel[float](counts_share, &job, call.threads)
+    else:
+        in_parallel[double](counts_share, &job, call.threads)
+    if alone:
+        write_sums(&job, job.theta_sums, call.d_outputs[1], single)
+    if job.by_row:
+        for row in range(job.shape.rows):
+            call.row_log_prob[row] = add_up(job.partial + row * strips, strips)
+    else:
+        call.log_prob = add_up(job.partial, job.blocks * strips)
+    if job.partial != few:
+        free(job.partial)
+    call.outside = outside
+    return 0
+
+
+def fill(handle, name):
+    """Make a capsule's Handle that of the counts."""
+    cdef Handle* likelihood = <Handle*>PyCapsule_GetPointer(handle, HANDLE)
+    likelihood.run = dense
+    likelihood.outputs = (3 if name == "ZeroInflatedNegativeBinomial" else 2) - likelihood.owns
+    likelihood.gradients = likelihood.outputs

@@ -5,6 +5,7 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
 from fastelbo._kernels.operands cimport LANES, TILE, ceil_div, padded_to, round_up
+from fastelbo._kernels.sparse cimport spread_out
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, wanted
 from fastelbo._kernels.terms.negative_binomial cimport (
     digamma_tail, in_domain, inflate, inflate_any, log_prob_of_any, log_prob_of_count, log_prob_of_zero,
@@ -24,6 +25,15 @@ ctypedef fused model:
     Plain
     Inflated
 
+ctypedef struct Mixed:
+    char _
+ctypedef struct Zeros:     # of x that is zero: there is no array
+    char _
+
+ctypedef fused content:
+    Mixed
+    Zeros
+
 cdef extern from *:
     """
     #if defined(__GNUC__)
@@ -39,19 +49,19 @@ cdef extern from *:
     int trailing_zeros "fe_trailing_zeros"(uint64_t) noexcept nogil
 
 
-cdef void survey(const real* restrict x, const real* restrict mu, const real* restrict theta,
-                 Py_ssize_t n, real* restrict odd) noexcept nogil:
+cdef void survey(const content* all_of, const real* restrict x, const real* restrict mu,
+                 const real* restrict theta, Py_ssize_t n, real* restrict odd) noexcept nogil:
     """odd (LANES,) notes where step 3 is needed, of n elements, a multiple of LANES."""
     cdef Py_ssize_t j, i
     cdef int l
     for j in range(n // LANES):
         for l in range(LANES):
             i = j * LANES + l
-            odd[l] += oddity(x[i], mu[i], theta[i])
+            odd[l] += oddity(x[i] if content is Mixed else <real>0.0, mu[i], theta[i])
 
 
-cdef void zeros_of(const model* tag, const wanted* want, const real* restrict x,
-                   const real* restrict mu, const real* restrict theta,
+cdef void zeros_of(const model* tag, const wanted* want, const content* all_of,
+                   const real* restrict x, const real* restrict mu, const real* restrict theta,
                    const real* restrict inv_theta, const real* restrict logits,
                    real* restrict value, real* restrict dmu, real* restrict dtheta,
                    real* restrict dlogits, Py_ssize_t n, real weight,
@@ -64,7 +74,7 @@ cdef void zeros_of(const model* tag, const wanted* want, const real* restrict x,
     for j in range(n // LANES):
         for l in range(LANES):
             i = j * LANES + l
-            none = x[i] == <real>0.0
+            none = x[i] == <real>0.0 if content is Mixed else True
             log_p = log_prob_of_zero(mu[i], theta[i], inv_theta[i], &dm, &dt)
             share = <real>1.0
             if model is Inflated:
@@ -188,16 +198,15 @@ cdef void forget(const real* restrict present, real* restrict value, real* restr
 
 cdef bint run_tile(const model* tag, const wanted* want, const real* x, const real* mu,
                    const real* theta, const real* inv_theta, const real* of_value,
-                   const real* of_slope, const real* logits, const real* present, real* value,
-                   real* dmu, real* dtheta, real* dlogits, Py_ssize_t n,
+                   const real* of_slope, const real* logits, const real* present, real* x_c, int* index,
+                   Py_ssize_t found, real* value, real* dmu, real* dtheta, real* dlogits, Py_ssize_t n,
                    double weight) noexcept nogil:
     """n elements; arrays have room up to round_up(n), with zeros in x.
 
-    Returns whether some are outside the domain.
+    Returns whether some are outside the domain. Where x is NULL, it is sparse: x_c and index (TILE,)
+    are its counts and where they are, `found` of them; else they are room.
     of_value and of_slope are NULL where theta belongs to the elements, present where none is missing.
     """
-    cdef int index[TILE]
-    cdef real x_c[TILE]
     cdef real mu_c[TILE]
     cdef real theta_c[TILE]
     cdef real of_value_c[TILE]
@@ -205,24 +214,35 @@ cdef bint run_tile(const model* tag, const wanted* want, const real* x, const re
     cdef real value_c[TILE]
     cdef real dmu_c[TILE]
     cdef real dtheta_c[TILE]
+    cdef real x_room[TILE]
     cdef real odd[LANES]
-    cdef Py_ssize_t padded = round_up(n), found = find_counts(x, index, padded), k, j, padded_found
+    cdef Py_ssize_t padded = round_up(n), k, j, padded_found
     cdef int l
-    cdef bint any_odd = False, outside = False
+    cdef bint any_odd = False, outside = False, sparse = x == NULL
     for l in range(LANES):
         odd[l] = 0
-    survey(x, mu, theta, padded, odd)
-    if model is Plain and found == padded:
-        if of_value == NULL:
-            thetas_of(theta, of_value_c, of_slope_c, padded)
-            of_value = of_value_c
-            of_slope = of_slope_c
-        counts_of(want, x, mu, theta, of_value, of_slope, value, dmu, dtheta, padded, <real>weight)
-        found = 0
+    if sparse:
+        survey(<const Zeros*>NULL, x, mu, theta, padded, odd)
+        if model is Inflated:                        # an excess of zeros has its part in every count
+            x = spread_out(x_c, index, found, padded, x_room)
     else:
-        zeros_of(tag, want, x, mu, theta, inv_theta, logits, value, dmu, dtheta, dlogits, padded,
-                 <real>weight, odd)
-    if 2 * found > n:
+        survey(<const Mixed*>NULL, x, mu, theta, padded, odd)
+        found = find_counts(x, index, padded)
+    if x == NULL:
+        zeros_of(tag, want, <const Zeros*>NULL, x, mu, theta, inv_theta, logits, value, dmu, dtheta,
+                 dlogits, padded, <real>weight, odd)
+    else:
+        if model is Plain and found == padded:
+            if of_value == NULL:
+                thetas_of(theta, of_value_c, of_slope_c, padded)
+                of_value = of_value_c
+                of_slope = of_slope_c
+            counts_of(want, x, mu, theta, of_value, of_slope, value, dmu, dtheta, padded, <real>weight)
+            found = 0
+        else:
+            zeros_of(tag, want, <const Mixed*>NULL, x, mu, theta, inv_theta, logits, value, dmu, dtheta,
+                     dlogits, padded, <real>weight, odd)
+    if 2 * found > n and not sparse:
         if of_value == NULL:
             thetas_of(theta, of_value_c, of_slope_c, padded)
             of_value = of_value_c
@@ -233,11 +253,14 @@ cdef bint run_tile(const model* tag, const wanted* want, const real* x, const re
         padded_found = padded_to(found)
         for k in range(found):
             j = index[k]
-            x_c[k] = x[j]
+            if not sparse:
+                x_c[k] = x[j]
             mu_c[k] = mu[j]
             theta_c[k] = theta[j]
-        for k in range(found, padded_found):
+        for k in range(found, round_up(found)):
             x_c[k] = mu_c[k] = theta_c[k] = 1
+        if sparse:
+            survey(<const Mixed*>NULL, x_c, mu_c, theta_c, round_up(found), odd)
         if of_value == NULL:
             thetas_of(theta_c, of_value_c, of_slope_c, padded_found)
         else:
@@ -250,13 +273,15 @@ cdef bint run_tile(const model* tag, const wanted* want, const real* x, const re
                   padded_found, <real>weight)
         for k in range(found):
             j = index[k]
-            value[j] += value_c[k]
+            value[j] = value_c[k] if x == NULL else value[j] + value_c[k]
             if wanted is ValueAndGradient:
                 dmu[j] = dmu_c[k]
                 dtheta[j] = dtheta_c[k]
     for l in range(LANES):
         any_odd |= odd[l] != 0
     if any_odd:
+        if x == NULL:
+            x = spread_out(x_c, index, found, padded, x_room)
         outside = odd_ones(
             tag, x, mu, theta, logits, present, value, dmu, dtheta, dlogits, n, weight)
     if present != NULL:

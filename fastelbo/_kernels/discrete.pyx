@@ -1,6 +1,6 @@
 # The pass over decoder outputs for likelihoods over counts and pixels.
 
-from fastelbo._kernels.terms cimport discrete as terms
+cimport fastelbo._kernels.terms.discrete as terms
 
 include "elementwise.pxi"
 

@@ -13,6 +13,7 @@
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
@@ -21,25 +22,27 @@ from fastelbo._kernels.latent cimport (
     Latents, ROWS, TOTAL, bind_latents, latent_share, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
-    LANES, TILE, VECTOR, Operand, Shape, FLUSH, add_lanes, add_up, arrange, bind, data_of, fetch_lanes,
-    in_place, lanes_of, round_up, run_at, stage, stream, stream_fence,
+    BFLOAT16, FLOAT16, FLUSH, LANES, NATIVE, SPARSE, TILE, UINT8, Entries, Operand, Shape, add_lanes,
+    add_up, arrange, attach, attach_data, data_of, in_place, lanes_of, round_up, run_at, stage, stored,
+    stream, stream_fence,
 )
+from fastelbo._kernels.sparse cimport spread_out, take_entries
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
 from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
 from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
 
+include "elementwise_tile.pxi"
+
 cdef enum:
     CHUNK = 64 * LANES     # elements a unit; in a lane no more than there may be factors
     STRETCH = FLUSH * LANES        # elements that float32 sums take up; no fewer than TILE
     MAX_PARAMETERS = 4
-    MAX_GRADIENTS = 3
-    OPERANDS = 2 + MAX_PARAMETERS + MAX_GRADIENTS
+    OPERANDS = 3 + MAX_PARAMETERS + MAX_GRADIENTS
     FEW_UNITS = 64
     PARTS = 16             # units that are enough where a gradient is summed over rows
     SUMS = 1 << 16         # sums that may be kept once for every block of rows
-    STEP = VECTOR          # lanes that may be left out together
     STREAM_FROM = 1 << 23  # bytes of a gradient that is written past the caches
 
 # The pass of one term in one dtype; both pointers are tags, and NULL.
@@ -50,15 +53,18 @@ cdef struct Job:
     Share run              # the pass of the term, in the dtype of its operands
     Shape shape
     Operand x
+    Entries entries        # of x that is sparse
     Operand keep           # 0 where an element is missing; read if `masked`
     Operand parameter[MAX_PARAMETERS]
     Operand gradient[MAX_GRADIENTS]
+    Operand element        # log p of each element; written if `by_element`
     int parameters, gradients      # gradients: 0, or those of the first so many parameters
     bint masked
     bint nan_missing       # NaN in x is a missing element
     bint staged            # some operand cannot be read, or gradient not be written, in place
+    bint packed            # x, the parameter and its gradient are read and written as they are stored
     bint streamed          # gradients are written past the caches
-    bint by_row
+    bint by_row, by_element
     double x_scale         # what x is multiplied by
     double weight          # what the gradients are multiplied by
     double factor          # what the sums are multiplied by
@@ -83,11 +89,6 @@ cdef struct Job:
 cdef struct Both:          # passes of an ELBO
     const Job* job
     const Latents* latents
-
-cdef struct Ahead:         # from what a unit reads and writes to what the next one will, in bytes
-    Py_ssize_t parameter[MAX_GRADIENTS]
-    Py_ssize_t gradient[MAX_GRADIENTS]
-
 
 # Plain functions around the inline ones: one copy each, where inlining would make dozens.
 cdef const real* staged(const Operand* op, const char* run, Py_ssize_t first, Py_ssize_t n,
@@ -151,173 +152,72 @@ cdef void add_own(const Job* job, int i, Py_ssize_t block, Py_ssize_t chunk, Py_
             sums[first + j] += gradient[j]
 
 
-cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed, bint some,
-                          const real* restrict x, const real* restrict a, const real* restrict b,
-                          const real* restrict c, const real* restrict d, real* restrict ga,
-                          real* restrict gb, real* restrict gc, Py_ssize_t n, Py_ssize_t lane,
-                          const real* restrict keep, const Ahead* ahead, real x_scale, real weight,
-                          double* restrict total, real* restrict odds, real* restrict values,
-                          real* restrict factors, real* restrict bad) noexcept nogil:
-    """n elements, a multiple of LANES, but for those before number `lane`, a multiple of STEP.
-
-    `summed` (a constant): they are added up at once; with `some` (a constant) those that `keep`
-    marks. Else `values`, and `factors` of a term that has some, are left for `add_values`, and what
-    is missing for `drop_missing`: then one loop serves all. What lies `ahead` (or NULL) is fetched
-    meanwhile.
-
-    The logarithm of a term's factor is not taken here: lane by lane the product of the factors is
-    kept, less one, so that factors near one keep their digits.
-    """
-    cdef real acc[LANES]
-    cdef real v, e, xs, da, db, dc, here
-    cdef real pb, pc, pd
-    cdef Py_ssize_t j = 0, flush, at, l, i
-    cdef int k, lanes = lanes_of(x), step = lanes if summed and not some else STEP
-    while j < n:
-        flush = min(j + FLUSH * LANES, n)
-        for l in range(lanes if summed else 0):
-            acc[l] = 0
-        while j < flush:
-            if ahead != NULL:
-                fetch_lanes(a + j, lanes, ahead.parameter[0])
-                if terms.gradients_of(tag) > 1:
-                    fetch_lanes(b + j, lanes, ahead.parameter[1])
-                if terms.gradients_of(tag) > 2:
-                    fetch_lanes(c + j, lanes, ahead.parameter[2])
-                if wanted is ValueAndGradient:
-                    fetch_lanes(ga + j, lanes, ahead.gradient[0])
-                    if terms.gradients_of(tag) > 1:
-                        fetch_lanes(gb + j, lanes, ahead.gradient[1])
-                    if terms.gradients_of(tag) > 2:
-                        fetch_lanes(gc + j, lanes, ahead.gradient[2])
-            at = max(<Py_ssize_t>0, lane - j) if some or not summed else 0
-            while at < lanes:
-                for k in range(step):            # a constant: no loop for a rest
-                    l = at + k
-                    i = j + l
-                    xs = x[i] * x_scale
-                    pb = b[i] if terms.parameters_of(tag) > 1 else <real>0
-                    pc = c[i] if terms.parameters_of(tag) > 2 else <real>0
-                    pd = d[i] if terms.parameters_of(tag) > 3 else <real>0
-                    v = terms.log_prob(tag, xs, a[i], pb, pc, pd, &da, &db, &dc, &e)
-                    here = <real>1 if terms.outside(tag, xs, a[i], pb, pc, pd) else <real>0
-                    if some:
-                        v = v if keep[i] != <real>0 else <real>0
-                        if terms.has_factor(tag):
-                            e = e if keep[i] != <real>0 else <real>0
-                        here = here if keep[i] != <real>0 else <real>0
-                    if summed:
-                        acc[l] = acc[l] + v
-                        if terms.has_factor(tag):
-                            odds[l] = odds[l] + e * (odds[l] + <real>1.0)
-                    else:
-                        values[i] = v
-                        if terms.has_factor(tag):
-                            factors[i] = e
-                    bad[l] = <real>1 if here != <real>0 else bad[l]
-                    if wanted is ValueAndGradient:
-                        if some:
-                            da = da if keep[i] != <real>0 else <real>0
-                        ga[i] = da * weight
-                        if terms.gradients_of(tag) > 1:
-                            if some:
-                                db = db if keep[i] != <real>0 else <real>0
-                            gb[i] = db * weight
-                        if terms.gradients_of(tag) > 2:
-                            if some:
-                                dc = dc if keep[i] != <real>0 else <real>0
-                            gc[i] = dc * weight
-                at += step
-            j += lanes
-        for l in range(lanes if summed else 0):
-            total[l] += acc[l]
-
-
-cdef void add_values(const real* restrict values, const real* restrict factors, Py_ssize_t n,
-                     double* restrict total, real* restrict odds) noexcept nogil:
-    """Sum at most STRETCH values, a multiple of LANES; `factors` may be NULL."""
-    cdef real acc[LANES]
-    cdef Py_ssize_t j = 0
-    cdef int l, lanes = lanes_of(values)
-    for l in range(lanes):
-        acc[l] = 0
-    while j < n:
-        for l in range(lanes):
-            acc[l] = acc[l] + values[j + l]
-        j += lanes
-    for l in range(lanes):
-        total[l] += acc[l]
-    j = 0
-    while j < n and factors != NULL:
-        for l in range(lanes):
-            odds[l] = odds[l] + factors[j + l] * (odds[l] + <real>1.0)
-        j += lanes
-
-
-cdef void clear_ends(real* values, Py_ssize_t done, Py_ssize_t n, Py_ssize_t padded) noexcept nogil:
-    """What a tile begins with because it is short, and its padding, count for nothing."""
-    memset(values, 0, done * sizeof(real))
-    memset(values + n, 0, (padded - n) * sizeof(real))
-
-
-cdef void drop_missing(const real* restrict keep, Py_ssize_t n, real* restrict values) noexcept nogil:
+cdef void finish_elements(const Job* job, real* restrict values, const real* restrict factors,
+                          Py_ssize_t n) noexcept nogil:
+    """From what the term gives to log p; `factors` may be NULL."""
+    cdef real factor = <real>job.factor, constant = <real>job.constant
     cdef Py_ssize_t i
+    if factors != NULL:
+        for i in range(n):
+            values[i] = values[i] - log_one_plus(factors[i])
     for i in range(n):
-        values[i] = values[i] if keep[i] != <real>0 else <real>0
+        values[i] = factor * values[i] + constant
 
 
-cdef bint any_marked(real* marks) noexcept nogil:
-    """Whether one of LANES marks is set; they are cleared."""
-    cdef bint found = False
-    cdef int l
-    for l in range(LANES):
-        found |= marks[l] != 0
-        marks[l] = 0
-    return found
+cdef void run_counts(const terms.term* tag, const wanted* want, const Job* job, const char* run,
+                     Py_ssize_t first, Py_ssize_t n, Py_ssize_t padded, Py_ssize_t lane, const real* a,
+                     real* ga, real* values, real* bad, real* x) noexcept nogil:
+    """run_tile, not summed, of one parameter and sparse x: of zeros, then of the counts. Where something
+    may be missing, x itself is written."""
+    cdef real counts[TILE]
+    cdef int index[TILE]
+    cdef real x_c[TILE]
+    cdef real a_c[TILE]
+    cdef real ga_c[TILE]
+    cdef real values_c[TILE]
+    cdef Py_ssize_t k, found = take_entries(job.x.entries, run, first, n, 0, counts, index)
+    cdef Py_ssize_t padded_found = round_up(found)
+    if job.masked or job.nan_missing:
+        spread_out(counts, index, found, padded, x)
+    run_tile(tag, want, False, False, True, NATIVE, NATIVE, a, a, NULL, NULL, NULL, ga, NULL, NULL, padded,
+             lane, NULL, NULL, <real>1, <real>job.weight, NULL, NULL, values, NULL, bad)
+    for k in range(padded_found):
+        x_c[k] = counts[min(k, found - 1)]
+        a_c[k] = a[index[min(k, found - 1)]]
+    run_tile(tag, want, False, False, False, NATIVE, NATIVE, x_c, a_c, NULL, NULL, NULL, ga_c, NULL, NULL,
+             padded_found, 0, NULL, NULL, <real>1, <real>job.weight, NULL, NULL, values_c, NULL, bad)
+    for k in range(found):
+        values[index[k]] = values_c[k]
+        if wanted is ValueAndGradient:
+            ga[index[k]] = ga_c[k]
 
 
-cdef bint any_outside(const terms.term* tag, const real* x, const real** p, const real* keep,
-                      Py_ssize_t n, real x_scale) noexcept nogil:
-    """Whether something that is not missing is outside the domain."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        if keep[i] != <real>0 and terms.outside(
-            tag, x[i] * x_scale, p[0][i],
-            p[1][i] if terms.parameters_of(tag) > 1 else <real>0,
-            p[2][i] if terms.parameters_of(tag) > 2 else <real>0,
-            p[3][i] if terms.parameters_of(tag) > 3 else <real>0,
-        ):
-            return True
-    return False
-
-
-cdef inline Py_ssize_t most_factors(const real* kind) noexcept nogil:
-    """How many factors between 1 and 2 have a product that the dtype holds."""
-    return 120 if real is float else 1000
-
-
-cdef inline void take_logs(double* restrict total, real* restrict odds,
-                           Py_ssize_t factors) noexcept nogil:
-    """Take the logarithms of the products of so many factors, which begin again.
-
-    Few factors a lane are multiplied further, lanes by lanes, as long as the product holds.
-    """
-    cdef int l, lanes = lanes_of(odds)
-    while lanes > VECTOR // 2 and 2 * factors <= most_factors(odds):
-        lanes //= 2
-        factors *= 2
-        for l in range(lanes):
-            odds[l] = odds[l] + odds[lanes + l] * (odds[l] + <real>1.0)
-    for l in range(lanes):
-        total[l] -= log_one_plus(odds[l])
-    for l in range(LANES):
-        odds[l] = 0
-
-
-cdef double run_unit(const terms.term* tag, const wanted* want, const Job* job, Py_ssize_t index,
-                     Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
+cdef void run_packed(const terms.term* tag, const wanted* want, const Job* job, const real* x,
+                     const real* a, real* g, Py_ssize_t n, double* total, real* odds,
                      real* bad) noexcept nogil:
-    """A chunk of run number `index`: its sum, and in `count` how many elements were not missing."""
+    """run_tile, summed, of bytes or half precision beside a parameter of half precision."""
+    cdef real x_scale = <real>job.x_scale, weight = <real>job.weight
+    if job.parameter[0].storage == FLOAT16 and job.x.storage == UINT8:
+        run_tile(tag, want, True, False, False, UINT8, FLOAT16, x, a, NULL, NULL, NULL, g, NULL, NULL, n, 0,
+                 NULL, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
+    elif job.parameter[0].storage == FLOAT16:
+        run_tile(tag, want, True, False, False, FLOAT16, FLOAT16, x, a, NULL, NULL, NULL, g, NULL, NULL, n,
+                 0, NULL, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
+    elif job.x.storage == UINT8:
+        run_tile(tag, want, True, False, False, UINT8, BFLOAT16, x, a, NULL, NULL, NULL, g, NULL, NULL, n, 0,
+                 NULL, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
+    else:
+        run_tile(tag, want, True, False, False, BFLOAT16, BFLOAT16, x, a, NULL, NULL, NULL, g, NULL, NULL, n,
+                 0, NULL, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
+
+
+cdef inline double run_unit(const terms.term* tag, const wanted* want, bint sparse, const Job* job,
+                            Py_ssize_t index, Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead,
+                            double* count, real* bad) noexcept nogil:
+    """A chunk of run number `index`: its sum, and in `count` how many elements were not missing.
+
+    `sparse` (a constant): x is.
+    """
     cdef real x_s[TILE]
     cdef real keep[STRETCH]
     cdef real values[STRETCH]
@@ -329,7 +229,10 @@ cdef double run_unit(const terms.term* tag, const wanted* want, const Job* job, 
     cdef const char* xr = run_at(&job.x, &job.shape, index)
     cdef const char* kr = NULL
     cdef const char* pr[MAX_PARAMETERS]
-    cdef real* gr[MAX_GRADIENTS]
+    cdef char* gr[MAX_GRADIENTS]
+    cdef char* to
+    cdef const char* source
+    cdef uint16_t halves[TILE]
     cdef const real* x
     cdef const real* p[MAX_PARAMETERS]
     cdef real* g[MAX_GRADIENTS]
@@ -338,8 +241,9 @@ cdef double run_unit(const terms.term* tag, const wanted* want, const Job* job, 
     cdef Py_ssize_t first = chunk * job.chunk, stop = min(first + job.chunk, job.shape.run)
     cdef real odds[LANES]
     cdef Py_ssize_t n, done, begin, padded, multiplied = 0
-    cdef Py_ssize_t tile = CHUNK if terms.is_cheap(tag) else STRETCH
-    cdef bint missing = job.masked or job.nan_missing, whole
+    cdef bint cheap = terms.is_cheap(tag) and not job.by_element
+    cdef Py_ssize_t tile = CHUNK if cheap else STRETCH
+    cdef bint missing = job.masked or job.nan_missing, whole, packed = False, direct
     cdef int i, l
     for i in range(MAX_PARAMETERS):
         p[i] = NULL
@@ -351,11 +255,14 @@ cdef double run_unit(const terms.term* tag, const wanted* want, const Job* job, 
         kr = run_at(&job.keep, &job.shape, index)
     if wanted is ValueAndGradient:
         for i in range(terms.gradients_of(tag)):
-            gr[i] = <real*>run_at(&job.gradient[i], &job.shape, index)
+            gr[i] = run_at(&job.gradient[i], &job.shape, index)
     for l in range(LANES):
         total[l] = 0
         odds[l] = 0
-    if job.staged or job.streamed:
+    if real is float:
+        if terms.is_cheap(tag) and terms.parameters_of(tag) == 1:
+            packed = job.packed and cheap and job.own[0] == NULL
+    if (job.staged or job.streamed) and not packed:
         tile = TILE
     if missing:                              # what is outside may be missing
         marks = beyond
@@ -371,33 +278,47 @@ cdef double run_unit(const terms.term* tag, const wanted* want, const Job* job, 
         n += done
         padded = round_up(n)
         whole = n == padded and done == 0
-        if job.staged or n < padded:
-            x = staged(&job.x, xr, begin, n, padded, x_s)
+        direct = packed and whole
+        if direct:
+            x = <const real*>(xr + begin * job.x.itemsize)
+            p[0] = <const real*>(pr[0] + begin * job.parameter[0].itemsize)
+            if wanted is ValueAndGradient:
+                g[0] = <real*>(gr[0] + begin * job.gradient[0].itemsize)
+        elif job.staged or n < padded:
+            x = &x_s[0] if sparse else staged(&job.x, xr, begin, n, padded, x_s)
             for i in range(terms.parameters_of(tag)):
                 p[i] = staged(&job.parameter[i], pr[i], begin, n, padded, p_s[i])
         else:
             x = <const real*>xr + begin
             for i in range(terms.parameters_of(tag)):
                 p[i] = <const real*>pr[i] + begin
-        if wanted is ValueAndGradient:
+        if wanted is ValueAndGradient and not direct:
             for i in range(terms.gradients_of(tag)):
-                if whole and not job.streamed and job.own[i] == NULL:
-                    g[i] = gr[i] + begin
+                if whole and not job.streamed and job.own[i] == NULL and job.gradient[i].storage == NATIVE:
+                    g[i] = <real*>gr[i] + begin
                 else:
                     g[i] = g_s + i * TILE
                     memset(g[i], 0, done * sizeof(real))
-        if terms.is_cheap(tag) and whole and not missing:
+        if direct:
             count[0] += n
-            run_tile(tag, want, True, False, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], n, 0, NULL,
-                     ahead, x_scale, weight, total, odds, NULL, NULL, bad)
-        elif terms.is_cheap(tag):
+            run_packed(tag, want, job, x, p[0], g[0], n, total, odds, bad)
+        elif cheap and whole and not missing:
+            count[0] += n
+            run_tile(tag, want, True, False, False, NATIVE, NATIVE, x, p[0], p[1], p[2], p[3], g[0], g[1],
+                     g[2], n, 0, NULL, ahead, x_scale, weight, total, odds, NULL, NULL, bad)
+        elif cheap:
             count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
-            run_tile(tag, want, True, True, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], padded,
-                     done // STEP * STEP, keep, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
+            run_tile(tag, want, True, True, False, NATIVE, NATIVE, x, p[0], p[1], p[2], p[3], g[0], g[1],
+                     g[2], padded, done // STEP * STEP, keep, NULL, x_scale, weight, total, odds, NULL, NULL,
+                     bad)
         else:
-            run_tile(tag, want, False, False, x, p[0], p[1], p[2], p[3], g[0], g[1], g[2], padded,
-                     done // STEP * STEP, NULL, NULL, x_scale, weight, total, odds, values, factors,
-                     marks)
+            if sparse:
+                run_counts(tag, want, job, xr, begin, n, padded, done // STEP * STEP, p[0], g[0], values,
+                           marks, x_s)
+            else:
+                run_tile(tag, want, False, False, False, NATIVE, NATIVE, x, p[0], p[1], p[2], p[3], g[0],
+                         g[1], g[2], padded, done // STEP * STEP, NULL, NULL, x_scale, weight, total, odds,
+                         values, factors, marks)
             if missing:
                 count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
                 drop_missing(keep, padded, values)
@@ -415,16 +336,26 @@ cdef double run_unit(const terms.term* tag, const wanted* want, const Job* job, 
                         clear_ends(factors, done, n, padded)
                     for i in range(terms.gradients_of(tag) if wanted is ValueAndGradient else 0):
                         clear_ends(g[i], done, n, padded)
-            add_values(values, &factors[0] if terms.has_factor(tag) else NULL, padded, total, odds)
+            if job.by_element:
+                finish_elements(job, values, &factors[0] if terms.has_factor(tag) else NULL, padded)
+                if missing:
+                    drop_missing(keep, padded, values)
+                memcpy(<real*>run_at(&job.element, &job.shape, index) + first, values + done,
+                       (n - done) * sizeof(real))
+            else:
+                add_values(values, &factors[0] if terms.has_factor(tag) else NULL, padded, total, odds)
         n -= done
-        if wanted is ValueAndGradient:
+        if wanted is ValueAndGradient and not direct:
             for i in range(terms.gradients_of(tag)):
                 if job.own[i] != NULL:
                     add_own(job, i, block, chunk, index, begin, n + done, padded, <const real*>g[i])
-                elif job.streamed:
-                    stream(<char*>(gr[i] + first), <char*>(g[i] + done), n * sizeof(real))
-                elif g[i] != gr[i] + begin:
-                    memcpy(gr[i] + first, g[i] + done, n * sizeof(real))
+                else:
+                    to = gr[i] + first * job.gradient[i].itemsize
+                    source = stored(g[i] + done, job.gradient[i].storage, n, halves)
+                    if job.streamed:
+                        stream(to, source, n * job.gradient[i].itemsize)
+                    elif source != to:
+                        memcpy(to, source, n * job.gradient[i].itemsize)
         if terms.has_factor(tag):
             multiplied += padded // lanes_of(odds)
             if multiplied > most_factors(odds) - CHUNK // lanes_of(odds):
@@ -434,6 +365,19 @@ cdef double run_unit(const terms.term* tag, const wanted* want, const Job* job, 
     if terms.has_factor(tag) and multiplied > 0:
         take_logs(total, odds, multiplied)
     return add_lanes(total)
+
+
+# Two functions: in one, gcc spills the constants of one's loops for the sake of the other's.
+cdef double dense_unit(const terms.term* tag, const wanted* want, const Job* job, Py_ssize_t index,
+                       Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
+                       real* bad) noexcept nogil:
+    return run_unit(tag, want, False, job, index, block, chunk, ahead, count, bad)
+
+
+cdef double sparse_unit(const terms.term* tag, const wanted* want, const Job* job, Py_ssize_t index,
+                        Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
+                        real* bad) noexcept nogil:
+    return run_unit(tag, want, True, job, index, block, chunk, ahead, count, bad)
 
 
 cdef Py_ssize_t unit_of(const Job* job, Py_ssize_t turn) noexcept nogil:
@@ -483,7 +427,7 @@ cdef inline void run_share(const terms.term* tag, const wanted* want, const Job*
     cdef Py_ssize_t groups = job.units // job.group, turn, unit, block, chunk, index, at
     cdef Ahead ahead
     cdef bint fetches = job.follower != NULL and not job.staged and job.shape.segments == 1
-    cdef double count
+    cdef double sum, count
     cdef int l
     for l in range(LANES):
         bad[l] = 0
@@ -497,8 +441,12 @@ cdef inline void run_share(const terms.term* tag, const wanted* want, const Job*
         for index in range(job.slices * block // job.blocks * job.slice,
                            job.slices * (block + 1) // job.blocks * job.slice):
             at = index // job.shape.segments * job.chunks + chunk if job.by_row else unit
-            job.partial[at] += run_unit(tag, want, job, index, block, chunk,
-                                        &ahead if fetches else NULL, &count, bad)
+            if terms.reads_sparse(tag) and job.x.storage == SPARSE:
+                sum = sparse_unit(tag, want, job, index, block, chunk, NULL, &count, bad)
+            else:
+                sum = dense_unit(tag, want, job, index, block, chunk, &ahead if fetches else NULL, &count,
+                                 bad)
+            job.partial[at] += sum
             job.partial[job.partials + at] += count
         if job.follower != NULL and (turn + 1) % job.group == 0:
             hand_over(job, turn // job.group)

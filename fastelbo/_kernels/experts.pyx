@@ -27,7 +27,7 @@ cdef struct Product:
     const uint64_t* members        # (S,): a bit for each expert
     const uint64_t* present        # (B,): a bit for each expert that the sample has
     bint whole                     # only subsets that are present as a whole count
-    bint prior                     # N(0, I) is one more expert of each
+    Py_ssize_t with_prior          # from this subset on, N(0, I) is one more expert of each
     char* mu_out                   # (S, B, L)
     char* logvar_out
     const char* grad_mu            # (S, B, L)
@@ -48,16 +48,17 @@ cdef void tile_of(const char* a, const Py_ssize_t* strides, Py_ssize_t expert, P
            n * sizeof(real))
 
 
-cdef void multiply(const Product* job, uint64_t experts, Py_ssize_t row, Py_ssize_t first,
-                   Py_ssize_t n, real* restrict top, real* restrict total,
+cdef void multiply(const Product* job, Py_ssize_t subset, uint64_t experts, Py_ssize_t row,
+                   Py_ssize_t first, Py_ssize_t n, real* restrict top, real* restrict total,
                    real* restrict mean) noexcept nogil:
     """The product's precision total * e^top and its mean, of n dimensions; the rest is padding."""
     cdef real m[TILE]
     cdef real v[TILE]
     cdef real e, x, t
     cdef Py_ssize_t k, i, wide = padded_to(n)
+    cdef bint prior = subset >= job.with_prior
     for i in range(wide):
-        top[i] = <real>0.0 if job.prior else -<real>INFINITY
+        top[i] = <real>0.0 if prior else -<real>INFINITY
         v[i] = 0
         m[i] = 0
     for k in range(job.experts):
@@ -70,7 +71,7 @@ cdef void multiply(const Product* job, uint64_t experts, Py_ssize_t row, Py_ssiz
     for i in range(wide):
         t = finite(top[i])
         top[i] = t
-        total[i] = exp(-t) if job.prior else <real>0.0
+        total[i] = exp(-t) if prior else <real>0.0
         mean[i] = 0
     for k in range(job.experts):
         if experts >> k & 1:
@@ -106,7 +107,7 @@ cdef void product_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                 for i in range(TILE):
                     total[i] = mean[i] = 0
             else:
-                multiply(job, experts, row, first, n, &top[0], &total[0], &mean[0])
+                multiply(job, subset, experts, row, first, n, &top[0], &total[0], &mean[0])
                 for i in range(padded_to(n)):
                     total[i] = -(top[i] + log(total[i]))
             memcpy(<real*>job.logvar_out + at, total, n * sizeof(real))
@@ -141,7 +142,7 @@ cdef void backward_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                 experts = counted(job, subset, row)
                 if experts == 0:
                     continue
-                multiply(job, experts, row, first, n, &top[0], &total[0], &mean[0])
+                multiply(job, subset, experts, row, first, n, &top[0], &total[0], &mean[0])
                 at = (subset * job.rows + row) * job.cols + first
                 memcpy(g, <const real*>job.grad_mu + at, n * sizeof(real))
                 memcpy(h, <const real*>job.grad_logvar + at, n * sizeof(real))
@@ -160,7 +161,7 @@ cdef void backward_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
 
 
 cdef void describe(Product* job, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray members,
-                   cnp.ndarray present, bint whole, bint prior):
+                   cnp.ndarray present, bint whole, Py_ssize_t with_prior):
     job.experts = cnp.PyArray_DIM(mu, 0)
     job.rows = cnp.PyArray_DIM(mu, 1)
     job.cols = cnp.PyArray_DIM(mu, 2)
@@ -172,19 +173,21 @@ cdef void describe(Product* job, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray
     job.members = <uint64_t*>data_of(members)
     job.present = <uint64_t*>data_of(present)
     job.whole = whole
-    job.prior = prior
+    job.with_prior = with_prior
 
 
 def product(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray members, cnp.ndarray present,
-            bint whole, bint prior, cnp.ndarray mu_out, cnp.ndarray logvar_out, int threads):
+            bint whole, Py_ssize_t with_prior, cnp.ndarray mu_out, cnp.ndarray logvar_out,
+            int threads):
     """Products (S, B, L) of the experts mu, logvar (M, B, L), whose rows are contiguous.
 
     members (S,) and present (B,), uint64, have a bit for each expert: those of a product, and those
-    that a sample has. `whole`: a product counts only where the sample has all of it.
+    that a sample has. `whole`: a product counts only where the sample has all of it. N(0, I) is one
+    more expert of the products from index with_prior on.
     """
     cdef Product job
     cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
-    describe(&job, mu, logvar, members, present, whole, prior)
+    describe(&job, mu, logvar, members, present, whole, with_prior)
     job.mu_out = data_of(mu_out)
     job.logvar_out = data_of(logvar_out)
     with nogil:
@@ -195,12 +198,12 @@ def product(cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray members, cnp.ndarray
 
 
 def backward(cnp.ndarray grad_mu, cnp.ndarray grad_logvar, cnp.ndarray mu, cnp.ndarray logvar,
-             cnp.ndarray members, cnp.ndarray present, bint whole, bint prior, cnp.ndarray dmu,
-             cnp.ndarray dlogvar, int threads):
+             cnp.ndarray members, cnp.ndarray present, bint whole, Py_ssize_t with_prior,
+             cnp.ndarray dmu, cnp.ndarray dlogvar, int threads):
     """Gradients (M, B, L) of the experts from those of their products, contiguous (S, B, L)."""
     cdef Product job
     cdef bint single = cnp.PyArray_TYPE(mu) == cnp.NPY_FLOAT
-    describe(&job, mu, logvar, members, present, whole, prior)
+    describe(&job, mu, logvar, members, present, whole, with_prior)
     job.grad_mu = data_of(grad_mu)
     job.grad_logvar = data_of(grad_logvar)
     job.dmu = data_of(dmu)

@@ -4,7 +4,7 @@
 cimport numpy as cnp
 
 from fastelbo._kernels.operands cimport data_of
-from fastelbo._kernels.terms cimport gamma
+cimport fastelbo._kernels.terms.gamma as gamma
 from fastelbo._kernels.terms.vecmath cimport log, real
 
 cnp.import_array()

@@ -7,15 +7,17 @@
 # where rows are too few for the workers, after it.
 
 cimport numpy as cnp
-from cpython.pycapsule cimport PyCapsule_New
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.float cimport DBL_MAX
 from libc.math cimport log
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
+from fastelbo._kernels.call cimport HANDLE, Call, Handle
 from fastelbo._kernels.follower cimport FOLLOWER, Follower
 from fastelbo._kernels.operands cimport (
-    TILE, VECTOR, add_halves, add_up, ceil_div, data_of, padded_to,
+    FLOAT32, TILE, VECTOR, add_halves, add_up, ceil_div, data_of, padded_to, size_of,
 )
 from fastelbo._kernels.pairs cimport finite
 from fastelbo._kernels.terms.vecmath cimport exp, real
@@ -25,6 +27,9 @@ cnp.import_array()
 
 cdef enum:
     MAX_OUTPUTS = 4
+
+cpdef enum:
+    ROWS_A_THREAD = 4      # rows a worker takes whole, all their samples: fewer leave workers without
 
 cdef enum Estimator:       # of the gradient
     STANDARD = 0
@@ -348,3 +353,67 @@ cdef class Weigher:
                 weigh(&self.job, threads, <const float*>NULL)
             else:
                 weigh(&self.job, threads, <const double*>NULL)
+
+
+# Dense arrays, from C ---------------------------------------------------------------------------
+
+cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
+    """The importance-weighted bound of every row, and its gradients; z is read. -1 where memory ran out."""
+    cdef Weighing job
+    cdef Follower follower
+    cdef Call of_rows = call[0]
+    cdef Py_ssize_t itemsize = size_of(call.dtype), values = call.samples * call.batch
+    cdef bint single = call.dtype == FLOAT32
+    cdef int32_t failed
+    cdef int i
+    memset(&job, 0, sizeof(Weighing))
+    of_rows.row_log_prob = <double*>malloc(2 * values * sizeof(double))
+    if of_rows.row_log_prob == NULL:
+        return -1
+    job.samples = call.samples
+    job.rows = job.last = call.batch
+    job.cols = call.latent
+    job.log_prob = of_rows.row_log_prob
+    job.log_w = of_rows.row_log_prob + values
+    job.mu = <char*>call.mu
+    job.logvar = <char*>call.logvar
+    job.mu_stride = job.logvar_stride = call.latent * itemsize
+    job.z = <char*>call.z
+    job.z_stride = [call.batch * call.latent * itemsize, call.latent * itemsize]
+    job.bound = call.bound
+    job.estimator = <Estimator>call.estimator
+    job.weight = call.weight
+    if call.d_outputs[0] != NULL:
+        job.weights_out = <char*>call.weights
+        job.dz = <char*>call.d_z
+        job.dmu = <char*>call.d_mu
+        job.dlogvar = <char*>call.d_logvar
+        job.outputs = likelihood.gradients
+        job.event = call.event * max(<int64_t>1, call.classes)
+        for i in range(job.outputs):
+            job.doutput[i] = <char*>call.d_outputs[i]
+    of_rows.weight = 1
+    of_rows.mu = NULL
+    if likelihood.follows and call.batch >= ROWS_A_THREAD * call.threads:
+        follower.take = take_float
+        if not single:
+            follower.take = take_double
+        follower.job = &job
+        follower.rows = call.batch
+        of_rows.follower = &follower
+    failed = likelihood.run(likelihood, &of_rows)
+    if failed == 0 and of_rows.follower == NULL:
+        if single:
+            weigh(&job, call.threads, <const float*>NULL)
+        else:
+            weigh(&job, call.threads, <const double*>NULL)
+    if failed == 0:
+        call.log_prob = add_up(call.bound, call.batch)
+        call.outside = of_rows.outside
+    free(of_rows.row_log_prob)
+    return failed
+
+
+def fill(handle, name):
+    """Make a capsule's Handle that of the bound, which a call takes beside a likelihood's."""
+    (<Handle*>PyCapsule_GetPointer(handle, HANDLE)).run = dense

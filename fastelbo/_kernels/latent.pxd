@@ -10,7 +10,8 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
-from fastelbo._kernels.operands cimport TILE, VECTOR, data_of, padded_to, tile_sum
+from fastelbo._kernels.call cimport Call
+from fastelbo._kernels.operands cimport TILE, VECTOR, data_of, padded_to, size_of, tile_sum
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
 from fastelbo._kernels.terms.vecmath cimport real
@@ -37,6 +38,7 @@ cdef struct Latents:
     Samples noise
     bint draw              # draw the noise from `key`
     uint64_t key
+    Py_ssize_t first_drawn  # the normal of the key that the first element takes
     char* z                # (K, B, L) contiguous, or NULL
     char* dmu              # (B, L) contiguous, or NULL: weight * dKL/dmu, times the two below
     char* dlogvar
@@ -70,8 +72,10 @@ cdef inline int bind_latents(Latents* job, cnp.ndarray mu, cnp.ndarray logvar, c
     job.logvar_stride = cnp.PyArray_STRIDE(logvar, 0)
     bind_samples(&job.noise, noise)
     job.draw = key is not None
-    job.key = 0
-    if job.draw:
+    job.key = job.first_drawn = 0
+    if isinstance(key, tuple):
+        job.key, job.first_drawn = key
+    elif job.draw:
         job.key = key
     job.z = data_of(z)
     job.samples = 1
@@ -117,6 +121,18 @@ cdef inline void plan_latents(Latents* job) noexcept nogil:
             job.rows_a_unit = (job.rows + 63) // 64
         job.units_a_sample = (job.rows + job.rows_a_unit - 1) // job.rows_a_unit
     job.units = job.units_a_sample * job.samples
+
+
+cdef inline void bind_dense_latents(Latents* job, const Call* call, Sums sums) noexcept nogil:
+    """The same from a call, and the plan."""
+    cdef Py_ssize_t stride = call.latent * size_of(call.dtype)
+    job[0] = Latents(
+        rows=call.batch, cols=call.latent, samples=1, mu=<char*>call.mu, logvar=<char*>call.logvar,
+        mu_stride=stride, logvar_stride=stride, noise=Samples(<char*>call.noise, 0, stride),
+        draw=call.draws, key=call.key, first_drawn=0, z=<char*>call.z, dmu=<char*>call.d_mu,
+        dlogvar=<char*>call.d_logvar, weight=call.kl_weight, col_weight=NULL, row_weight=NULL, floor=0,
+        below=0, sums=sums, rows_a_unit=0, units=0, units_a_sample=0, partial=call.row_kl)
+    plan_latents(job)
 
 
 cdef inline const real* gather(const char* data, Py_ssize_t stride, Py_ssize_t cols,
@@ -236,7 +252,7 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     cdef real w = <real>job.weight, low, below
     cdef double factor
     if job.draw:
-        eps = draw_noise(job.key, flat, n, eps_s)
+        eps = draw_noise(job.key, job.first_drawn + flat, n, eps_s)
     elif job.noise.data != NULL:
         eps = gather_sample(&job.noise, k, job.cols, first, n, padded, eps_s)
     if eps != NULL and graded:
@@ -251,6 +267,10 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, False)
     if any_far(lv, padded):
         redo_far(mu, lv, eps, z, el, gm, gl, padded, w)
+    if graded and w == 0:                                        # nothing even of infinity; NaN stays
+        for i in range(padded):
+            gm[i] = gm[i] if mu[i] != mu[i] else 0
+            gl[i] = gl[i] if lv[i] != lv[i] else 0
     if eps != NULL and not whole:
         memcpy(<real*>job.z + flat, z, n * sizeof(real))
     if not valued:

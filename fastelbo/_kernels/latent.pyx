@@ -1,13 +1,17 @@
 # Entries to the passes over latents: KL, reparameterisation and its backward.
 
 cimport numpy as cnp
-from libc.stdlib cimport free
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t
+from libc.stdlib cimport free, malloc
 
+from fastelbo._kernels.call cimport HANDLE, Call, Handle
 from fastelbo._kernels.latent cimport (
-    COLUMNS, CHUNK, Latents, NOTHING, ROWS, Samples, TOTAL, allocate_partial, any_far, bind_latents,
-    bind_samples, draw_noise, gather, gather_sample, latent_share, plan_latents,
+    COLUMNS, CHUNK, Latents, NOTHING, ROWS, Samples, TOTAL, allocate_partial, any_far,
+    bind_dense_latents, bind_latents, bind_samples, draw_noise, gather, gather_sample, latent_share,
+    plan_latents,
 )
-from fastelbo._kernels.operands cimport TILE, add_up, data_of, round_up
+from fastelbo._kernels.operands cimport FLOAT32, TILE, add_up, data_of, round_up, size_of
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_between, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK
 from fastelbo._kernels.terms.vecmath cimport real
@@ -116,7 +120,7 @@ cdef void backward_tile(const Backward* job, Py_ssize_t first, Py_ssize_t n,
                 sum_lv[i] += <real>0.5 * gz[i] * (z[i] - mu[i])
         else:
             if lat.draw:
-                eps = draw_noise(lat.key, k * lat.rows * lat.cols + first, n, eps_s)
+                eps = draw_noise(lat.key, lat.first_drawn + k * lat.rows * lat.cols + first, n, eps_s)
             else:
                 eps = gather_sample(&lat.noise, k, lat.cols, first, n, padded, eps_s)
             for i in range(padded):
@@ -219,7 +223,9 @@ cdef void between_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
 
 
 def between(tuple operands, tuple gradients, double weight, cnp.ndarray rows, int threads):
-    """KL(q || p) of each row into rows (B,), and weight times the gradients where wanted."""
+    """KL(q || p) of each row into rows (B,), and weight times the gradients where wanted.
+
+    Returns the sum of the rows."""
     cdef Between job
     cdef int k
     cdef cnp.ndarray first = operands[0]
@@ -237,3 +243,77 @@ def between(tuple operands, tuple gradients, double weight, cnp.ndarray rows, in
             in_parallel[float](between_share, &job, threads)
         else:
             in_parallel[double](between_share, &job, threads)
+    return add_up(job.partial, job.rows)
+
+
+# Dense arrays, from C and by the short way from Python -------------------------------------------
+
+cdef enum:
+    FEW = 64               # partial sums that need no allocation
+
+
+cdef int32_t dense(const Handle* unused, Call* call) noexcept nogil:
+    """The KL of a call, and z. Returns -1 where memory ran out."""
+    cdef Latents latents
+    cdef Between between
+    cdef double few[FEW]
+    cdef double* partial = call.row_kl
+    cdef Py_ssize_t sums = call.batch
+    cdef bint single = call.dtype == FLOAT32, rows = partial != NULL
+    if call.mu_p == NULL:
+        bind_dense_latents(&latents, call, ROWS if rows else TOTAL)
+        sums = latents.units
+    else:
+        bind_dense_between(&between, call)
+    if not rows:
+        partial = few
+        if sums > FEW:
+            partial = <double*>malloc(sums * sizeof(double))
+        if partial == NULL:
+            return -1
+    latents.partial = between.partial = partial
+    if call.mu_p == NULL and single:
+        in_parallel[float](latents_share, &latents, call.threads)
+    elif call.mu_p == NULL:
+        in_parallel[double](latents_share, &latents, call.threads)
+    elif single:
+        in_parallel[float](between_share, &between, call.threads)
+    else:
+        in_parallel[double](between_share, &between, call.threads)
+    if not rows:
+        call.kl = add_up(partial, sums)
+        if partial != few:
+            free(partial)
+    return 0
+
+
+cdef void bind_dense_between(Between* job, const Call* call) noexcept nogil:
+    cdef int k
+    job.rows = call.batch
+    job.cols = call.latent
+    job.weight = call.kl_weight
+    job.operand = [<char*>call.mu, <char*>call.logvar, <char*>call.mu_p, <char*>call.logvar_p]
+    job.gradient = [<char*>call.d_mu, <char*>call.d_logvar, <char*>call.d_mu_p, <char*>call.d_logvar_p]
+    for k in range(4):
+        job.stride[k] = call.latent * size_of(call.dtype)
+
+
+cdef int32_t dense_backward(const Handle* unused, Call* call) noexcept nogil:
+    """d_mu and d_logvar of a call from its d_z and z, plus kl_weight times the KL's."""
+    cdef Backward job
+    cdef Py_ssize_t stride = call.latent * size_of(call.dtype)
+    bind_dense_latents(&job.latents, call, TOTAL)
+    job.latents.weight = -call.kl_weight
+    job.grad_z = Samples(<char*>call.d_z, 0, stride)
+    job.z = Samples(<char*>call.z, 0, stride)
+    if call.dtype == FLOAT32:
+        in_parallel[float](backward_share, &job, call.threads)
+    else:
+        in_parallel[double](backward_share, &job, call.threads)
+    return 0
+
+
+def fill(handle, str name):
+    """Make a capsule's Handle that of the "kl", or of the way "backward" through z."""
+    cdef Handle* made = <Handle*>PyCapsule_GetPointer(handle, HANDLE)
+    made.run = dense if name == "kl" else dense_backward

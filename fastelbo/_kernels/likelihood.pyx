@@ -1,6 +1,6 @@
 # The pass over decoder outputs for likelihoods over real numbers.
 
-from fastelbo._kernels.terms cimport likelihoods as terms
+cimport fastelbo._kernels.terms.likelihoods as terms
 
 include "elementwise.pxi"
 
@@ -10,6 +10,8 @@ TERMS = {
     "Gaussian": entry(<const terms.GaussianTerm*>NULL),
     "GaussianLogScale": entry(<const terms.GaussianLogScaleTerm*>NULL),
     "Bernoulli": entry(<const terms.BernoulliTerm*>NULL),
+    "BernoulliProbs": entry(<const terms.BernoulliProbsTerm*>NULL),
+    "BernoulliClamped": entry(<const terms.BernoulliClampedTerm*>NULL),
     "ContinuousBernoulli": entry(<const terms.ContinuousBernoulliTerm*>NULL),
     "Laplace": entry(<const terms.LaplaceTerm*>NULL),
     "LaplaceLogScale": entry(<const terms.LaplaceLogScaleTerm*>NULL),

@@ -152,4 +152,6 @@ cdef void mixture_unit(const Job* job, Py_ssize_t unit, char* room, bint* bad,
         mixture_tile(job, sample, first, n, values, room, bad, kind)
         for l in range(LANES):
             job.partial[unit] += values[l]
+        for l in range(n if job.elements != NULL else 0):
+            (<real*>job.elements)[sample * job.positions + first + l] = <real>values[l]
         first += n

@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 from fastelbo._kernels.operands cimport LINE, add_halves, aligned, ceil_div, data_of, lines
 from fastelbo._kernels.pairs cimport DEEP, DEPTH, HALF, WIDE, finite
 from fastelbo._kernels.terms.vecmath cimport exp, exp_finite, log, real
-from fastelbo._runtime cimport in_parallel
+from fastelbo._runtime cimport heed_signals, in_parallel
 
 cnp.import_array()
 
@@ -378,8 +378,9 @@ cdef void component_share(const void* given, Py_ssize_t share, Py_ssize_t shares
 
 # All of it --------------------------------------------------------------------------------------
 
-cdef void run(Mixture* job, int threads, const real* kind) noexcept nogil:
+cdef int run(Mixture* job, int threads, const real* kind) except -1 nogil:
     cdef Py_ssize_t groups = job.groups, slab = groups * CHUNK
+    cdef double owed = 0
     in_parallel[real](transpose_share, job, threads)
     job.first = 0
     while job.first < job.points:
@@ -389,19 +390,21 @@ cdef void run(Mixture* job, int threads, const real* kind) noexcept nogil:
             job.groups = ceil_div(job.rows, CHUNK // ROWS)
             in_parallel[real](pull_share, job, threads)
             in_parallel[real](point_share, job, threads)
+        heed_signals(&owed, <double>slab * job.padded * job.cols)
         job.first += slab
     if job.dz != NULL:
         job.groups = groups
         in_parallel[real](component_share, job, threads)
+    return 0
 
 
-def mixture(cnp.ndarray z, cnp.ndarray log_weights, cnp.ndarray mu, cnp.ndarray logvar,
+def mixture(cnp.ndarray z, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray log_weights,
             cnp.ndarray point_weights, double weight, cnp.ndarray values, tuple gradients,
             int threads):
     """values (N,) float64 of points z (N, L), and gradients times `weight` and `point_weights`.
 
     log_weights (K,) is contiguous; z, mu and logvar (K, L) have contiguous rows; point_weights is
-    (N,) float64 or None; `gradients` is None or contiguous (dz, dlog_weights, dmu, dlogvar).
+    (N,) float64 or None; `gradients` is None or contiguous (dz, dmu, dlogvar, dlog_weights).
     """
     cdef Mixture job
     cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(z), slab, rest
@@ -432,9 +435,9 @@ def mixture(cnp.ndarray z, cnp.ndarray log_weights, cnp.ndarray mu, cnp.ndarray 
     rest = 0
     if gradients is not None:
         job.dz = data_of(gradients[0])
-        job.dlog_weights = data_of(gradients[1])
-        job.dmu = data_of(gradients[2])
-        job.dlogvar = data_of(gradients[3])
+        job.dmu = data_of(gradients[1])
+        job.dlogvar = data_of(gradients[2])
+        job.dlog_weights = data_of(gradients[3])
         rest = 1
     sizes = [
         job.depth * job.stride * size,
@@ -462,9 +465,11 @@ def mixture(cnp.ndarray z, cnp.ndarray log_weights, cnp.ndarray mu, cnp.ndarray 
     job.pulls = job.shares + sizes[4]
     job.room = job.pulls + sizes[5]
     job.sums = <double*>(job.room + sizes[6])
-    with nogil:
-        if cnp.PyArray_TYPE(z) == cnp.NPY_FLOAT:
-            run(&job, threads, <const float*>NULL)
-        else:
-            run(&job, threads, <const double*>NULL)
-    free(memory)
+    try:
+        with nogil:
+            if cnp.PyArray_TYPE(z) == cnp.NPY_FLOAT:
+                run(&job, threads, <const float*>NULL)
+            else:
+                run(&job, threads, <const double*>NULL)
+    finally:
+        free(memory)

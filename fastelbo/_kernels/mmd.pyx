@@ -21,7 +21,7 @@ from fastelbo._kernels.operands cimport LINE, add_halves, add_up, aligned, ceil_
 from fastelbo._kernels.pairs cimport DEEP, DEPTH, HALF, WIDE
 from fastelbo._kernels.terms.power cimport power_to_underflow
 from fastelbo._kernels.terms.vecmath cimport real
-from fastelbo._runtime cimport in_parallel
+from fastelbo._runtime cimport UNHEEDED, heed_signals, in_parallel
 
 cnp.import_array()
 
@@ -294,19 +294,26 @@ cdef void gradient_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                 to[i * job.cols + l] = <real>pulls[i * job.width + l]
 
 
-cdef void run(Discrepancy* job, int threads, const real* kind) noexcept nogil:
-    """Twice as many sides as threads, half of which see to a turn; more where those do not divide."""
+cdef int run(Discrepancy* job, int threads, const real* kind) except -1 nogil:
+    """Twice as many sides as threads, half of which see to a turn; more where those do not divide, or
+    where a turn takes long."""
     cdef Py_ssize_t sides = 1, turn
+    cdef double points = <double>job.groups * job.size, owed = 0
+    cdef double work = points * points * job.width
     while sides < threads:
         sides *= 2
     if threads > 1:
         sides *= 2 if sides == threads else 4
+    while work / sides > UNHEEDED:
+        sides *= 2
     job.sides = min(sides, job.clans)
     for turn in range(job.sides):
         job.turn = turn
         in_parallel[real](turn_share, job, threads)
+        heed_signals(&owed, work / job.sides)
     if job.pulls != NULL:
         in_parallel[real](gradient_share, job, threads)
+    return 0
 
 
 def mmd(cnp.ndarray z, cnp.ndarray y, str kernel, cnp.ndarray c, bint unbiased, tuple gradients,
@@ -360,11 +367,13 @@ def mmd(cnp.ndarray z, cnp.ndarray y, str kernel, cnp.ndarray c, bint unbiased, 
     job.along = p + across
     job.pulls = NULL if gradients is None else <double*>(p + across + along)
     job.sums = <double*>(p + across + along + pulls)
-    with nogil:
-        if cnp.PyArray_TYPE(z) == cnp.NPY_FLOAT:
-            run(&job, threads, <const float*>NULL)
-        else:
-            run(&job, threads, <const double*>NULL)
-        value = add_up(job.sums, 2 * job.groups)
-    free(memory)
+    try:
+        with nogil:
+            if cnp.PyArray_TYPE(z) == cnp.NPY_FLOAT:
+                run(&job, threads, <const float*>NULL)
+            else:
+                run(&job, threads, <const double*>NULL)
+            value = add_up(job.sums, 2 * job.groups)
+    finally:
+        free(memory)
     return value

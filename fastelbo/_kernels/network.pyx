@@ -8,7 +8,7 @@ cimport numpy as cnp
 from libc.stdlib cimport free, malloc
 
 from fastelbo._kernels.operands cimport ceil_div, data_of
-from fastelbo._kernels.terms cimport network
+cimport fastelbo._kernels.terms.network as network
 from fastelbo._kernels.terms.vecmath cimport real
 from fastelbo._runtime cimport in_parallel
 
@@ -19,13 +19,24 @@ cdef enum:
     MOST_BLOCKS = 64       # in no more blocks than this
     UNIT = 1024            # elements of a flat array that a worker takes at once
 
+cdef enum:
+    LINEAR
+    RELU
+    TANH
+    ELU
+    SILU
+    GELU
+
+ACTIVATIONS = {"relu": RELU, "tanh": TANH, "elu": ELU, "silu": SILU, "gelu": GELU}
+
 cdef struct Layer:
     Py_ssize_t rows, cols
     char* values           # (B, H)
-    const char* other      # (H,) the bias; or (B, H) the activations; or NULL
+    const char* other      # (H,) the bias; or (B, H) what leads back through an activation; or NULL
+    char* slopes           # (B, H) the derivatives of activations; or NULL
     char* copy             # where to copy each row to, rows copy_stride bytes apart; or NULL
     Py_ssize_t copy_stride
-    bint rectify
+    int activation
     Py_ssize_t rows_a_block, blocks
     double* partial        # (blocks, H) sums over the rows of each block
 
@@ -35,7 +46,7 @@ cdef struct Moments:
     const char* grad
     char* first
     char* second
-    double gain_first, gain_second, step, correction, epsilon
+    double gain_first, gain_second, step, correction, epsilon, decay
 
 
 # Bias and activation, in place ------------------------------------------------------------------
@@ -45,26 +56,44 @@ cdef void bias_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
     cdef const Layer* job = <const Layer*>given
     cdef const real* restrict b = <const real*>job.other
     cdef real* restrict h
+    cdef real* restrict s
     cdef Py_ssize_t row, i
     for row in range(job.rows * share // shares, job.rows * (share + 1) // shares):
         h = <real*>job.values + row * job.cols
-        if job.rectify:
-            for i in range(job.cols):
-                h[i] = network.relu(h[i] + b[i])
-        else:
+        s = <real*>job.slopes + row * job.cols
+        if job.activation == LINEAR:
             for i in range(job.cols):
                 h[i] = h[i] + b[i]
+        elif job.activation == RELU:
+            for i in range(job.cols):
+                h[i] = network.relu(h[i] + b[i])
+        elif job.activation == TANH:
+            for i in range(job.cols):
+                network.tanh(h[i] + b[i], &h[i], &s[i])
+        elif job.activation == ELU:
+            for i in range(job.cols):
+                network.elu(h[i] + b[i], &h[i], &s[i])
+        elif job.activation == SILU:
+            for i in range(job.cols):
+                network.silu(h[i] + b[i], &h[i], &s[i])
+        else:
+            for i in range(job.cols):
+                network.gelu(h[i] + b[i], &h[i], &s[i])
 
 
-def add_bias(cnp.ndarray h, cnp.ndarray bias, bint rectify, int threads):
-    """h + bias, or its ReLU, in place."""
+def add_bias(cnp.ndarray h, cnp.ndarray bias, str activation, cnp.ndarray slopes, int threads):
+    """h + bias, or an activation of it, in place; `slopes` (B, H) receives its derivatives.
+
+    None stands for no activation. The ReLU writes no slopes, which its result tells.
+    """
     cdef Layer job
     cdef bint single = cnp.PyArray_TYPE(h) == cnp.NPY_FLOAT
     job.rows = cnp.PyArray_DIM(h, 0)
     job.cols = cnp.PyArray_DIM(h, 1)
     job.values = data_of(h)
     job.other = data_of(bias)
-    job.rectify = rectify
+    job.slopes = data_of(slopes)
+    job.activation = LINEAR if activation is None else ACTIVATIONS[activation]
     with nogil:
         if single:
             in_parallel[float](bias_share, &job, threads)
@@ -109,8 +138,12 @@ cdef void back_block(const Layer* job, Py_ssize_t block, const real* kind) noexc
         g = <real*>job.values + row * job.cols
         if job.other != NULL:
             h = <const real*>job.other + row * job.cols
-            for i in range(job.cols):
-                g[i] = network.relu_backward(h[i], g[i])
+            if job.activation == RELU:
+                for i in range(job.cols):
+                    g[i] = network.relu_backward(h[i], g[i])
+            else:
+                for i in range(job.cols):
+                    g[i] = g[i] * h[i]
         for i in range(job.cols):
             sums[i] += g[i]
         if job.copy != NULL:
@@ -136,12 +169,13 @@ cdef void add_blocks(const Layer* job, real* sums) noexcept nogil:
         sums[i] = <real>job.partial[i]
 
 
-def bias_backward(cnp.ndarray grad, cnp.ndarray activation, cnp.ndarray copy, cnp.ndarray sums,
-                  int threads):
+def bias_backward(cnp.ndarray grad, cnp.ndarray rectified, cnp.ndarray slopes, cnp.ndarray copy,
+                  cnp.ndarray sums, int threads):
     """The gradient of a bias, `sums` (H,), from that of its layer's output, summed in float64.
 
-    With `activation` (B, H) the ReLU behind it comes first: grad is zeroed in place where it was
-    off. `copy` (B, H), whose rows may lie apart, receives grad as well. Both may be None.
+    What was behind it comes first, in place: a ReLU of result `rectified` (B, H), where that was
+    off grad is zeroed, or an activation of these slopes (B, H). `copy` (B, H), whose rows may lie
+    apart, receives grad as well. All three may be None.
     """
     cdef Layer job
     cdef char* result = data_of(sums)
@@ -149,7 +183,8 @@ def bias_backward(cnp.ndarray grad, cnp.ndarray activation, cnp.ndarray copy, cn
     job.rows = cnp.PyArray_DIM(grad, 0)
     job.cols = cnp.PyArray_DIM(grad, 1)
     job.values = data_of(grad)
-    job.other = data_of(activation)
+    job.other = data_of(rectified if slopes is None else slopes)
+    job.activation = RELU if slopes is None else LINEAR
     job.copy = data_of(copy)
     job.copy_stride = 0 if copy is None else cnp.PyArray_STRIDE(copy, 0)
     job.rows_a_block = max(<Py_ssize_t>LEAST_ROWS, ceil_div(job.rows, MOST_BLOCKS))
@@ -183,16 +218,18 @@ cdef void adam_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
     cdef real* restrict v = <real*>job.second + start
     cdef real gain_first = <real>job.gain_first, gain_second = <real>job.gain_second
     cdef real step = <real>job.step, correction = <real>job.correction
-    cdef real epsilon = <real>job.epsilon
+    cdef real epsilon = <real>job.epsilon, decay = <real>job.decay
     cdef Py_ssize_t i
     for i in range(n):
-        network.adam(&p[i], g[i], &m[i], &v[i], gain_first, gain_second, step, correction, epsilon)
+        network.adam(
+            &p[i], g[i], &m[i], &v[i], gain_first, gain_second, step, correction, epsilon, decay
+        )
 
 
 def adam(cnp.ndarray parameters, cnp.ndarray grad, cnp.ndarray first, cnp.ndarray second,
          Py_ssize_t t, double learning_rate, double beta1, double beta2, double epsilon,
-         int threads):
-    """Ascent step number t >= 1 of Adam over flat arrays: parameters and both moments in place."""
+         double weight_decay, int threads):
+    """Ascent step number t >= 1 of AdamW over flat arrays: parameters and both moments in place."""
     cdef Moments job
     cdef bint single = cnp.PyArray_TYPE(parameters) == cnp.NPY_FLOAT
     job.size = cnp.PyArray_SIZE(parameters)
@@ -205,6 +242,7 @@ def adam(cnp.ndarray parameters, cnp.ndarray grad, cnp.ndarray first, cnp.ndarra
     job.step = learning_rate / (1 - beta1 ** t)
     job.correction = (1 - beta2 ** t) ** -0.5
     job.epsilon = epsilon
+    job.decay = learning_rate * weight_decay
     with nogil:
         if single:
             in_parallel[float](adam_share, &job, threads)

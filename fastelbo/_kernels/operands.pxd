@@ -15,6 +15,7 @@ from libc.stdint cimport (
 )
 from libc.string cimport memcpy
 
+from fastelbo._arrays cimport SparseRows
 from fastelbo._kernels.terms.vecmath cimport real
 
 cdef enum:
@@ -38,10 +39,22 @@ cdef enum:                 # what holds an operand's elements; NATIVE is the dty
     INT64 = 8
     FLOAT32 = 9
     FLOAT64 = 10
+    FLOAT16 = 11
+    BFLOAT16 = 12
+    SPARSE = 13            # a run is the row of a sparse matrix: where its entries start and stop
+
+cdef struct Entries:       # of a sparse matrix, row by row
+    const char* columns
+    const char* values
+    int storage            # of the values
+    Py_ssize_t itemsize
+    bint wide              # columns are int64, not int32
+    bint ascending         # within a row no column is followed by one that is not larger
 
 cdef struct Operand:
     char* data
     int storage
+    const Entries* entries         # of what is SPARSE
     int spread             # 1: one value for the whole run
     Py_ssize_t itemsize
     Py_ssize_t strides[MAX_OUTER]
@@ -58,6 +71,10 @@ cdef inline char* data_of(cnp.ndarray a) noexcept:
     return NULL if a is None else <char*>cnp.PyArray_DATA(a)
 
 
+cdef extern from "numpy/ndarraytypes.h":
+    int NPY_HALF, NPY_USERDEF
+
+
 cdef inline int storage_of(cnp.ndarray a, bint single) noexcept:
     """The storage code of an array, -1 if passes cannot read its dtype."""
     cdef int t = cnp.PyArray_TYPE(a)
@@ -65,6 +82,10 @@ cdef inline int storage_of(cnp.ndarray a, bint single) noexcept:
         return NATIVE if single else FLOAT32
     if t == cnp.NPY_DOUBLE:
         return FLOAT64 if single else NATIVE
+    if t == NPY_HALF:
+        return FLOAT16
+    if t >= NPY_USERDEF:               # of these _arrays lets no other through
+        return BFLOAT16
     if t == cnp.NPY_BOOL or t == cnp.NPY_UINT8:
         return UINT8
     if t == cnp.NPY_INT8:
@@ -76,6 +97,15 @@ cdef inline int storage_of(cnp.ndarray a, bint single) noexcept:
     if cnp.PyArray_ITEMSIZE(a) == 4:
         return INT32 if cnp.PyArray_ISSIGNED(a) else UINT32
     return INT64 if cnp.PyArray_ISSIGNED(a) else UINT64
+
+
+cdef inline int size_of(int storage) noexcept nogil:
+    """Bytes of an element that is not NATIVE."""
+    if storage == UINT8 or storage == INT8:
+        return 1
+    if storage == UINT16 or storage == INT16 or storage == FLOAT16 or storage == BFLOAT16:
+        return 2
+    return 4 if storage == UINT32 or storage == INT32 or storage == FLOAT32 else 8
 
 
 cdef inline void bind(Operand* op, cnp.ndarray a, bint single) noexcept:
@@ -93,6 +123,26 @@ cdef inline void attach(Operand** ops, PyObject** arrays, int* n, Operand* op, c
         ops[n[0]] = op
         arrays[n[0]] = <PyObject*>a
         n[0] += 1
+
+
+cdef inline int attach_data(Operand** ops, PyObject** arrays, int* n, Operand* op, Entries* entries,
+                            object x, bint single) except -1:
+    """x as one more operand: an array, or the rows of a sparse matrix, whose entries are noted."""
+    cdef SparseRows rows
+    if type(x) is not SparseRows:
+        attach(ops, arrays, n, op, x, single)
+        return 0
+    rows = <SparseRows>x
+    attach(ops, arrays, n, op, rows.starts, single)
+    op.storage = SPARSE
+    op.entries = entries
+    entries.columns = data_of(rows.columns)
+    entries.wide = cnp.PyArray_ITEMSIZE(rows.columns) == 8
+    entries.ascending = rows.ascending
+    entries.values = data_of(rows.values)
+    entries.storage = storage_of(rows.values, single)
+    entries.itemsize = cnp.PyArray_ITEMSIZE(rows.values)
+    return 0
 
 
 cdef inline int arrange(Shape* shape, Operand** ops, PyObject** arrays, int n, int batch_axes,
@@ -160,6 +210,85 @@ cdef inline char* run_at(const Operand* op, const Shape* shape, Py_ssize_t index
     return p + index * op.strides[0] if shape.outer > 0 else p
 
 
+# Half precision, as float32 has it and back, to the nearest and of two to the even one.
+cdef extern from *:
+    """
+    #if defined(__F16C__) || defined(__AVX512F__)
+    #include <immintrin.h>
+    #endif
+
+    static CYTHON_UNUSED CYTHON_INLINE float fe_as_float(uint32_t bits) {
+        float value;
+        memcpy(&value, &bits, 4);
+        return value;
+    }
+    static CYTHON_UNUSED CYTHON_INLINE uint32_t fe_bits_of(float value) {
+        uint32_t bits;
+        memcpy(&bits, &value, 4);
+        return bits;
+    }
+    static CYTHON_UNUSED CYTHON_INLINE float fe_from_half(uint16_t half) {
+        uint32_t size = half & 0x7fffu;                 /* exponents are 112 apart: denormals, too */
+        uint32_t bits = fe_bits_of(fe_as_float(size << 13) * fe_as_float(0x77800000u));
+        bits |= size > 0x7c00u ? 0x7fc00000u : size == 0x7c00u ? 0x7f800000u : 0u;
+        return fe_as_float(bits | (half & 0x8000u) << 16);
+    }
+    static CYTHON_UNUSED CYTHON_INLINE uint16_t fe_to_half(float value) {
+        uint32_t bits = fe_bits_of(value), size = bits & 0x7fffffffu;
+        uint32_t normal = (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13;
+        uint32_t tiny = fe_bits_of(fe_as_float(size) + 0.5f) - 0x3f000000u;
+        uint32_t huge = size > 0x7f800000u ? 0x7e00u | (size >> 13 & 0x3ffu) : 0x7c00u;
+        uint32_t half = size < 0x38800000u ? tiny : size < 0x47800000u ? normal : huge;
+        return (uint16_t)(half | bits >> 16 & 0x8000u);
+    }
+    static CYTHON_UNUSED CYTHON_INLINE void fe_widen_half(const uint16_t *from, float *to, Py_ssize_t n) {
+        Py_ssize_t i = 0;
+    #if defined(__AVX512F__)
+        for (; i + 16 <= n; i += 16)
+            _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(from + i))));
+    #elif defined(__F16C__)
+        for (; i + 8 <= n; i += 8)
+            _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(from + i))));
+    #endif
+        for (; i < n; i++)
+            to[i] = fe_from_half(from[i]);
+    }
+    static CYTHON_UNUSED CYTHON_INLINE void fe_narrow_half(const float *from, uint16_t *to, Py_ssize_t n) {
+        Py_ssize_t i = 0;
+    #if defined(__AVX512F__)
+        for (; i + 16 <= n; i += 16)
+            _mm256_storeu_si256((__m256i *)(to + i), _mm512_cvtps_ph(_mm512_loadu_ps(from + i), 0));
+    #elif defined(__F16C__)
+        for (; i + 8 <= n; i += 8)
+            _mm_storeu_si128((__m128i *)(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
+    #endif
+        for (; i < n; i++)
+            to[i] = fe_to_half(from[i]);
+    }
+    static CYTHON_UNUSED CYTHON_INLINE float fe_from_brain(uint16_t brain) {
+        return fe_as_float((uint32_t)brain << 16);
+    }
+    static CYTHON_UNUSED CYTHON_INLINE void fe_widen_brain(const uint16_t *CYTHON_RESTRICT from,
+                                             float *CYTHON_RESTRICT to, Py_ssize_t n) {
+        for (Py_ssize_t i = 0; i < n; i++)
+            to[i] = fe_from_brain(from[i]);
+    }
+    static CYTHON_UNUSED CYTHON_INLINE void fe_narrow_brain(const float *CYTHON_RESTRICT from,
+                                              uint16_t *CYTHON_RESTRICT to, Py_ssize_t n) {
+        for (Py_ssize_t i = 0; i < n; i++) {
+            uint32_t bits = fe_bits_of(from[i]), rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+            to[i] = (uint16_t)((from[i] == from[i] ? rounded : bits | 0x400000u) >> 16);
+        }
+    }
+    """
+    float from_half "fe_from_half"(uint16_t half) noexcept nogil
+    float from_brain "fe_from_brain"(uint16_t brain) noexcept nogil
+    void widen_half "fe_widen_half"(const uint16_t* source, float* to, Py_ssize_t n) noexcept nogil
+    void widen_brain "fe_widen_brain"(const uint16_t* source, float* to, Py_ssize_t n) noexcept nogil
+    void narrow_half "fe_narrow_half"(const float* source, uint16_t* to, Py_ssize_t n) noexcept nogil
+    void narrow_brain "fe_narrow_brain"(const float* source, uint16_t* to, Py_ssize_t n) noexcept nogil
+
+
 cdef inline void convert(const char* source, int storage, real* out, Py_ssize_t n) noexcept nogil:
     """n contiguous elements of any storage into the dtype of the pass."""
     cdef Py_ssize_t i
@@ -192,9 +321,33 @@ cdef inline void convert(const char* source, int storage, real* out, Py_ssize_t 
     elif storage == FLOAT32:
         for i in range(n):
             out[i] = <real>(<const float*>source)[i]
+    elif storage == FLOAT16:
+        if real is float:
+            widen_half(<const uint16_t*>source, out, n)
+        else:
+            for i in range(n):
+                out[i] = <real>from_half((<const uint16_t*>source)[i])
+    elif storage == BFLOAT16:
+        if real is float:
+            widen_brain(<const uint16_t*>source, out, n)
+        else:
+            for i in range(n):
+                out[i] = <real>from_brain((<const uint16_t*>source)[i])
     else:
         for i in range(n):
             out[i] = <real>(<const double*>source)[i]
+
+
+cdef inline const char* stored(const real* source, int storage, Py_ssize_t n, uint16_t* room) noexcept nogil:
+    """n numbers of the pass as a gradient's storage has them: NATIVE, or half precision, in `room`."""
+    if real is float:
+        if storage == FLOAT16:
+            narrow_half(source, room, n)
+            return <const char*>room
+        if storage == BFLOAT16:
+            narrow_brain(source, room, n)
+            return <const char*>room
+    return <const char*>source
 
 
 cdef inline const real* stage(const Operand* op, const char* run, Py_ssize_t first, Py_ssize_t n,

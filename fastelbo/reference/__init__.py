@@ -40,6 +40,11 @@ from fastelbo.reference.aggregate import (
     total_correlation,
     total_correlation_and_grad,
 )
+from fastelbo.reference.amortization import (
+    amortization_gap,
+    generalization_gap,
+    refine_posterior,
+)
 from fastelbo.reference.bounds import (
     cubo,
     cubo_and_grad,
@@ -54,6 +59,7 @@ from fastelbo.reference.bounds import (
     vimco_and_grad,
     without_largest,
 )
+from fastelbo.reference.columns import ColumnLikelihood
 from fastelbo.reference.counts import (
     NegativeBinomial,
     ZeroInflatedNegativeBinomial,
@@ -70,6 +76,17 @@ from fastelbo.reference.discrete import (
     log_sigmoid,
     log_sum_exp,
     sigmoid,
+)
+from fastelbo.reference.discrete_divergences import (
+    kl_bernoulli,
+    kl_bernoulli_and_grad,
+    kl_categorical,
+    kl_categorical_and_grad,
+)
+from fastelbo.reference.disentanglement import (
+    dci_from_importance,
+    mutual_information_gap,
+    sap,
 )
 from fastelbo.reference.divergences import (
     FreeBits,
@@ -90,10 +107,23 @@ from fastelbo.reference.experts import (
     product_of_experts,
     product_of_experts_backward,
 )
+from fastelbo.reference.flows import (
+    endpoint_velocity,
+    flow_elbo,
+    flow_elbo_and_grad,
+    flow_matching,
+    flow_matching_and_grad,
+)
 from fastelbo.reference.importance import (
     iwae,
     iwae_and_grad,
     log_weights,
+)
+from fastelbo.reference.joint import joint_posterior, joint_posterior_backward
+from fastelbo.reference.latent_ode import (
+    latent_ode_elbo,
+    latent_ode_elbo_and_grad,
+    union_of_times,
 )
 from fastelbo.reference.likelihoods import (
     Bernoulli,
@@ -107,7 +137,9 @@ from fastelbo.reference.likelihoods import (
     is_word,
     sum_to,
 )
+from fastelbo.reference.metrics import active_units
 from fastelbo.reference.mixtures import mixture_log_prob, mixture_log_prob_and_grad
+from fastelbo.reference.multimodal import multimodal_elbo, multimodal_elbo_and_grad
 from fastelbo.reference.noise import (
     noise_of,
     philox4x32,
@@ -115,7 +147,22 @@ from fastelbo.reference.noise import (
     uniforms_float32,
     uniforms_float64,
 )
-from fastelbo.reference.posterior import reparameterize, reparameterize_backward, reparameterize_kl
+from fastelbo.reference.posterior import (
+    posterior_log_prob,
+    posterior_log_prob_and_grad,
+    reparameterize,
+    reparameterize_backward,
+    reparameterize_kl,
+)
 from fastelbo.reference.priors import MixtureOfGaussians, StandardNormal, VampPrior
+from fastelbo.reference.relaxations import gumbel_softmax, gumbel_softmax_backward
+from fastelbo.reference.remedies import (
+    capacity,
+    capacity_and_grad,
+    delta_posterior,
+    delta_posterior_backward,
+    delta_roots,
+)
+from fastelbo.reference.semi_supervised import m2_elbo, m2_elbo_and_grad
 from fastelbo.reference.streaming import StreamingBound
 from fastelbo.reference.survival import Weibull

@@ -1,22 +1,29 @@
 """What the specification shares: conversion, reduction, functions without cancellation."""
 
+import math
+
 import numpy as np
 
-LOG_2PI = float(np.log(2.0 * np.pi))
+LOG_2PI = math.log(2.0 * math.pi)
 
 # Overflow and NaN pass through here as they do in the kernels, without a warning.
 quiet = np.errstate(all="ignore")
 
 
+def dense(a):
+    """Sparse data as an array."""
+    return a.toarray() if hasattr(a, "toarray") else a
+
+
 def as_float64(*arrays):
-    """The arrays as float64; of a single one, the array itself."""
-    converted = [np.asarray(a, dtype=np.float64) for a in arrays]
+    """The arrays, which may be sparse, as float64; of a single one, the array itself."""
+    converted = [np.asarray(dense(a), dtype=np.float64) for a in arrays]
     return converted if len(converted) > 1 else converted[0]
 
 
 def reduce_rows(rows, reduction):
     """One value a sample to what the caller asked for."""
-    if reduction == "none":
+    if reduction in ("none", "elementwise"):
         return rows
     return float({"mean": np.mean, "sum": np.sum}[reduction](rows))
 
@@ -24,6 +31,19 @@ def reduce_rows(rows, reduction):
 def row_weight(rows, reduction):
     """The derivative of the reduced value by the value of one sample."""
     return 1.0 / rows if reduction == "mean" else 1.0
+
+
+def weighed(weight, value):
+    """weight * value, of which a weight of 0 leaves nothing, even of infinity.
+
+    Examples
+    --------
+    >>> [float(weighed(0.0, value)) for value in (3.0, np.inf, np.nan)]
+    [0.0, 0.0, nan]
+    """
+    if weight == 0:
+        value = np.where(np.isinf(value), 0.0, value)[()]
+    return weight * value
 
 
 def scaled_twice(difference, logvar):

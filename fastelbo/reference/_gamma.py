@@ -42,6 +42,18 @@ def odd_series(w, terms):
     return total
 
 
+def climb(a, *steps):
+    """`a` raised by ones to 16 at least, where series are short, and of each of `steps`, functions
+    of it, the sum over the numbers that it passes."""
+    sums = [0.0 * a for _ in steps]
+    for _ in range(16):
+        if not np.any(small := a < 16.0):
+            break
+        sums = [s + np.where(small, step(a), 0.0) for s, step in zip(sums, steps, strict=True)]
+        a = np.where(small, a + 1.0, a)
+    return a, *sums
+
+
 def stirling_error(y):
     """lgamma(y + 1) - (y + 1/2) log y + y - log(2 pi)/2 for y > 0, by its series from 16 on.
 
@@ -50,15 +62,13 @@ def stirling_error(y):
     >>> round(float(stirling_error(1.0)), 12)  # 1 - log(2 pi)/2
     0.081061466795
     """
-    y, below = as_float64(y), 0.0
-    for _ in range(16):
-        if not (small := y < 16.0).any():
-            break
+
+    def step(y):  # (y + 1/2) log(1 + 1/y) - 1
         s = np.where(y < 1.0, 0.0, 1.0 / (2.0 * y + 1.0)) ** 2
-        step = s * odd_series(s, 17)  # (y + 1/2) log(1 + 1/y) - 1
-        step = np.where(y < 1.0, (y + 0.5) * (np.log1p(y) - np.log(y)) - 1.0, step)
-        below = below + np.where(small, step, 0.0)
-        y = np.where(small, y + 1.0, y)
+        direct = (y + 0.5) * (np.log1p(y) - np.log(y)) - 1.0
+        return np.where(y < 1.0, direct, s * odd_series(s, 17))
+
+    y, below = climb(as_float64(y), step)
     w = 1.0 / y**2
     series = 1 / 1260 - w * (1 / 1680 - w * (1 / 1188 - w * (691 / 360360)))
     return (1 / 12 - w * (1 / 360 - w * series)) / y + below
@@ -72,12 +82,7 @@ def log_minus_digamma(y):
     >>> round(float(log_minus_digamma(1.0)), 12)  # Euler's constant
     0.577215664902
     """
-    y, below = as_float64(y), 0.0
-    for _ in range(16):
-        if not (small := y < 16.0).any():
-            break
-        below = below + np.where(small, -log1p_minus(1.0 / y), 0.0)
-        y = np.where(small, y + 1.0, y)
+    y, below = climb(as_float64(y), lambda y: -log1p_minus(1.0 / y))
     w = 1.0 / y**2
     series = 1 / 252 - w * (1 / 240 - w * (1 / 132 - w * (691 / 32760)))
     return 0.5 / y + w * (1 / 12 - w * (1 / 120 - w * series)) + below
@@ -96,18 +101,17 @@ def digamma_rise(a, x):
     '5e-25'
     """
     a, x = np.broadcast_arrays(*as_float64(a, x))
-    below = 0.0
-    for _ in range(16):
-        if not (small := a < 16.0).any():
-            break
-        b = a + x  # the same at a + 1, and 1/a + log(a / (a + 1)) less that at b
+
+    def step(a):  # 1/a + log(a / (a + 1)) less that at b
+        b = a + x
         ratio = np.where(
             a < 0.5,
             np.log(a) - np.log1p(a) + np.log1p(b) - np.log(b),
             np.log1p(-x / ((a + 1.0) * b)),
         )
-        below = below + np.where(small & (x > 0), x / b / a + ratio, 0.0)
-        a = np.where(small, a + 1.0, a)
+        return np.where(x > 0, x / b / a + ratio, 0.0)
+
+    a, below = climb(a, step)
     v, w = 1.0 / a, 1.0 / (a + x)
     first = x * v * w  # v - w
     second = first * (v + w)  # v^2 - w^2
@@ -128,24 +132,21 @@ def half_rise(a):
     >>> round(float(value), 12)  # (log 2 - log pi) / 2
     -0.225791352645
     """
-    a = as_float64(a)
-    start, value, slope = a, 0.0, 0.0
-    for _ in range(16):
-        if not (small := a < 16.0).any():
-            break
-        middle = a + 0.5  # the same at a + 1, and log(a (a + 1) / (a + 1/2)^2) / 2
-        step = 0.5 * np.where(
-            a < 0.5,
-            np.log(a) + np.log1p(a) - 2.0 * np.log(middle),
-            np.log1p(-0.25 / middle**2),
-        )
-        value = value + np.where(small, step, 0.0)
-        slope = slope + np.where(small, 0.25 * (start / a) / (middle * (a + 1.0)), 0.0)
-        a = np.where(small, a + 1.0, a)
+    start = as_float64(a)
+
+    def of_value(a):  # log(a (a + 1) / (a + 1/2)^2) / 2
+        middle = a + 0.5
+        direct = np.log(a) + np.log1p(a) - 2.0 * np.log(middle)
+        return 0.5 * np.where(a < 0.5, direct, np.log1p(-0.25 / middle**2))
+
+    def of_slope(a):
+        return 0.25 * (start / a) / ((a + 0.5) * (a + 1.0))
+
+    a, value, slope = climb(start, of_value, of_slope)
     w = 1.0 / a
-    of_value = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432, 691 / 180224)
-    of_slope = (1 / 8, -1 / 64, 1 / 128, -17 / 2048, 31 / 2048, -691 / 16384)
-    for i, (c, d) in enumerate(zip(of_value, of_slope, strict=True)):
+    values = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432, 691 / 180224)
+    slopes = (1 / 8, -1 / 64, 1 / 128, -17 / 2048, 31 / 2048, -691 / 16384)
+    for i, (c, d) in enumerate(zip(values, slopes, strict=True)):
         value = value + c * w ** (2 * i + 1)
         slope = slope + d * (start * w) * w ** (2 * i + 1)
     return value, slope
@@ -160,7 +161,8 @@ def divergence(a, b, difference, log_b=None):
     near = np.abs(u) < 0.5
     with np.errstate(all="ignore"):
         ratio = a / b
-        direct = (ratio > 1e-290) & (ratio < 1e290) & (b > 1e-290)
+        least = 1e18 * np.finfo(np.float64).tiny
+        direct = (ratio > least) & (ratio < 1.0 / least) & (b > least)
         far = np.where(direct, np.log(ratio), np.log(a) - (np.log(b) if log_b is None else log_b))
         value = np.where(near, a * log1p_minus(u) + u * difference, a * far - difference)
     return np.where(a == 0, b, value)

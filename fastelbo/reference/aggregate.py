@@ -26,7 +26,7 @@ def log_sum(a):
 
 def log_sum_and_shares(a):
     """The same and what each adds to the sum, relative to it: rounding log_sum spoils no share."""
-    largest = np.fmax.reduce(a, axis=1, keepdims=True)
+    largest = np.where(np.isnan(a), -np.inf, a).max(axis=1, keepdims=True)
     above = np.where(largest == np.inf, np.where(a == np.inf, 0.0, -np.inf), a - largest)
     e = np.exp(np.where(np.isneginf(largest), a, above))
     total = e.sum(axis=1)
@@ -38,17 +38,13 @@ def importance_weights(batch, dataset_size, method, normalize, mss):
     if method == "mws":
         return np.full((batch, batch), -np.log(batch * dataset_size) if normalize else 0.0)
     others = batch - 1
-    w = np.full((batch, batch), 1 / others)
     special = (dataset_size - others) / (dataset_size * others)
+    i, j = np.indices((batch, batch))
     if mss == "paper":
-        rows = np.arange(batch)
-        w[rows, rows] = 1 / dataset_size
-        w[rows, (rows + 1) % batch] = special
+        own, weighted = j == i, j == (i + 1) % batch
     else:  # strides of B where B + 1 is meant, as published
-        w.flat[::batch] = 1 / dataset_size
-        w.flat[1::batch] = special
-        w[batch - 2, 0] = special
-    return np.log(w)
+        own, weighted = j == 0, (j == 1) | ((i == batch - 2) & (j == 0))
+    return np.log(np.where(weighted, special, np.where(own, 1 / dataset_size, 1 / others)))
 
 
 def total_correlation(
@@ -117,7 +113,7 @@ def total_correlation_and_grad(
     # The derivative by each log q_ijl, which is all that mu and logvar reach.
     alpha, beta, gamma = (row_weight(batch, reduction) * weight for weight in weights)
     by_log_q = (beta - alpha) * of_pairs[..., None] + (gamma - beta) * of_marginals
-    by_log_q[rows, rows] += alpha
+    by_log_q = by_log_q + alpha * np.eye(batch)[..., None]
     difference = z[:, None] - mu
     scaled, pull = scaled_twice(difference, logvar)
     none = (by_log_q == 0) & np.isfinite(difference)  # whatever the precision

@@ -78,7 +78,7 @@ def cubo_and_grad(log_w, *, n=2, reduction="mean"):
 
 
 def vimco(log_w, *, reduction="mean"):
-    """L_K, which :func:`vimco_and_grad` differentiates.
+    """L_K, which :func:`fastelbo.vimco_and_grad` differentiates.
 
     Examples
     --------
@@ -101,17 +101,15 @@ def vimco_and_grad(log_w, *, reduction="mean"):
     """
     log_w = as_float64(log_w)
     bound, (weights,) = importance_bound_and_grad(log_w, reduction="none")
-    signals = np.empty_like(log_w)
-    for k in range(len(log_w)):
-        others = np.delete(log_w, k, axis=0)
-        replaced = np.vstack([others, others.mean(axis=0)])
-        signals[k] = bound - log_mean_exp(replaced)
+    others = [np.delete(log_w, k, axis=0) for k in range(len(log_w))]
+    replaced = [np.vstack([several, several.mean(axis=0)]) for several in others]
+    signals = np.array([bound - log_mean_exp(several) for several in replaced])
     weight = row_weight(log_w.shape[1], reduction)
     return reduce_rows(bound, reduction), (weight * weights, weight * signals)
 
 
 def reinforce(log_w, *, baseline="leave-one-out", reduction="mean"):
-    """The ELBO, mean log w, which :func:`reinforce_and_grad` differentiates.
+    """The ELBO, mean log w, which :func:`fastelbo.reinforce_and_grad` differentiates.
 
     Examples
     --------
@@ -135,10 +133,10 @@ def reinforce_and_grad(log_w, *, baseline="leave-one-out", reduction="mean"):
     """
     log_w = as_float64(log_w)
     samples, batch = log_w.shape
-    signals = log_w.copy()
+    signals = log_w
     if baseline != "none":
-        for k in range(samples):
-            signals[k] -= np.delete(log_w, k, axis=0).mean(axis=0)
+        others = [np.delete(log_w, k, axis=0).mean(axis=0) for k in range(samples)]
+        signals = log_w - np.array(others)
     weight = row_weight(batch, reduction) / samples
     return importance_bound(log_w, alpha=1, reduction=reduction), (
         np.full(log_w.shape, weight),

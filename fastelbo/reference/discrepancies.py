@@ -49,7 +49,7 @@ def mmd_and_grad(z, y, *, kernel="rbf", bandwidth=None, estimator="unbiased"):
         if estimator == "unbiased":
             others = ~np.eye(n, dtype=bool)
             pull = 2.0 * np.where(others[..., None], slope * difference, 0.0).sum(axis=1)
-            return k[others].sum() / (n * (n - 1)), pull / (n * (n - 1))
+            return np.where(others, k, 0.0).sum() / (n * (n - 1)), pull / (n * (n - 1))
         return k.sum() / n**2, 2.0 * (slope * difference).sum(axis=1) / n**2
 
     (of_z, dz), (of_y, dy) = within(z), within(y)

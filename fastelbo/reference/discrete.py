@@ -136,7 +136,9 @@ def cross(x, b, a, y):
 def log_one_plus(x, a):
     """log(1 + x / a) for a > 0, x / a of any size."""
     ratio = x / a
-    return np.where(ratio < 1e290, np.log1p(ratio), np.log(x) - np.log(a))
+    return np.where(
+        ratio < 1e-18 * np.finfo(np.float64).max, np.log1p(ratio), np.log(x) - np.log(a)
+    )
 
 
 def rise(a, x, b):
@@ -259,7 +261,8 @@ class Categorical(Likelihood):
     -0.69314718056
     """
 
-    def __init__(self, *, validate=True, missing=None):
+    def __init__(self, classes=None, *, validate=True, missing=None):
+        self.classes = classes
         self.validate = validate
         self.missing = missing
 

@@ -1,5 +1,6 @@
 """KL divergences between diagonal Gaussians."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,26 @@ class FreeBits(NamedTuple):
     threshold: float
     granularity: str = "dimension"
     below: str = "floor"
+
+
+def of_any_axes(function):
+    """`function` of arrays (..., L), and of factors (..., L, L): all leading axes are one batch."""
+
+    @functools.wraps(function)
+    def run(*arrays, **options):
+        arrays = as_float64(*arrays)
+        *leading, dims = arrays[0].shape
+        if len(leading) < 2:
+            return function(*arrays, **options)
+        rows = [
+            a if a.shape == (dims, dims) else a.reshape(-1, *a.shape[len(leading) :])
+            for a in arrays
+        ]
+        value, gradients = function(*rows, **options)
+        gradients = tuple(g.reshape(a.shape) for g, a in zip(gradients, arrays, strict=True))
+        return value.reshape(leading) if np.ndim(value) else value, gradients
+
+    return run
 
 
 def with_free_bits(kl, free_bits):
@@ -50,6 +71,7 @@ def kl_standard_normal(mu, logvar, *, free_bits=0.0, reduction="mean"):
 
 
 @quiet
+@of_any_axes
 def kl_standard_normal_and_grad(mu, logvar, *, free_bits=0.0, reduction="mean"):
     """(kl, (mu, logvar)).
 
@@ -81,6 +103,7 @@ def kl_normal(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean"):
 
 
 @quiet
+@of_any_axes
 def kl_normal_and_grad(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean"):
     """(kl, (mu_q, logvar_q, mu_p, logvar_p)).
 
@@ -114,6 +137,7 @@ def kl_full_normal(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
 
 
 @quiet
+@of_any_axes
 def kl_full_normal_and_grad(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
     """(kl, (mu_q, tril_q, mu_p, tril_p)); that of a factor shared by the batch is summed over it.
 
@@ -123,23 +147,22 @@ def kl_full_normal_and_grad(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
     (array([[2.]]), array([[0.]]), array([[-2.]]), array([[-4.]]))
     """
     mu_q, tril_q, mu_p, tril_p = as_float64(mu_q, tril_q, mu_p, tril_p)
-    rows, by_mu = [], []
-    by_tril_q, by_tril_p = (np.zeros((len(mu_q), *t.shape[-2:])) for t in (tril_q, tril_p))
+    d = (mu_q - mu_p)[..., None]
+    batch = (len(mu_q), *tril_q.shape[-2:])
+    q, p = (np.broadcast_to(np.tril(tril), batch) for tril in (tril_q, tril_p))
+    inverse = np.linalg.inv(p)
+    precision = inverse.swapaxes(1, 2) @ inverse
+    of_q, of_p = (np.diagonal(tril, axis1=1, axis2=2) for tril in (q, p))
     weight = row_weight(len(mu_q), reduction)
-    for b, d in enumerate(mu_q - mu_p):
-        q, p = (np.tril(t[b] if t.ndim == 3 else t) for t in (tril_q, tril_p))
-        precision = np.linalg.inv(p).T @ np.linalg.inv(p)
-        u = np.log(np.diag(q) / np.diag(p))
-        ratio = np.linalg.inv(p) @ q
-        spread = exp_minus_one_minus(2 * u).sum() + (np.tril(ratio, -1) ** 2).sum()
-        rows.append(0.5 * (spread + d @ precision @ d))
-        by_mu.append(weight * precision @ d)
-        by_tril_q[b] = weight * np.tril(precision @ q - np.diag(1 / np.diag(q)))
-        moment = q @ q.T + np.outer(d, d)
-        by_tril_p[b] = weight * np.tril(
-            np.diag(1 / np.diag(p)) - precision @ moment @ precision @ p
-        )
+    spread = exp_minus_one_minus(2 * np.log(of_q / of_p)).sum(axis=1)
+    spread = spread + (np.tril(inverse @ q, -1) ** 2).sum(axis=(1, 2))
+    by_mu = precision @ d
+    rows = 0.5 * (spread + (d * by_mu).sum(axis=(1, 2)))
+    by_mu = weight * by_mu[..., 0]
+    eye = np.eye(batch[-1])
+    by_tril_q = weight * np.tril(precision @ q - eye / of_q[..., None])
+    moment = q @ q.swapaxes(1, 2) + d @ d.swapaxes(1, 2)
+    by_tril_p = weight * np.tril(eye / of_p[..., None] - precision @ moment @ precision @ p)
     by_tril_q = by_tril_q if tril_q.ndim == 3 else by_tril_q.sum(axis=0)
     by_tril_p = by_tril_p if tril_p.ndim == 3 else by_tril_p.sum(axis=0)
-    by_mu = np.array(by_mu)
-    return reduce_rows(np.array(rows), reduction), (by_mu, by_tril_q, -by_mu, by_tril_p)
+    return reduce_rows(rows, reduction), (by_mu, by_tril_q, -by_mu, by_tril_p)

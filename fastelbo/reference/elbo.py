@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastelbo.reference._common import LOG_2PI, as_float64, reduce_rows, row_weight
+from fastelbo.reference._common import LOG_2PI, as_float64, dense, reduce_rows, row_weight, weighed
 from fastelbo.reference.divergences import kl_standard_normal_and_grad
 from fastelbo.reference.likelihoods import SquaredError
 from fastelbo.reference.noise import noise_of
@@ -77,7 +77,7 @@ def elbo_and_grad(
     (array([[-1.]]), array([[-0.]]), array([[1.]]))
     """
     likelihood = SquaredError() if likelihood is None else likelihood
-    several = isinstance(x_recon, tuple)
+    x, several = dense(x), isinstance(x_recon, tuple)
     parameters = x_recon if several else (x_recon,)
     reconstruction, grads = likelihood.log_prob_and_grad(
         x, *parameters, mask=mask, reduction=reduction
@@ -99,8 +99,9 @@ def elbo_and_grad(
         weight = row_weight(len(mu), reduction)
         dmu = -weight * by_z
         dlogvar = -weight * (by_z * 0.5 * (z - mu) + 0.5)
-    result = (reconstruction - beta * kl, reconstruction, kl, z)
-    return result, (-beta * dmu, -beta * dlogvar, grads if several else grads[0])
+    result = (reconstruction - weighed(beta, kl), reconstruction, kl, z)
+    of_kl = (weighed(-beta, gradient) for gradient in (dmu, dlogvar))
+    return result, (*of_kl, grads if several else grads[0])
 
 
 def elbo_from_buffers(

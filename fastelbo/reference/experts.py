@@ -1,5 +1,7 @@
 """Gaussian experts of several modalities, on axis 0."""
 
+import functools
+
 import numpy as np
 
 from fastelbo.reference._common import LOG_2PI, as_float64, quiet, reduce_rows
@@ -10,7 +12,7 @@ def _subset_product(mu, logvar, present, prior):
     log_precision = np.where(present[..., None], -logvar, -np.inf)
     zero = np.zeros((1, *mu.shape[1:]))
     log_precision = np.concatenate([log_precision, zero if prior else zero - np.inf])
-    total = np.logaddexp.reduce(log_precision)
+    total = functools.reduce(np.logaddexp, log_precision)
     shares = np.exp(log_precision - total)[:-1]
     mean = np.where(present[..., None], shares * mu, 0.0).sum(axis=0)
     return mean, -total, shares
@@ -42,12 +44,14 @@ def product_of_experts_backward(grad_mu, grad_logvar, mu, logvar, *, mask=None, 
 
 
 def subsets(experts):
-    """Which experts are in each nonempty subset, (2^M - 1, M)."""
-    return np.array([[s >> m & 1 for m in range(experts)] for s in range(1, 1 << experts)], bool)
+    """Which experts are in each nonempty subset, 2^M - 1 lists of M."""
+    return [[s >> m & 1 == 1 for m in range(experts)] for s in range(1, 1 << experts)]
 
 
 def mopoe(mu, logvar, *, mask=None, prior=True):
     """(mu, logvar, mask) of the products of all subsets (Sutter et al. 2021).
+
+    With prior="full", N(0, I) is one more expert of the product of all only.
 
     Examples
     --------
@@ -58,9 +62,10 @@ def mopoe(mu, logvar, *, mask=None, prior=True):
     seen = np.ones(mu.shape[:2], bool) if mask is None else np.asarray(mask)
     parts = []
     for members in subsets(len(mu)):
-        counts = seen[members].all(axis=0)
-        whole = np.broadcast_to(members[:, None], seen.shape)
-        mean, log_variance = product_of_experts(mu, logvar, mask=whole, prior=prior)
+        whole = np.broadcast_to(np.array(members)[:, None], seen.shape)
+        counts = (seen | ~whole).all(axis=0)
+        stands = all(members) if prior == "full" else prior
+        mean, log_variance = product_of_experts(mu, logvar, mask=whole, prior=stands)
         neutral = ~counts[:, None]
         parts.append((np.where(neutral, 0, mean), np.where(neutral, 0, log_variance), counts))
     return tuple(np.array(part) for part in zip(*parts, strict=True))
@@ -72,8 +77,10 @@ def mopoe_backward(grad_mu, grad_logvar, mu, logvar, *, mask=None, prior=True):
     seen = np.ones(mu.shape[:2], bool) if mask is None else np.asarray(mask)
     by_mu, by_logvar = np.zeros_like(mu), np.zeros_like(mu)
     for members, g, h in zip(subsets(len(mu)), grad_mu, grad_logvar, strict=True):
-        counts = members[:, None] & seen[members].all(axis=0)
-        of_mu, of_logvar = product_of_experts_backward(g, h, mu, logvar, mask=counts, prior=prior)
+        whole = np.broadcast_to(np.array(members)[:, None], seen.shape)
+        counts = whole & (seen | ~whole).all(axis=0)
+        stands = all(members) if prior == "full" else prior
+        of_mu, of_logvar = product_of_experts_backward(g, h, mu, logvar, mask=counts, prior=stands)
         by_mu += of_mu
         by_logvar += of_logvar
     return by_mu, by_logvar
@@ -100,7 +107,7 @@ def mixture_of_experts_and_grad(z, mu, logvar, mask=None, *, reduction="mean"):
     d = samples - mu
     log_p = -0.5 * (d * d * np.exp(-logvar) + logvar + LOG_2PI).sum(axis=3)
     log_p = np.where(seen, log_p - np.log(seen.sum(axis=0)), -np.inf)
-    values = np.logaddexp.reduce(log_p, axis=1)
+    values = functools.reduce(np.logaddexp, np.moveaxis(log_p, 1, 0))
     weight = 1.0 / values.size if reduction == "mean" else 1.0
     share = np.where(seen, weight * np.exp(log_p - values[:, None]), 0.0)[..., None]
     pull = np.where(seen[..., None], share * d * np.exp(-logvar), 0.0)

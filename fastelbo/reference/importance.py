@@ -26,14 +26,10 @@ def _log_weights_and_grad(x, z, mu, logvar, x_recon, likelihood, prior, mask, wi
     likelihood = SquaredError() if likelihood is None else likelihood
     parameters = x_recon if isinstance(x_recon, tuple) else (x_recon,)
     x, z, mu, logvar = as_float64(x, z, mu, logvar)
-    log_p = []
-    by_outputs = []
-    full = np.shape(parameters[0])  # the others may be broadcast
-    for one in zip(*(np.broadcast_to(p, full) for p in parameters), strict=True):  # of one sample
-        rows, gradients = likelihood.log_prob_and_grad(x, *one, mask=mask, reduction="none")
-        log_p.append(rows)
-        by_outputs.append(gradients)
-    by_outputs = tuple(np.array(g) for g in zip(*by_outputs, strict=True))
+    full = np.shape(parameters[0])  # the others may be broadcast, but not their gradients
+    log_p, by_outputs = likelihood.log_prob_and_grad(
+        x, *(np.broadcast_to(p, full) for p in parameters), mask=mask, reduction="none"
+    )
     pull = (z - mu) * np.exp(-logvar)
     log_q = -0.5 * ((z - mu) * pull + logvar + LOG_2PI).sum(axis=2)
     if prior is None:
@@ -43,7 +39,7 @@ def _log_weights_and_grad(x, z, mu, logvar, x_recon, likelihood, prior, mask, wi
     else:
         log_prior, by_prior = prior.log_prob(z), 0.0
     by_logvar = 0.5 * (1.0 - (z - mu) * pull)
-    return np.array(log_p) + log_prior - log_q, (pull + by_prior, -pull, by_logvar, by_outputs)
+    return log_p + log_prior - log_q, (pull + by_prior, -pull, by_logvar, by_outputs)
 
 
 def iwae(x, z, mu, logvar, x_recon, *, likelihood=None, prior=None, mask=None, reduction="mean"):

@@ -33,12 +33,16 @@ class Likelihood:
     def outside(self, x, *parameters):
         return np.zeros(x.shape, bool)
 
+    def check(self, keep, x, *parameters):
+        if self.validate and np.any(keep & self.outside(x, *parameters)):
+            raise ValueError("x or a parameter lies outside the domain")
+
     def like_gradient(self, keep):
         """A mask in the shape of x, so that it broadcasts to a gradient."""
         return keep
 
     def log_prob(self, x, *parameters, mask=None, reduction="mean"):
-        """log p(x | parameters), summed over the event."""
+        """log p(x | parameters), summed over the event unless ``reduction="elementwise"``."""
         return self.log_prob_and_grad(x, *parameters, mask=mask, reduction=reduction)[0]
 
     @quiet
@@ -49,10 +53,9 @@ class Likelihood:
         keep = np.ones(x.shape, bool) if mask is None else np.broadcast_to(mask, x.shape)
         if self.missing == "nan":
             keep = keep & ~np.isnan(x)
-        if self.validate and np.any(keep & self.outside(x, *parameters)):
-            raise ValueError("x or a parameter lies outside the domain")
+        self.check(keep, x, *parameters)
         values, grads = self.elements(x, *parameters)
-        event = tuple(range(-(x.ndim - 1), 0))
+        event = () if reduction == "elementwise" else tuple(range(-(x.ndim - 1), 0))
         rows = np.where(keep, values, 0.0).sum(axis=event)
         weight = row_weight(rows.size, reduction)
         keep = self.like_gradient(keep)
@@ -64,7 +67,7 @@ class Likelihood:
 
 
 class SquaredError(Likelihood):
-    """-||x - x_recon||^2, with no constant.
+    """``-||x - x_recon||^2``, with no constant.
 
     Examples
     --------
@@ -120,9 +123,10 @@ class Gaussian(Likelihood):
         scaled = as_float64(x) * self.x_scale
         keep = np.isnan(scaled) if self.missing == "nan" else np.zeros(scaled.shape, bool)
         keep = ~keep if mask is None else ~keep & mask
-        error = (scaled - as_float64(parameters[0]))[..., keep]
+        error = np.where(keep, scaled - as_float64(parameters[0]), 0.0)
         with np.errstate(all="ignore"):  # the derivative by this scale vanishes over the minibatch
-            best = Gaussian(np.sqrt(np.mean(error * error)), x_scale=self.x_scale)
+            variance = (error * error).sum() / np.broadcast_to(keep, error.shape).sum()
+            best = Gaussian(np.sqrt(variance), x_scale=self.x_scale)
         best.missing = self.missing
         return best.log_prob_and_grad(x, *parameters, **options)
 
@@ -142,7 +146,7 @@ class Gaussian(Likelihood):
 
 
 class Laplace(Likelihood):
-    """-|x - x_recon| / scale - log(2 scale); ``scale`` as a number, array or ``"learned"``.
+    """``-|x - x_recon| / scale - log(2 scale)``; ``scale`` as a number, array or ``"learned"``.
 
     Examples
     --------
@@ -197,7 +201,7 @@ class StudentT(Likelihood):
         root_df = np.exp(np.clip(0.5 * log_df, -709.0, 709.0)) if is_word(self.df) else np.sqrt(df)
         error = x - x_recon
         z = error * root * root
-        h, by_h = half_rise(np.clip(0.5 * df, 1e-323, 1e308))
+        h, by_h = half_rise(np.clip(0.5 * df, 1e-323, 0.5 * np.finfo(np.float64).max))
         u = (z / root_df) ** 2
         far = u > 1.0
         large, small = np.where(far, u, 1.0), np.where(far, 0.0, u)
@@ -207,7 +211,8 @@ class StudentT(Likelihood):
         square = np.where(far, 0.0, z) ** 2
         df_log = np.where(far, df * log_one_plus, square * (1.0 + ratio))
         values = h - 0.5 * LOG_2PI - log_scale - 0.5 * (df_log + log_one_plus)
-        values = np.where(log_df == -np.inf, -np.inf, values)
+        of_scale_zero = (log_scale == -np.inf) & (np.abs(error) > 0.0)
+        values = np.where((log_df == -np.inf) | of_scale_zero, -np.inf, values)
         share = np.where(far, 1.0 / (1.0 + 1.0 / large), small / (1.0 + small))
         pull = np.where(
             far,
@@ -225,15 +230,65 @@ class StudentT(Likelihood):
 
 
 class Bernoulli(Likelihood):
-    """x l - softplus(l) for logits l and x in [0, 1].
+    """x l - softplus(l) for logits l and x in [0, 1]; or x log p + (1 - x) log(1 - p).
 
-    Evaluated as (x - [l > 0]) l - log(1 + e^-|l|), from which the large parts are gone: x = 1,
-    l = 40 keeps all its digits. Its derivative is x - sigmoid(l) in the same manner.
+    The first evaluated as ``(x - [l > 0]) l - log(1 + e^-|l|)``, from which the large parts are
+    gone: x = 1, l = 40 keeps all its digits. Its derivative is x - sigmoid(l) in the same manner.
+
+    The second, of probabilities, for ``probs``. ``clamp``: logarithms of at least -100, and
+    (x - p) / max(p (1 - p), 1e-12) for the derivative, as PyTorch's binary_cross_entropy.
 
     Examples
     --------
     >>> Bernoulli().log_prob([[1.0]], [[40.0]])
     -4.248354255291589e-18
+    """
+
+    def __init__(self, *, probs=False, clamp=False, x_scale=1.0, validate=True, missing=None):
+        self.probs = probs
+        self.clamp = clamp
+        self.x_scale = x_scale
+        self.validate = validate
+        self.missing = missing
+
+    def outside(self, x, given):
+        outside = (x < 0.0) | (x > 1.0)
+        return outside | (given < 0.0) | (given > 1.0) if self.probs else outside
+
+    def elements(self, x, given):
+        if self.clamp:
+            return self._of_clamped(x, given)
+        return self._of_probs(x, given) if self.probs else self._of_logits(x, given)
+
+    def _of_clamped(self, x, p):
+        log_p, log_rest = np.maximum(np.log(p), -100.0), np.maximum(np.log1p(-p), -100.0)
+        slope = (x - p) / np.maximum(p * (1.0 - p), np.float32(1e-12))
+        return x * log_p + (1.0 - x) * log_rest, (slope,)
+
+    def _of_probs(self, x, p):
+        x = np.where((x > 1.0) & (x < 1.0000003), 1.0, x)  # its scaling may have rounded up
+        hit = np.where(x == 0.0, 0.0, x * np.log(p))
+        missed = np.where(x == 1.0, 0.0, (1.0 - x) * np.log1p(-p))
+        between = (x - p) / (p * (1.0 - p))
+        slope = np.where(x == 0.0, -1.0 / (1.0 - p), np.where(x == 1.0, 1.0 / p, between))
+        return hit + missed, (slope,)
+
+    def _of_logits(self, x, logits):
+        positive = np.where(logits > 0.0, 1.0, 0.0)
+        small = np.exp(-np.abs(logits))
+        values = np.where(x == positive, 0.0, (x - positive) * logits) - np.log1p(small)
+        return values, ((x - positive) + np.where(logits > 0.0, small, -small) / (1.0 + small),)
+
+
+class ContinuousBernoulli(Likelihood):
+    """x l - log((e^l - 1) / l) for logits l (Loaiza-Ganem & Cunningham 2019).
+
+    With t = ``|l|``: (x - [l > 0]) l - log((1 - e^-t) / t), by series near t = 0.
+
+    Examples
+    --------
+    >>> ContinuousBernoulli().log_prob([[0.25]], [[0.0]])
+    0.0
     """
 
     def __init__(self, *, x_scale=1.0, validate=True, missing=None):
@@ -243,24 +298,6 @@ class Bernoulli(Likelihood):
 
     def outside(self, x, *parameters):
         return (x < 0.0) | (x > 1.0)
-
-    def elements(self, x, logits):
-        positive = np.where(logits > 0.0, 1.0, 0.0)
-        small = np.exp(-np.abs(logits))
-        values = np.where(x == positive, 0.0, (x - positive) * logits) - np.log1p(small)
-        return values, ((x - positive) + np.where(logits > 0.0, small, -small) / (1.0 + small),)
-
-
-class ContinuousBernoulli(Bernoulli):
-    """x l - log((e^l - 1) / l) for logits l (Loaiza-Ganem & Cunningham 2019).
-
-    With t = |l|: (x - [l > 0]) l - log((1 - e^-t) / t), by series near t = 0.
-
-    Examples
-    --------
-    >>> ContinuousBernoulli().log_prob([[0.25]], [[0.0]])
-    0.0
-    """
 
     def elements(self, x, logits):
         positive = np.where(logits > 0.0, 1.0, 0.0)

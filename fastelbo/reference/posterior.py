@@ -1,8 +1,15 @@
-"""Samples of q(z|x)."""
+"""Samples of q(z|x), and their log density."""
 
 import numpy as np
 
-from fastelbo.reference._common import as_float64, quiet
+from fastelbo.reference._common import (
+    LOG_2PI,
+    as_float64,
+    quiet,
+    reduce_rows,
+    row_weight,
+    scaled_twice,
+)
 from fastelbo.reference.divergences import kl_standard_normal
 from fastelbo.reference.noise import noise_of
 
@@ -60,3 +67,38 @@ def reparameterize_backward(grad_z, mu, logvar, z, *, kl_weight=0.0, noise=None,
         grad_z.sum(axis=samples) - kl_weight * mu,
         0.5 * (grad_z * step).sum(axis=samples) - kl_weight * 0.5 * np.expm1(logvar),
     )
+
+
+def posterior_log_prob(z, mu, logvar, *, reduction="mean"):
+    """log N(z; mu, e^logvar) of points z (B, L), or (K, B, L) for K of each.
+
+    Examples
+    --------
+    >>> round(posterior_log_prob([[1.0]], [[0.0]], [[0.0]]), 6)
+    -1.418939
+    """
+    return posterior_log_prob_and_grad(z, mu, logvar, reduction=reduction)[0]
+
+
+@quiet
+def posterior_log_prob_and_grad(z, mu, logvar, *, reduction="mean"):
+    """(value, (z, mu, logvar)).
+
+    Examples
+    --------
+    >>> posterior_log_prob_and_grad([[2.0]], [[0.0]], [[0.0]])[1]
+    (array([[-2.]]), array([[2.]]), array([[1.5]]))
+    """
+    z, mu, logvar = as_float64(z, mu, logvar)
+    scaled, pull = scaled_twice(z - mu, logvar)
+    square = scaled * scaled
+    log_p = -0.5 * (square + logvar + LOG_2PI)
+    rows = np.where(square == np.inf, -np.inf, log_p).sum(axis=-1)  # logvar may be -inf
+    weight = row_weight(rows.size, reduction)
+    samples = tuple(range(z.ndim - 2))  # the leading axis, if there is one
+    gradients = (
+        -weight * pull,
+        weight * pull.sum(axis=samples),
+        weight * 0.5 * (square - 1.0).sum(axis=samples),
+    )
+    return reduce_rows(rows, reduction), gradients

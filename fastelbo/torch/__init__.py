@@ -6,6 +6,10 @@ at numbers there would make the processor wait for the device. Under ``torch.com
 of the graph. Under the transforms of ``torch.func`` they are PyTorch operations, too; of those,
 ``estimator="dreg"`` is refused, and ``torch.jit.trace`` altogether.
 
+Gradients are made with the values and saved for backward as PyTorch's own are: hooks of saved
+tensors see them, and a second backward needs ``retain_graph=True``. Of most functions the inputs
+are not kept, so that they may change in place in between.
+
 >>> import torch
 >>> from fastelbo.torch import Bernoulli, ElboLoss
 >>> loss = ElboLoss(likelihood=Bernoulli())
@@ -19,12 +23,23 @@ except ModuleNotFoundError as error:
     ) from error
 
 from fastelbo.divergences import FreeBits
+from fastelbo.remedies import Geco
+from fastelbo.schedules import BetaSchedule, LearningRateSchedule
 from fastelbo.torch.aggregate import (
     BetaTcvaeResult,
     TotalCorrelation,
     beta_tcvae_elbo,
     total_correlation,
 )
+from fastelbo.torch.bounds import (
+    cubo,
+    effective_sample_size,
+    importance_bound,
+    normalized_weights,
+    reinforce,
+    vimco,
+)
+from fastelbo.torch.columns import ColumnLikelihood
 from fastelbo.torch.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from fastelbo.torch.discrepancies import mmd
 from fastelbo.torch.discrete import (
@@ -35,9 +50,26 @@ from fastelbo.torch.discrete import (
     DiscretizedLogisticMixture,
     Poisson,
 )
+from fastelbo.torch.discrete_divergences import kl_bernoulli, kl_categorical
 from fastelbo.torch.divergences import kl_full_normal, kl_normal, kl_standard_normal
 from fastelbo.torch.elbo import ElboResult, elbo
-from fastelbo.torch.importance import iwae
+from fastelbo.torch.experts import (
+    Experts,
+    GaussianExpert,
+    JointPosterior,
+    joint_posterior,
+    mixture_of_experts,
+    mopoe,
+    product_of_experts,
+)
+from fastelbo.torch.flows import (
+    FlowElboResult,
+    endpoint_velocity,
+    flow_elbo,
+    flow_matching,
+)
+from fastelbo.torch.importance import iwae, log_weights
+from fastelbo.torch.latent_ode import latent_ode_elbo
 from fastelbo.torch.likelihoods import Bernoulli, ContinuousBernoulli, Likelihood
 from fastelbo.torch.locations import Gaussian, Laplace, SquaredError, StudentT
 from fastelbo.torch.losses import (
@@ -49,7 +81,13 @@ from fastelbo.torch.losses import (
     zero_inflated_negative_binomial_loss,
 )
 from fastelbo.torch.mixtures import mixture_log_prob
-from fastelbo.torch.posterior import reparameterize, reparameterize_kl
+from fastelbo.torch.multimodal import MultimodalResult, multimodal_elbo
+from fastelbo.torch.posterior import posterior_log_prob, reparameterize, reparameterize_kl
+from fastelbo.torch.priors import MixtureOfGaussians, StandardNormal, VampPrior
+from fastelbo.torch.relaxations import gumbel_softmax
+from fastelbo.torch.remedies import capacity, delta_posterior
+from fastelbo.torch.semi_supervised import m2_elbo
+from fastelbo.torch.streaming import StreamingBound
 from fastelbo.torch.survival import Weibull
 
 del _torch
@@ -57,39 +95,75 @@ del _torch
 __all__ = [
     "Bernoulli",
     "BetaBinomial",
+    "BetaSchedule",
     "BetaTCVAELoss",
     "BetaTcvaeResult",
     "Binomial",
     "Categorical",
+    "ColumnLikelihood",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "DiscretizedLogisticMixture",
     "ElboLoss",
     "ElboResult",
+    "Experts",
+    "FlowElboResult",
     "FreeBits",
     "Gaussian",
+    "GaussianExpert",
+    "Geco",
     "IwaeLoss",
+    "JointPosterior",
     "Laplace",
+    "LearningRateSchedule",
     "Likelihood",
+    "MixtureOfGaussians",
+    "MultimodalResult",
     "NegativeBinomial",
     "Poisson",
     "SquaredError",
+    "StandardNormal",
+    "StreamingBound",
     "StudentT",
     "TotalCorrelation",
+    "VampPrior",
     "Weibull",
     "ZeroInflatedNegativeBinomial",
     "beta_tcvae_elbo",
+    "capacity",
+    "cubo",
+    "delta_posterior",
+    "effective_sample_size",
     "elbo",
+    "endpoint_velocity",
+    "flow_elbo",
+    "flow_matching",
+    "gumbel_softmax",
+    "importance_bound",
     "iwae",
+    "joint_posterior",
+    "kl_bernoulli",
+    "kl_categorical",
     "kl_full_normal",
     "kl_normal",
     "kl_standard_normal",
+    "latent_ode_elbo",
+    "log_weights",
+    "m2_elbo",
     "mixture_log_prob",
+    "mixture_of_experts",
     "mmd",
+    "mopoe",
+    "multimodal_elbo",
     "negative_binomial_loss",
+    "normalized_weights",
+    "posterior_log_prob",
+    "product_of_experts",
+    "reinforce",
     "reparameterize",
     "reparameterize_kl",
     "total_correlation",
     "vae_loss",
+    "vimco",
     "zero_inflated_negative_binomial_loss",
 ]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 import fastelbo
+from fastelbo import _torch_bridge
 from fastelbo.torch import _checks, composites
 from fastelbo.torch._tensors import has_kernels
 
@@ -23,16 +24,24 @@ OPERATIONS = {}
 class Operation:
     """A function of some tensors; its options are the fields of a dataclass.
 
-    Of its methods, those that see arrays run NumPy code; the others may be traced.
+    Tensors that have a gradient come first. All results have the dtype of the first of floats. Of
+    its methods, those that see arrays run NumPy code; the others may be traced.
     """
 
     #: How many values it has; they come first among the operator's results, before gradients.
     values = 1
-    #: Whether gradients come with the values, one for each slot.
+    #: Whether gradients come with the values, one for each tensor that has one.
     gives_gradients = True
+    #: How many of its tensors, the last ones, have none.
+    constants = 0
+    #: A method that evaluates usual tensors by a shorter way; it gives None for others.
+    short = None
 
     def __init_subclass__(cls):
         OPERATIONS[cls.__name__] = cls
+        #: Whether methods do what they do here.
+        cls.keeps_nothing = cls.kept is Operation.kept
+        cls.only_scales = cls.keeps_nothing and cls.backward is Operation.backward
 
     def call(self, with_gradient):
         """This call as a string: literals only."""
@@ -47,27 +56,22 @@ class Operation:
         """The shapes of the values."""
         return [()]
 
-    def slots(self, count):
-        """Which of `count` tensors have gradients."""
-        return range(count)
-
     def kept(self, tensors):
         """What `backward` needs besides gradients."""
         return ()
 
     def backward(self, upstream, gradients, kept, run):
-        """What flows to each slot. An upstream gradient is a tensor, a float or None; `run` runs
-        another operation."""
-        factor = upstream[0]
-        if type(factor) is float and factor == 1.0:
-            return gradients
-        return [scaled(gradient, factor) for gradient in gradients]
+        """What flows to each tensor that has a gradient. An upstream gradient is a tensor, a float
+        or None; `run` runs another operation."""
+        return [scaled(gradient, upstream[0]) for gradient in gradients]
 
 
 def _spec(option):
     """An option as literals: (class, arguments) where it is an object."""
     if isinstance(option, float):  # of which torch.compile knows no repr where it may change
         return "float", option.hex()
+    if isinstance(option, slice):
+        return "slice", [option.start, option.stop, option.step]
     if isinstance(option, list | tuple):
         return [_spec(value) for value in option]
     if isinstance(option, dict):
@@ -98,58 +102,19 @@ def scaled(gradient, factor):
 
 def run(operation, *tensors):
     """The values of an operation as a tuple of tensors, differentiable."""
-    with_gradient = torch.is_grad_enabled() and any([t.requires_grad for t in tensors])
     if torch.compiler.is_compiling():
+        with_gradient = torch.is_grad_enabled() and any([t.requires_grad for t in tensors])
         return tuple(evaluate(list(tensors), operation.call(with_gradient))[: operation.values])
-    if with_gradient:
+    if _torch_bridge.wants_gradient(tensors):
         return _Evaluate.apply(operation, *tensors)
-    return _forward(operation, tensors, False)[0]
-
-
-def _forward(operation, tensors, with_gradient):
-    """Values and gradients as tensors. The second tensor is never data: it has the dtype of all.
-
-    Gradients must be off where a tensor requires one: then PyTorch gives arrays without detaching.
-    """
-    arrays = [t.numpy() for t in tensors]
-    values, gradients = operation.forward(arrays, with_gradient, torch.get_num_threads())
-    dtype = tensors[1].dtype
-    return tuple([_as_tensor(v, dtype) for v in values]), [torch.from_numpy(g) for g in gradients]
-
-
-def _as_tensor(value, dtype):
-    if isinstance(value, float):
-        return torch.scalar_tensor(value, dtype=dtype)
-    return torch.from_numpy(value).to(dtype)
+    return _torch_bridge.values_of(operation, *tensors)
 
 
 class _Evaluate(torch.autograd.Function):
     """An operation in eager mode."""
 
-    @staticmethod
-    def forward(ctx, operation, *tensors):
-        values, gradients = _forward(operation, tensors, True)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*gradients, *operation.kept(tensors))
-        ctx.call = operation, len(tensors), len(gradients)
-        return values
-
-    @staticmethod
-    def backward(ctx, *upstream):
-        if torch.is_grad_enabled():  # create_graph=True: the result would lack what passes here
-            raise RuntimeError(
-                "fastelbo.torch computes gradients with values and cannot differentiate twice: "
-                "no create_graph=True"
-            )
-        operation, count, slots = ctx.call
-        flows = [None] * (1 + count)
-        upstream = [g if g is None or g.ndim else g.item() for g in upstream]
-        if any([g is not None for g in upstream]):
-            saved = ctx.saved_tensors
-            of_slots = operation.backward(upstream, saved[:slots], saved[slots:], run)
-            for slot, flow in zip(operation.slots(count), of_slots, strict=True):
-                flows[1 + slot] = flow
-        return tuple(flows)
+    forward = staticmethod(_torch_bridge.forward)
+    backward = staticmethod(_torch_bridge.backward)
 
 
 @dataclass(eq=False)
@@ -159,6 +124,7 @@ class Function(Operation):
     name: str
     options: dict
     takes_threads: bool = True
+    batch_axes: int = -1
 
     def forward(self, arrays, with_gradient, threads):
         options = self.options
@@ -170,15 +136,16 @@ class Function(Operation):
         return (value,), gradients
 
     def shapes(self, tensors):
-        return [tensors[0].shape[:-1] if self.options.get("reduction") == "none" else ()]
+        by_row = self.options.get("reduction") == "none"
+        return [tensors[0].shape[: self.batch_axes] if by_row else ()]
 
 
-def function(name, *tensors, takes_threads=True, **options):
+def function(name, *tensors, takes_threads=True, batch_axes=-1, **options):
     """The value of fastelbo's function of this name, or of its composite, differentiable."""
     if not has_kernels(*tensors):
         _checks.of(name, *tensors, **options)
         return getattr(composites, name)(*tensors, **options)
-    return run(Function(name, options, takes_threads), *tensors)[0]
+    return run(Function(name, options, takes_threads, batch_axes), *tensors)[0]
 
 
 # The operator -----------------------------------------------------------------------------------
@@ -199,25 +166,26 @@ def _made(option):
         return {name: _made(value) for name, value in option.items()}
     if isinstance(option, tuple):
         kind, arguments = option
-        is_number = kind == "float"
-        return (
-            float.fromhex(arguments) if is_number else getattr(fastelbo, kind)(**_made(arguments))
-        )
+        if kind == "float":
+            return float.fromhex(arguments)
+        return slice(*arguments) if kind == "slice" else getattr(fastelbo, kind)(**_made(arguments))
     return option
 
 
 @torch.library.custom_op("fastelbo::evaluate", mutates_args=(), device_types="cpu")
 def evaluate(tensors: list[torch.Tensor], call: str) -> list[torch.Tensor]:
-    values, gradients = _forward(_parsed(call)[0], tensors, _parsed(call)[1])
+    values, gradients = _torch_bridge.evaluate(_parsed(call)[0], tuple(tensors), _parsed(call)[1])
     return [*values, *gradients]
 
 
 @evaluate.register_fake
 def _(tensors, call):
     operation, with_gradient = _parsed(call)
-    results = [tensors[1].new_empty(shape) for shape in operation.shapes(tensors)]
+    first = tensors[0] if tensors[0].is_floating_point() else tensors[1]
+    results = [first.new_empty(shape) for shape in operation.shapes(tensors)]
     if with_gradient and operation.gives_gradients:
-        results += [tensors[i].new_empty(tensors[i].shape) for i in operation.slots(len(tensors))]
+        for tensor in tensors[: len(tensors) - operation.constants]:
+            results.append(tensor.new_empty(tensor.shape))
     return results
 
 
@@ -226,19 +194,15 @@ def _setup_context(ctx, inputs, output):
     operation, _ = _parsed(ctx.call)
     kept = operation.kept(tensors)
     ctx.save_for_backward(*output[operation.values :], *kept)
-    ctx.counts = len(tensors), len(output) - operation.values
+    ctx.gradients = len(output) - operation.values
 
 
 def _backward(ctx, upstream):
     operation, _ = _parsed(ctx.call)
-    count, slots = ctx.counts
-    saved = ctx.saved_tensors
-    of_values = upstream[: operation.values]
-    of_slots = operation.backward(of_values, saved[:slots], saved[slots:], _run_in_graph)
-    flows = [None] * count
-    for slot, flow in zip(operation.slots(count), of_slots, strict=True):
-        flows[slot] = flow
-    return flows, None
+    of_values, saved = upstream[: operation.values], ctx.saved_tensors
+    gradients, kept = saved[: ctx.gradients], saved[ctx.gradients :]
+    flows = operation.backward(of_values, gradients, kept, _run_in_graph)
+    return [*flows, *[None] * operation.constants], None
 
 
 def _run_in_graph(operation, *tensors):

@@ -1,6 +1,5 @@
-"""The checks of arguments that kernels make, for tensors that no kernel sees: the same code.
+"""The checks of arguments that kernels make, for tensors that no kernel sees: `fastelbo._checks`.
 
-What is checked is shapes, by arrays that stand in for tensors and have memory for a single row.
 Where it is free to look at the numbers, on the CPU, domains are checked, too: on another device
 that would make the processor wait. Under torch.compile nothing is checked.
 """
@@ -8,10 +7,9 @@ that would make the processor wait. Under torch.compile nothing is checked.
 import numpy as np
 import torch
 
-from fastelbo import _arrays, aggregate, discrepancies, divergences, full_normal, importance
-from fastelbo.mixtures import Components
-from fastelbo.posterior import noise_source, shape_of_samples
-from fastelbo.torch._tensors import can_read, check_tensors
+from fastelbo import _arrays, _checks, discrete_divergences, full_normal, relaxations
+from fastelbo.posterior import shape_of_samples
+from fastelbo.torch._tensors import as_array, beside, can_read, check_tensors
 
 
 def stand_in(tensor):
@@ -19,12 +17,28 @@ def stand_in(tensor):
     name = str(tensor.dtype).removeprefix("torch.")
     dtype = "float32" if name in ("bfloat16", "float16") else name
     shape = tuple(tensor.shape)
-    return np.broadcast_to(np.zeros(shape[-1:], dtype), shape)
+    if tensor.layout is torch.sparse_csr:
+        ends = np.zeros(len(tensor) + 1, int)
+        return _arrays.csr(shape, ends, ends[:0], np.zeros(0, dtype))
+    return _checks.stand_in(shape, dtype)
 
 
 def numbers_of(tensor):
     """The tensor as an array."""
-    return tensor.detach().numpy()
+    return as_array(tensor.detach())
+
+
+def array_of(tensor):
+    """Its numbers where to look at them is free, or what stands in."""
+    return numbers_of(tensor) if can_read(tensor) else stand_in(tensor)
+
+
+def flags_of(mask):
+    """A mask as an array: all True where its numbers are not to be looked at; None without one."""
+    if mask is None:
+        return None
+    check_tensors(mask=mask)
+    return numbers_of(mask) if can_read(mask) else np.ones(mask.shape, stand_in(mask).dtype)
 
 
 def event(likelihood, x, parameters, mask):
@@ -45,26 +59,30 @@ def event(likelihood, x, parameters, mask):
 def elbo(likelihood, x, mu, logvar, outputs, mask):
     if torch.compiler.is_compiling():
         return
-    kernels = likelihood.kernels
-    if len(outputs) != len(kernels.parameters):
-        kernels._miscounted(outputs)
-    outputs = tuple([stand_in(torch.as_tensor(p)) for p in outputs])
-    data, *_ = _arrays.problem(
-        stand_in(x), outputs, kernels.parameters, stand_in(mu), stand_in(logvar), kernels._layout
-    )
-    if mask is not None:
-        _arrays.as_mask(stand_in(mask), data)
+    outputs = tuple([stand_in(beside(p, mu)) for p in outputs])
+    latents = [stand_in(t) for t in (mu, logvar)]
+    mask = None if mask is None else stand_in(mask)
+    _checks.elbo(likelihood.kernels, stand_in(x), *latents, outputs, mask)
 
 
 def samples(mu, logvar, rng, noise, count):
     """Of what is to be drawn, `count` times."""
     if torch.compiler.is_compiling():
         return
-    mu, _ = _arrays.latents(stand_in(mu), stand_in(logvar))
-    shape = shape_of_samples(mu, count)
     if noise is not None:
         check_tensors(noise=noise)
-        noise_source(rng, stand_in(noise), shape, mu.dtype.itemsize == 4)
+        noise = stand_in(noise)
+    _checks.samples(stand_in(mu), stand_in(logvar), rng, noise, count)
+
+
+def relaxed(logits, rng, noise, count):
+    """Of categorical samples to be drawn, `count` times."""
+    if torch.compiler.is_compiling():
+        return
+    logits = discrete_divergences.as_logits(stand_in(logits))
+    shape = shape_of_samples(logits, count)
+    if noise is not None:
+        relaxations.noise_of(rng, stand_in(noise), shape, logits.dtype)
 
 
 def iwae(likelihood, x, z, mu, logvar, outputs, mask):
@@ -73,25 +91,17 @@ def iwae(likelihood, x, z, mu, logvar, outputs, mask):
     latents = [stand_in(t) for t in (z, mu, logvar)]
     outputs = tuple([stand_in(p) for p in outputs])
     mask = None if mask is None else stand_in(mask)
-    importance._Problem(stand_in(x), *latents, outputs, likelihood.kernels, None, mask, None)
+    _checks.iwae(likelihood.kernels, stand_in(x), *latents, outputs, mask)
 
 
-#: By the name of a function: the check of its arrays and options.
-CHECKS = {
-    "kl_standard_normal": lambda mu, logvar, **options: _arrays.latents(mu, logvar),
-    "kl_normal": lambda *arrays, **options: divergences.pairs(arrays),
-    "kl_full_normal": lambda *arrays, **options: full_normal.checked_shapes(arrays),
-    "mmd": lambda z, y, kernel, bandwidth, estimator: discrepancies._Problem(
-        z, y, kernel, bandwidth, estimator, None
-    ),
-    "mixture_log_prob": lambda z, *arrays, **options: Components(*arrays).points(z),
-    "total_correlation": lambda *arrays, **options: aggregate._decompose(
-        arrays, **options, num_threads=None
-    ),
-}
+def factors(**trils):
+    """Of Cholesky factors, where their numbers may be looked at."""
+    for name, tril in trils.items():
+        if can_read(tril):
+            full_normal.check_diagonal(numbers_of(tril), name)
 
 
 def of(name, *tensors, **options):
     """Of the function of this name, as fastelbo's has them."""
     if not torch.compiler.is_compiling():
-        CHECKS[name](*[stand_in(t) for t in tensors], **options)
+        _checks.CHECKS[name](*[stand_in(t) for t in tensors], **options)

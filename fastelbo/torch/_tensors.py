@@ -3,8 +3,11 @@
 import functools
 
 import torch
+from torch import nn
 
+from fastelbo import _torch_bridge
 from fastelbo._arguments import as_number
+from fastelbo._torch_bridge import as_array as as_array
 from fastelbo.likelihoods import check_reduction as check_reduction
 from fastelbo.posterior import noise_key
 
@@ -15,9 +18,20 @@ _HALF = (torch.float16, torch.bfloat16)
 always_composite = False
 
 
+def usual(*tensors):
+    """Whether kernels serve these tensors, and read them as they are: of floats in one dtype, or of
+    integers where they are data, the first. What is told of others is then known.
+    """
+    if always_composite or torch.compiler.is_compiling():
+        return False
+    return _torch_bridge.usual(tensors)
+
+
 def has_kernels(*tensors, constants=()):
     """Whether kernels serve these tensors: all on the CPU, no gradient wanted by the constants, and
     no transform that would have to see what they do."""
+    if usual(*tensors):
+        return not _wanted(constants)
     if not torch.compiler.is_compiling():
         if torch.jit.is_tracing():
             raise NotImplementedError(
@@ -28,9 +42,13 @@ def has_kernels(*tensors, constants=()):
             return False
     if always_composite or not all([t.is_cpu for t in tensors]):
         return False
-    if not (constants and torch.is_grad_enabled()):
-        return True
-    return not any([t is not None and t.requires_grad for t in constants])
+    return not _wanted(constants)
+
+
+def _wanted(constants):
+    """Whether a gradient is wanted of any of these tensors, or None."""
+    wanted = [t is not None and t.requires_grad for t in constants]
+    return any(wanted) and torch.is_grad_enabled()
 
 
 def is_transforming():
@@ -55,9 +73,26 @@ def is_mapped(tensor):
     return False
 
 
+def to_differentiate(tensor):
+    """Whether a tensor that is to be kept will have its gradient asked for."""
+    return tensor.requires_grad or isinstance(tensor, nn.Parameter) or is_wrapped(tensor)
+
+
+def beside(value, first):
+    """A number or a tensor as one that goes with another."""
+    if isinstance(value, torch.Tensor):
+        return value if value.device == first.device else value.to(first.device)
+    try:
+        return torch.as_tensor(value, dtype=first.dtype, device=first.device)
+    except OverflowError:
+        raise ValueError("a decoder output is larger than a float64 can be") from None
+
+
 def can_read(tensor):
     """Whether to look at the tensor's numbers costs nothing but that, and is allowed."""
-    return tensor.is_cpu and not torch.compiler.is_compiling() and not is_wrapped(tensor)
+    if torch.compiler.is_compiling() or not tensor.is_cpu:
+        return False
+    return not is_wrapped(tensor.detach())  # torch.func.grad wraps what any operation gives
 
 
 def promoted(*tensors):
@@ -72,6 +107,49 @@ def promoted(*tensors):
     first, *rest = tensors
     first = first.to(dtype) if first.is_floating_point() else first
     return first, *[t.to(dtype) for t in rest]
+
+
+def unexpanded(tensor):
+    """A tensor without the leading axes over which it was expanded, as scvi-tools expands theta
+    over the cells: what it was expanded from, then, so that gradients are added up by the kernels.
+
+    Itself where that cannot be told, or where its own gradient is observed.
+    """
+    if torch.compiler.is_compiling() or type(tensor) is not torch.Tensor or 0 in tensor.shape:
+        return tensor
+    axes, expanded = 0, False
+    for stride, extent in zip(tensor.stride(), tensor.shape, strict=True):
+        if stride != 0 and extent != 1:
+            break
+        axes += 1
+        expanded |= extent != 1
+    if not expanded or is_transforming():
+        return tensor
+    if not (tensor.requires_grad and torch.is_grad_enabled()):
+        return tensor[(0,) * axes]
+    base = tensor._base
+    inner = tensor.shape[axes:]
+    if (
+        base is None
+        or not _is_expanded(tensor, base)
+        or tensor.retains_grad
+        or tensor._backward_hooks
+        or base.dtype is not tensor.dtype
+        or base.data_ptr() != tensor.data_ptr()
+        or base.numel() != inner.numel()
+        or not (base.is_contiguous() and tensor[(0,) * axes].is_contiguous())
+    ):
+        return tensor
+    return base.view(inner)
+
+
+def _is_expanded(tensor, base):
+    """Whether only an expand lies between them: nothing that changes a gradient, or sees it."""
+    made = tensor.grad_fn
+    if made is None or made.name() != "ExpandBackward0":
+        return False
+    source = made.next_functions[0][0]
+    return source is base.grad_fn or getattr(source, "variable", None) is base
 
 
 def half_of(*tensors):
@@ -114,6 +192,8 @@ def narrowed(result, dtype):
 
 def checked(**tensors):
     """The tensors, which they must be, in one dtype, and what `half_of` says of their results."""
+    if usual(*tensors.values()):
+        return None, tuple(tensors.values())
     check_tensors(**tensors)
     tensors = tensors.values()
     return half_of(*tensors), promoted(*tensors)
@@ -123,6 +203,11 @@ def check_tensors(**tensors):
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
             raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
+        if tensor.is_complex():
+            raise TypeError(f"{name} must hold real numbers, got {tensor.dtype}")
+        if tensor.layout is not torch.strided and (name, tensor.layout) != ("x", torch.sparse_csr):
+            dense = "to_sparse_csr() or to_dense()" if name == "x" else "to_dense()"
+            raise TypeError(f"{name} has the layout {tensor.layout}: make it dense by {dense}")
 
 
 def check_constant(value, name):
@@ -135,16 +220,6 @@ def check_constant(value, name):
 def as_weight(value, name):
     """A number of at least 0, or a tensor, whose numbers are not looked at."""
     return value if isinstance(value, torch.Tensor) else as_number(value, name, 0)
-
-
-def check_prior(prior):
-    """fastelbo's own are told by their gradients, which they give as arrays."""
-    if prior is None or (hasattr(prior, "log_prob") and not hasattr(prior, "log_prob_and_grad")):
-        return
-    raise TypeError(
-        "prior must have a method log_prob that PyTorch can differentiate, as a "
-        f"torch.distributions.Distribution has, got {prior!r}"
-    )
 
 
 def key_of(rng):
@@ -165,6 +240,6 @@ def key_of(rng):
 
 def reduce(rows, reduction):
     """The rows as `reduction` says."""
-    if reduction == "none":
+    if reduction in ("none", "elementwise"):
         return rows
     return rows.mean() if reduction == "mean" else rows.sum()

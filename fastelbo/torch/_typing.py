@@ -1,6 +1,6 @@
 """What annotations of fastelbo.torch share."""
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -20,3 +20,10 @@ Fixed: TypeAlias = float | tuple[Any, ...]
 
 class Prior(Protocol):
     def log_prob(self, z: Tensor, /) -> Tensor: ...
+
+
+if TYPE_CHECKING:
+    # One that PyTorch can differentiate, or of fastelbo's, whose twin is taken.
+    AnyPrior: TypeAlias = (
+        Prior | fastelbo.StandardNormal | fastelbo.MixtureOfGaussians | Literal["standard"]
+    )

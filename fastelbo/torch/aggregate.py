@@ -257,9 +257,6 @@ class AggregateParts(Operation):
         by_row = self.options["reduction"] == "none"
         return [tensors[0].shape[:1] if by_row else ()] * self.values
 
-    def slots(self, count):
-        return range(3)
-
     def kept(self, tensors):
         return tensors
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,8 +33,6 @@ class NegativeBinomial(Likelihood):
     theta: Numbers | Tensor | None = None
     _: KW_ONLY
     validate: bool = True
-
-    _learnable = MappingProxyType({"theta": None})
 
     def elements(self, x, mean, *rest):
         theta, rest = (rest[0], rest[1:]) if self.theta is None else (like(self.theta, mean), rest)

@@ -12,6 +12,8 @@ from fastelbo.torch._elementwise import elementwise, product, scaled
 
 LOG_2PI = math.log(2 * math.pi)
 _LOG_2 = math.log(2)
+#: The float32 next to 1e-12: the least denominator of PyTorch's binary_cross_entropy.
+_LEAST = 9.999999960041972e-13
 
 
 def normal(x, mean, log_scale):
@@ -67,6 +69,45 @@ def bernoulli(x, logits):
         return lambda: logits, by_logits
 
     return elementwise(value, slopes, x, logits)
+
+
+def bernoulli_of_probs(x, probs):
+    """x log p + (1 - x) log(1 - p), where 0 log 0 is 0."""
+
+    def value(x, probs):
+        x = torch.where((x > 1) & (x < 1.0000003), 1.0, x)  # its scaling may have rounded up
+        return product(x, torch.log(probs)) + product(1 - x, torch.log1p(-probs))
+
+    def slopes(x, probs):
+        def by_probs():
+            whole = torch.where((x > 1) & (x < 1.0000003), 1.0, x)
+            between = (whole - probs) / (probs * (1 - probs))
+            at_one = torch.where(whole == 1, 1 / probs, between)
+            return torch.where(whole == 0, -1 / (1 - probs), at_one)
+
+        return lambda: torch.log(probs) - torch.log1p(-probs), by_probs
+
+    return elementwise(value, slopes, x, probs)
+
+
+def clamped_bernoulli(x, probs):
+    """The same as torch.nn.functional.binary_cross_entropy has it, on every device."""
+
+    def logs(probs):
+        return torch.log(probs).clamp(min=-100), torch.log1p(-probs).clamp(min=-100)
+
+    def value(x, probs):
+        log_p, log_rest = logs(probs)
+        return x * log_p + (1 - x) * log_rest
+
+    def slopes(x, probs):
+        def by_x():
+            log_p, log_rest = logs(probs)
+            return log_p - log_rest
+
+        return by_x, lambda: (x - probs) / (probs * (1 - probs)).clamp(min=_LEAST)
+
+    return elementwise(value, slopes, x, probs)
 
 
 def _odds(logits):
@@ -142,3 +183,10 @@ def weibull(x, scale, k, observed):
         )
 
     return elementwise(value, slopes, x, scale, k, observed)
+
+
+def logsumexp(logs, dim):
+    """torch.logsumexp, whose gradient, exp(logs - value), keeps its digits where both are large."""
+    top = logs.detach().amax(dim, keepdim=True)
+    top = torch.where(top.isfinite(), top, 0.0)
+    return torch.logsumexp(logs - top, dim) + top.squeeze(dim)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch.nn import functional
 
-from fastelbo.torch import stirling
+from fastelbo.torch import densities, stirling
 from fastelbo.torch.likelihoods import Likelihood, like, log_of_scale
 
 if TYPE_CHECKING:
@@ -94,8 +93,6 @@ class DiscretizedLogistic(Likelihood):
     bins: int = 256
     validate: bool = True
 
-    _learnable = MappingProxyType({"scale": "learned"})
-
     def elements(self, x, x_recon, log_scale=None):
         log_scale = log_of_scale(self.scale, x_recon, log_scale)
         return _log_mass(x, x_recon, log_scale, self.bins - 1)
@@ -129,13 +126,14 @@ class DiscretizedLogisticMixture(Likelihood):
     bins: int = 256
     validate: bool = True
 
-    def _like_parameters(self, a):
-        return a.unsqueeze(1)
+    @staticmethod
+    def _like_parameters(a, axes, likelihood=None):
+        return a.unsqueeze(-axes)
 
     def elements(self, x, logits, means, log_scales):
         at = -x.ndim
         masses = _log_mass(x.unsqueeze(1), means, log_scales, self.bins - 1)
-        return torch.logsumexp(torch.log_softmax(logits, at) + masses, at)
+        return densities.logsumexp(torch.log_softmax(logits, at) + masses, at)
 
 
 @dataclass(eq=False, repr=False)
@@ -151,10 +149,12 @@ class Categorical(Likelihood):
     tensor(-1.3863)
     """
 
+    classes: int | None = None
     _: KW_ONLY
     validate: bool = True
 
-    def _like_parameters(self, a):
+    @staticmethod
+    def _like_parameters(a, axes, likelihood=None):
         return a.unsqueeze(-1)
 
     def elements(self, x, logits):

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 
 import fastelbo
+from fastelbo.divergences import KlNormalGrad, as_one_batch
+from fastelbo.full_normal import KlFullNormalGrad
 from fastelbo.torch import _checks
 from fastelbo.torch._bridge import Function, Operation, function, run
 from fastelbo.torch._tensors import check_constant, check_reduction, checked, has_kernels, narrowed
@@ -19,6 +21,24 @@ if TYPE_CHECKING:
     from fastelbo.divergences import FreeBits
 
 
+def over_rows(divergence, options, **tensors):
+    """The divergence of tensors that have more than one leading axis, as of one batch."""
+    leading = next(iter(tensors.values())).shape[:-1]
+    rows = as_one_batch({name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    flat = [tensor.reshape(shape) for tensor, shape in zip(tensors.values(), rows, strict=True)]
+    value = divergence(*flat, **options)
+    return value.reshape(leading) if value.ndim else value
+
+
+def counted(weight, mu, logvar):
+    """The latents; for a weight that is the number 0, zeros where their KL is infinite: it counts
+    nothing then, and has no gradient."""
+    if isinstance(weight, torch.Tensor) or weight != 0:
+        return mu, logvar
+    infinite = kl_standard_normal(mu, logvar, reduction="none").isinf()[..., None]
+    return tuple(torch.where(infinite, 0.0, a) for a in (mu, logvar))
+
+
 def kl_standard_normal(
     mu: Tensor, logvar: Tensor, *, free_bits: float | FreeBits = 0.0, reduction: Reduction = "mean"
 ) -> Tensor:
@@ -26,7 +46,8 @@ def kl_standard_normal(
 
     Parameters
     ----------
-    mu, logvar : Tensor, shape (B, L)
+    mu, logvar : Tensor, shape (..., L)
+        With any leading axes: all of them are the batch.
     free_bits : float or FreeBits, optional
         A floor under the KL, by latent dimension if a number.
     reduction : {"mean", "sum", "none"}
@@ -34,7 +55,7 @@ def kl_standard_normal(
 
     Returns
     -------
-    Tensor, shape (), or (B,) for ``reduction="none"``
+    Tensor, shape (), or (...) for ``reduction="none"``
         In nats.
 
     Examples
@@ -50,6 +71,9 @@ def kl_standard_normal(
     check_reduction(reduction)
     check_constant(free_bits, "free_bits")
     half, (mu, logvar) = checked(mu=mu, logvar=logvar)
+    if mu.ndim > 2:
+        options = {"free_bits": free_bits, "reduction": reduction}
+        return narrowed(over_rows(kl_standard_normal, options, mu=mu, logvar=logvar), half)
     if torch.compiler.is_compiling() and has_kernels(mu, logvar):
         threshold, how = free_bits, ("dimension", "floor")
         if isinstance(free_bits, fastelbo.FreeBits):
@@ -72,6 +96,8 @@ class KlAboveThreshold(Operation):
     below: str
     reduction: str
 
+    constants = 1
+
     def forward(self, arrays, with_gradient, threads):
         *latents, threshold = arrays
         floor = fastelbo.FreeBits(threshold.item(), granularity=self.granularity, below=self.below)
@@ -82,9 +108,6 @@ class KlAboveThreshold(Operation):
     def shapes(self, tensors):
         return [tensors[0].shape[:1] if self.reduction == "none" else ()]
 
-    def slots(self, count):
-        return range(2)
-
 
 def kl_normal(
     mu_q: Tensor, logvar_q: Tensor, mu_p: Tensor, logvar_p: Tensor, *, reduction: Reduction = "mean"
@@ -93,13 +116,14 @@ def kl_normal(
 
     Parameters
     ----------
-    mu_q, logvar_q, mu_p, logvar_p : Tensor, shape (B, L)
+    mu_q, logvar_q, mu_p, logvar_p : Tensor, shape (..., L)
+        With any leading axes: all of them are the batch.
     reduction : {"mean", "sum", "none"}
         Over the batch.
 
     Returns
     -------
-    Tensor, shape (), or (B,) for ``reduction="none"``
+    Tensor, shape (), or (...) for ``reduction="none"``
         In nats.
 
     Examples
@@ -112,6 +136,9 @@ def kl_normal(
     """
     check_reduction(reduction)
     half, tensors = checked(mu_q=mu_q, logvar_q=logvar_q, mu_p=mu_p, logvar_p=logvar_p)
+    if mu_q.ndim > 2:
+        named = dict(zip(KlNormalGrad._fields, tensors, strict=True))
+        return narrowed(over_rows(kl_normal, {"reduction": reduction}, **named), half)
     return narrowed(function("kl_normal", *tensors, reduction=reduction), half)
 
 
@@ -124,8 +151,9 @@ def kl_full_normal(
 
     Parameters
     ----------
-    mu_q, mu_p : Tensor, shape (B, L)
-    tril_q, tril_p : Tensor, shape (B, L, L) or (L, L)
+    mu_q, mu_p : Tensor, shape (..., L)
+        With any leading axes: all of them are the batch.
+    tril_q, tril_p : Tensor, shape (..., L, L) or (L, L)
         Lower-triangular Cholesky factors with a positive diagonal, of each sample or of all. What
         lies above the diagonal is not read.
     reduction : {"mean", "sum", "none"}
@@ -133,7 +161,7 @@ def kl_full_normal(
 
     Returns
     -------
-    Tensor, shape (), or (B,) for ``reduction="none"``
+    Tensor, shape (), or (...) for ``reduction="none"``
         In nats.
 
     Raises
@@ -155,6 +183,9 @@ def kl_full_normal(
     check_reduction(reduction)
     half, tensors = checked(mu_q=mu_q, tril_q=tril_q, mu_p=mu_p, tril_p=tril_p)
     mu_q, tril_q, mu_p, tril_p = tensors
+    if mu_q.ndim > 2:
+        named = dict(zip(KlFullNormalGrad._fields, tensors, strict=True))
+        return narrowed(over_rows(kl_full_normal, {"reduction": reduction}, **named), half)
     if reduction == "none":
         _checks.of("kl_full_normal", mu_q, tril_q, mu_p, tril_p)
         # A row's gradient must be its own to be scaled: PyTorch adds up what is shared.

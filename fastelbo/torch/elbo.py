@@ -7,37 +7,42 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from fastelbo import _arrays, _torch_bridge
 from fastelbo._objective import objective
 from fastelbo.divergences import as_free_bits
-from fastelbo.torch import _checks, composites
+from fastelbo.torch import _checks
 from fastelbo.torch._bridge import Operation, kernels_of, run, scaled
 from fastelbo.torch._tensors import (
     as_weight,
     by_float32,
-    check_prior,
     check_reduction,
     check_tensors,
     half_of,
     has_kernels,
     promoted,
     reduce,
+    to_differentiate,
+    usual,
 )
-from fastelbo.torch.divergences import kl_standard_normal
+from fastelbo.torch.divergences import counted, kl_standard_normal
 from fastelbo.torch.likelihoods import Likelihood, as_likelihood
 from fastelbo.torch.locations import SquaredError
 from fastelbo.torch.posterior import (
     ReparameterizeBackward,
+    log_prob_of_own,
     noise_or_key,
+    posterior_log_prob,
     reparameterize,
     source_of,
 )
+from fastelbo.torch.priors import as_prior, log_density
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastelbo._typing import Reduction
     from fastelbo.divergences import FreeBits
-    from fastelbo.torch._typing import AnyLikelihood, Outputs, Prior, Weight
+    from fastelbo.torch._typing import AnyLikelihood, AnyPrior, Outputs, Weight
 
 
 class ElboResult(NamedTuple):
@@ -56,7 +61,7 @@ def elbo(
     x_recon: Outputs,
     *,
     likelihood: AnyLikelihood = SquaredError(),  # noqa: B008
-    prior: Prior | None = None,
+    prior: AnyPrior | None = None,
     beta: Weight = 1.0,
     free_bits: float | FreeBits = 0.0,
     rng: torch.Generator | int | None = None,
@@ -79,9 +84,10 @@ def elbo(
     likelihood : Likelihood or str, optional
         One of this module's.
     prior : object, optional
-        p(z), with a differentiable method ``log_prob(z)`` that gives (B,), as distributions of
-        PyTorch have; None is N(0, I). With it the KL is estimated by the one z that rng or noise
-        gives, in PyTorch operations.
+        p(z); None is N(0, I). Else one of this module's or of fastelbo's, or anything with a
+        differentiable method ``log_prob(z)`` that gives (B,), as distributions of PyTorch have.
+        With it the KL is estimated by the one z that rng or noise gives:
+        log q(z|x) - log p(z).
     beta : float, optional
         Weight of the KL.
     free_bits : float or FreeBits, optional
@@ -121,10 +127,12 @@ def elbo(
     )
 
 
-def negative_elbo(x, mu, logvar, x_recon, likelihood, beta, free_bits, mask, reduction):
-    """Minus the ELBO, whose gradient is known without a further product."""
-    options = likelihood, beta, free_bits, mask, reduction
-    return _bound(x, mu, logvar, x_recon, *options, sign=-1.0)[0]
+def negative_elbo(
+    x, mu, logvar, x_recon, likelihood, beta, free_bits, mask, reduction, prior=None, z=None
+):
+    """Minus the ELBO, whose gradient is known without a further product; z is the decoder's."""
+    options = likelihood, beta, free_bits, mask, reduction, prior
+    return _bound(x, mu, logvar, x_recon, *options, z=z, sign=-1.0)[0]
 
 
 def _bound(
@@ -140,74 +148,139 @@ def _bound(
     prior=None,
     rng=None,
     noise=None,
+    z=None,
     sign=1.0,
 ):
-    """An ElboResult, or minus the ELBO in a tuple for a sign of -1.
-
-    In one pass; but from its parts where torch.compile fuses what is left between them, or where
-    a row of the minibatch has no gradient of its own to scale.
-    """
+    """An ElboResult, or minus the ELBO in a tuple for a sign of -1."""
     likelihood = as_likelihood(likelihood)
-    check_prior(prior)
-    check_reduction(reduction)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
+    if len(outputs) > 1:
+        outputs = (outputs[0], *likelihood.unexpanded(outputs[1:], reduction))
+    plain = prior is None and rng is None and noise is None and mask is None and z is None
+    if (
+        plain
+        and likelihood.held is None
+        and type(reduction) is str
+        and reduction in ("mean", "sum")
+        and type(beta) is float
+        and beta != 0
+        and usual(x, mu, logvar, *outputs)
+        and not x.requires_grad
+    ):
+        return _fused(likelihood, x, mu, logvar, outputs, beta, free_bits, reduction, sign)
+    options = likelihood, beta, free_bits, mask, reduction, as_prior(prior), rng, noise, z, sign
+    return _bound_of_any(x, mu, logvar, tuple(outputs), *options)
+
+
+def _fuses(likelihood, outputs, beta, reduction):
+    """Whether one pass gives all: else from its parts, as where a row of the minibatch has no
+    gradient of its own to scale."""
+    if not isinstance(beta, int | float) or beta == 0:
+        return False
+    return reduction != "none" or (len(outputs) == 1 and not likelihood.couples_rows(reduction))
+
+
+def _fuses_in_graph(likelihood, beta, free_bits, reduction):
+    """Whether one operator of torch.compile's graph gives minus the ELBO."""
+    return (
+        reduction != "none"
+        and isinstance(beta, int | float)
+        and isinstance(free_bits, int | float)
+        and free_bits == 0
+        and not likelihood.couples_rows(reduction)
+    )
+
+
+def _fused(likelihood, x, mu, logvar, outputs, beta, free_bits, reduction, sign, eps=(), masks=()):
+    """`_bound` in one pass."""
+    kind = Elbo if sign > 0 else NegativeElbo
+    operation = kind(likelihood, beta, free_bits, reduction, len(eps), len(masks))
+    values = run(operation, mu, logvar, *outputs, x, *eps, *masks)
+    if sign < 0:
+        return values
+    return ElboResult(*values) if eps else ElboResult(*values, None)
+
+
+def _bound_of_any(
+    x, mu, logvar, outputs, likelihood, beta, free_bits, mask, reduction, prior, rng, noise, z, sign
+):
+    """`_bound` of whatever there is; in torch.compile from its parts, between which it fuses what
+    is left."""
+    check_reduction(reduction)
     drawn = rng is not None or noise is not None
     check_tensors(x=x, mu=mu, logvar=logvar, x_recon=outputs[0])
     if mask is not None:
         check_tensors(mask=mask)
     if noise is not None:
         check_tensors(noise=noise)
+    if z is not None and z.shape != mu.shape:
+        raise _arrays.shape_error("z", z.shape, f"that of mu, {tuple(mu.shape)}")
     if (half := half_of(x, mu, *outputs, *likelihood._held_tensors, logvar)) is not None:
-        options = likelihood, beta, free_bits, mask, reduction, prior, rng, noise, sign
-        return by_float32(half, _bound, x, mu, logvar, tuple(outputs), *options)
+        options = likelihood, beta, free_bits, mask, reduction, prior, rng, noise, z, sign
+        return by_float32(half, _bound_of_any, x, mu, logvar, outputs, *options)
     likelihood, outputs = likelihood._joined(outputs)
-    fused = (
+    if (
         not torch.compiler.is_compiling()
         and prior is None
-        and isinstance(beta, int | float)
-        and beta != 0
-        and (reduction != "none" or (len(outputs) == 1 and not likelihood.couples_rows(reduction)))
+        and _fuses(likelihood, outputs, beta, reduction)
         and all([isinstance(t, torch.Tensor) for t in outputs])
         and has_kernels(x, mu, logvar, *outputs, constants=(x, noise))
-    )
-    if not fused:
-        if not torch.compiler.is_compiling():
-            as_weight(beta, "beta")
-        _checks.elbo(likelihood, x, mu, logvar, outputs, mask)
-        reconstruction = likelihood.log_prob(x, *outputs, mask=mask, reduction=reduction)
-        z = reparameterize(mu, logvar, rng=rng, noise=noise) if drawn else None
-        if prior is None:
-            kl = kl_standard_normal(mu, logvar, free_bits=free_bits, reduction=reduction)
-        else:
-            kl = reduce(_kl_estimate(prior, mu, logvar, z, free_bits), reduction)
-        if sign < 0:
-            return (beta * kl - reconstruction,)
-        return ElboResult(reconstruction - beta * kl, reconstruction, kl, z)
-    x, mu, logvar, *outputs = promoted(x, mu, logvar, *outputs)
-    eps = (noise_or_key(rng, noise, mu.dtype),) if drawn else ()
-    masks = () if mask is None else (mask,)
-    operation = Elbo(likelihood, beta, free_bits, reduction, len(eps), len(masks), sign)
-    values = run(operation, mu, logvar, *eps, x, *outputs, *masks)
+    ):
+        x, mu, logvar, *outputs = promoted(x, mu, logvar, *outputs)
+        eps = (noise_or_key(rng, noise, mu.dtype),) if drawn else ()
+        masks = () if mask is None else (mask,)
+        options = beta, free_bits, reduction, sign, eps, masks
+        return _fused(likelihood, x, mu, logvar, outputs, *options)
+    if not torch.compiler.is_compiling():
+        as_weight(beta, "beta")
+    elif (
+        sign < 0
+        and prior is None
+        and z is None
+        and _fuses_in_graph(likelihood, beta, free_bits, reduction)
+        and has_kernels(x, mu, logvar, *outputs, constants=(x,))
+    ):
+        x, mu, logvar, *outputs = promoted(x, mu, logvar, *outputs)
+        weight = torch.ones((), dtype=torch.float64) * beta  # no constant of the graph
+        masks = () if mask is None else (mask,)
+        operation = WeightedElbo(likelihood, reduction, len(masks))
+        return run(operation, mu, logvar, *outputs, x, weight, *masks)
+    _checks.elbo(likelihood, x, mu, logvar, outputs, mask)
+    reconstruction = likelihood.log_prob(x, *outputs, mask=mask, reduction=reduction)
+    if drawn:
+        z = reparameterize(mu, logvar, rng=rng, noise=noise)
+    if prior is None:
+        options = {"free_bits": free_bits, "reduction": reduction}
+        cost = kl = kl_standard_normal(mu, logvar, **options)
+        if (latents := counted(beta, mu, logvar))[0] is not mu:
+            cost = kl_standard_normal(*latents, **options)
+    else:
+        kl = reduce(_kl_estimate(prior, mu, logvar, z, free_bits, drawn, noise), reduction)
+        cost = kl
     if sign < 0:
-        return values
-    return ElboResult(*values) if drawn else ElboResult(*values, None)
+        return (beta * cost - reconstruction,)
+    return ElboResult(reconstruction - beta * cost, reconstruction, kl, z)
 
 
-def _kl_estimate(prior, mu, logvar, z, free_bits):
+def _kl_estimate(prior, mu, logvar, z, free_bits, drawn, noise):
     """log q(z|x) - log p(z), (B,)."""
     if z is None:
-        raise ValueError("prior: its KL is estimated by z, so give rng or noise")
+        raise ValueError("prior: its KL is estimated by z, so give rng or noise, or a loss its z")
     if as_free_bits(free_bits) is not None:
         raise ValueError("free_bits needs a KL in closed form, which only prior=None has")
-    return composites.log_posterior(z, mu, logvar) - composites.log_prior(prior, z)
+    if not drawn or (noise is not None and to_differentiate(noise)):
+        log_q = posterior_log_prob(z, mu, logvar, reduction="none")
+    else:
+        log_q = log_prob_of_own(z, mu, logvar)
+    return log_q - log_density(prior, z)
 
 
 @dataclass(eq=False)
 class Elbo(Operation):
-    """The ELBO, the log-likelihood, the KL, and z if it is drawn, in one pass; or minus the ELBO.
+    """The ELBO, the log-likelihood, the KL, and z if it is drawn, in one pass.
 
-    The latter, alone, for a sign of -1. Of tensors (mu, logvar, *noise or its key, x, *outputs,
-    *mask). beta is not zero: the KL's gradient is kept as that of the ELBO, times -beta.
+    Of tensors (mu, logvar, *outputs, x, *noise or its key, *mask). beta is not zero: the KL's
+    gradient is kept as that of the ELBO, times -beta.
     """
 
     likelihood: Likelihood
@@ -216,18 +289,25 @@ class Elbo(Operation):
     reduction: str
     drawn: int
     masked: int
-    sign: float
 
     @property
     def values(self):
-        return 1 if self.sign < 0 else 3 + self.drawn
+        return 3 + self.drawn
+
+    @property
+    def constants(self):
+        return 1 + self.drawn + self.masked
 
     def forward(self, arrays, with_gradient, threads):
-        mu, logvar, *rest = arrays
-        source = source_of(rest.pop(0)) if self.drawn else {}
-        mask = rest.pop() if self.masked else None
-        x, *outputs = rest
-        (elbo_value, reconstruction, kl, z), gradients = objective(
+        parts, gradients = self._signed(1.0, arrays, with_gradient, threads)
+        return parts if self.drawn else parts[:3], gradients
+
+    def _signed(self, sign, arrays, with_gradient, threads):
+        """The parts, and the gradients of `sign` times the ELBO."""
+        mask = arrays.pop() if self.masked else None
+        source = source_of(arrays.pop()) if self.drawn else {}
+        mu, logvar, *outputs, x = arrays
+        parts, gradients = objective(
             x,
             mu,
             logvar,
@@ -243,27 +323,19 @@ class Elbo(Operation):
             threads,
             None,
             with_gradient,
-            self.sign,
+            sign,
         )
-        if with_gradient:
-            gradients = (*gradients[:2], *gradients[2])
-        values = (elbo_value, reconstruction, kl) if self.sign > 0 else (-elbo_value,)
-        return values + ((z,) if self.drawn else ()), gradients or ()
+        return parts, (*gradients[:2], *gradients[2]) if with_gradient else ()
 
     def shapes(self, tensors):
         mu = tensors[0].shape
         of_rows = mu[:1] if self.reduction == "none" else ()
-        return [of_rows] * (self.values - self.drawn) + [mu] * self.drawn
-
-    def slots(self, count):
-        return (0, 1, *range(3 + self.drawn, count - self.masked))
+        return [of_rows] * 3 + [mu] * self.drawn
 
     def kept(self, tensors):
-        return tensors[:3] if self.drawn else ()
+        return (*tensors[:2], tensors[-1 - self.masked]) if self.drawn else ()
 
     def backward(self, upstream, gradients, kept, run):
-        if self.sign < 0:
-            return super().backward(upstream, gradients, kept, run)
         by_elbo, by_reconstruction, by_kl, *by_z = upstream
         of_outputs = _total(by_elbo, 1.0, by_reconstruction)
         of_latents = _total(by_elbo, -1.0 / self.beta, by_kl)
@@ -275,6 +347,54 @@ class Elbo(Operation):
             *flows,
             *(None if of_outputs is None else scaled(g, of_outputs) for g in gradients[2:]),
         ]
+
+
+class NegativeElbo(Elbo):
+    """Minus the ELBO, alone, of the same tensors but noise."""
+
+    values = 1
+    kept, backward = Operation.kept, Operation.backward
+
+    def short(self, tensors, with_gradient):
+        return _torch_bridge.short_elbo(self, tensors, with_gradient)
+
+    def forward(self, arrays, with_gradient, threads):
+        (value, *_), gradients = self._signed(-1.0, arrays, with_gradient, threads)
+        return (-value,), gradients
+
+    def shapes(self, tensors):
+        return super().shapes(tensors)[:1]
+
+
+@dataclass(eq=False)
+class WeightedElbo(Operation):
+    """Minus the ELBO, of tensors (mu, logvar, *outputs, x, beta, *mask).
+
+    For torch.compile, which would take an option for a constant and compile again for every other
+    beta; and to which each operator of the graph costs as much as a small problem.
+    """
+
+    likelihood: Likelihood
+    reduction: str
+    masked: int
+
+    @property
+    def constants(self):
+        return 2 + self.masked
+
+    def _at(self, beta):
+        return NegativeElbo(self.likelihood, beta, 0.0, self.reduction, 0, self.masked)
+
+    def short(self, tensors, with_gradient):
+        *rest, beta = tensors[: len(tensors) - self.masked]
+        return _torch_bridge.short_elbo(self._at(beta.item()), tuple(rest), with_gradient)
+
+    def forward(self, arrays, with_gradient, threads):
+        beta = arrays.pop(-1 - self.masked)
+        return self._at(beta.item()).forward(arrays, with_gradient, threads)
+
+    def shapes(self, tensors):
+        return [()]
 
 
 def _total(by_sum, weight, by_part):

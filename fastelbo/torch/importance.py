@@ -11,10 +11,10 @@ import torch
 import fastelbo
 from fastelbo._arguments import check_choice
 from fastelbo.importance import ESTIMATORS, _bound_and_grad
-from fastelbo.torch import _checks, composites
+from fastelbo.torch import _checks
 from fastelbo.torch._bridge import Operation, kernels_of, run, scaled
 from fastelbo.torch._tensors import (
-    check_prior,
+    beside,
     check_reduction,
     check_tensors,
     half_of,
@@ -23,14 +23,17 @@ from fastelbo.torch._tensors import (
     narrowed,
     promoted,
 )
-from fastelbo.torch.likelihoods import Likelihood, as_likelihood, beside
+from fastelbo.torch.bounds import importance_bound, normalized_weights
+from fastelbo.torch.likelihoods import Likelihood, as_likelihood
 from fastelbo.torch.locations import SquaredError
+from fastelbo.torch.posterior import posterior_log_prob
+from fastelbo.torch.priors import as_prior, log_density
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastelbo._typing import Reduction
-    from fastelbo.torch._typing import AnyLikelihood, Outputs, Prior
+    from fastelbo.torch._typing import AnyLikelihood, AnyPrior, Outputs
 
 
 def iwae(
@@ -41,7 +44,7 @@ def iwae(
     x_recon: Outputs,
     *,
     likelihood: AnyLikelihood = SquaredError(),  # noqa: B008
-    prior: Prior | None = None,
+    prior: AnyPrior | None = None,
     mask: Tensor | None = None,
     estimator: Literal["standard", "stl", "dreg"] = "standard",
     reduction: Reduction = "mean",
@@ -59,8 +62,9 @@ def iwae(
     likelihood : Likelihood or str, optional
         One of this module's.
     prior : object, optional
-        p(z), with a differentiable method ``log_prob(z)`` that gives (K, B), as distributions of
-        PyTorch have; None is N(0, I). With it the weights are PyTorch operations.
+        p(z); None is N(0, I). Else one of this module's or of fastelbo's, or anything with a
+        differentiable method ``log_prob(z)`` that gives (K, B), as distributions of PyTorch have.
+        With it the bound is that of :func:`log_weights`.
     mask : Tensor of bool, optional
         True where x was observed; broadcasts to x.
     estimator : {"standard", "stl", "dreg"}
@@ -93,7 +97,7 @@ def iwae(
 def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, reduction, sign=1.0):
     """`sign` times the bound; its gradient is known without a further product."""
     likelihood = as_likelihood(likelihood)
-    check_prior(prior)
+    prior = as_prior(prior)
     check_reduction(reduction)
     check_choice(estimator, "estimator", ESTIMATORS)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
@@ -120,25 +124,76 @@ def signed_iwae(x, z, mu, logvar, x_recon, likelihood, prior, mask, estimator, r
         outputs = torch.broadcast_tensors(*outputs) if len(outputs) > 1 else outputs
         masks = () if mask is None else (mask,)
         operation = Iwae(likelihood, estimator, reduction, len(masks), weighted, sign)
-        value, *weights = run(operation, x, z, mu, logvar, *outputs, *masks)
+        value, *weights = run(operation, z, mu, logvar, *outputs, x, *masks)
     else:
-        log_p = likelihood.log_prob(x, *outputs, mask=mask, reduction="none")
         if estimator == "stl":
             mu, logvar = mu.detach(), logvar.detach()
-        log_q = composites.log_posterior(z, mu, logvar)
-        log_w = log_p + composites.log_prior(prior, z) - log_q
-        value = sign * composites.iwae(log_w, reduction)
-        weights = [torch.softmax(log_w, 0)] if weighted else []
+        log_w = _log_weights(likelihood, x, z, mu, logvar, outputs, prior, mask)
+        value = sign * importance_bound(log_w, reduction=reduction)
+        weights = [normalized_weights(log_w)] if weighted else []
     if weights:
         _weigh_gradient(sampled, value, weights[0].detach().unsqueeze(-1))
     return narrowed(value, half)
+
+
+def log_weights(
+    x: Tensor,
+    z: Tensor,
+    mu: Tensor,
+    logvar: Tensor,
+    x_recon: Outputs,
+    *,
+    likelihood: AnyLikelihood = SquaredError(),  # noqa: B008
+    prior: AnyPrior | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Log importance weights of K samples z of each x; see :func:`fastelbo.log_weights`.
+
+    Parameters
+    ----------
+    x, z, mu, logvar, x_recon, likelihood, prior, mask
+        As in :func:`iwae`.
+
+    Returns
+    -------
+    Tensor, shape (K, B)
+        log p(x|z) + log p(z) - log q(z|x), in nats: for :func:`importance_bound`, :func:`vimco` and
+        :class:`StreamingBound`, say.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastelbo.torch
+    >>> x, mu, logvar = torch.tensor([[1.0, 2.0]]), torch.zeros(1, 1), torch.zeros(1, 1)
+    >>> z = torch.tensor([[[0.0]], [[1.0]]])
+    >>> fastelbo.torch.log_weights(x, z, mu, logvar, z * x).ravel()
+    tensor([-5.,  0.])
+    """
+    likelihood, prior = as_likelihood(likelihood), as_prior(prior)
+    outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
+    check_tensors(x=x, z=z, mu=mu, logvar=logvar, x_recon=outputs[0])
+    if mask is not None:
+        check_tensors(mask=mask)
+    half = half_of(x, z, mu, *outputs, *likelihood._held_tensors, logvar)
+    likelihood, outputs = likelihood._joined(outputs)
+    outputs = [beside(p, z) for p in outputs]
+    x, z, mu, logvar, *outputs = promoted(x, z, mu, logvar, *outputs)
+    _checks.iwae(likelihood, x, z, mu, logvar, outputs, mask)
+    return narrowed(_log_weights(likelihood, x, z, mu, logvar, outputs, prior, mask), half)
+
+
+def _log_weights(likelihood, x, z, mu, logvar, outputs, prior, mask):
+    """Of checked tensors in one dtype: each term a pass that has its gradient."""
+    log_p = likelihood.log_prob(x, *outputs, mask=mask, reduction="none")
+    log_q = posterior_log_prob(z, mu, logvar, reduction="none")
+    return log_p + log_density(prior, z) - log_q
 
 
 @dataclass(eq=False)
 class Iwae(Operation):
     """`sign` times the bound, and perhaps the normalised weights, (K, B).
 
-    Of tensors (x, z, mu, logvar, *outputs, *mask).
+    Of tensors (z, mu, logvar, *outputs, x, *mask).
     """
 
     likelihood: Likelihood
@@ -152,10 +207,14 @@ class Iwae(Operation):
     def values(self):
         return 1 + self.weighted
 
+    @property
+    def constants(self):
+        return 1 + self.masked
+
     def forward(self, arrays, with_gradient, threads):
         sign, reduction = self.sign, self.reduction
         mask = arrays.pop() if self.masked else None
-        x, z, mu, logvar, *outputs = arrays
+        z, mu, logvar, *outputs, x = arrays
         given = (x, z, mu, logvar, tuple(outputs))
         likelihood = kernels_of(self.likelihood)
         if not with_gradient and not self.weighted:
@@ -169,11 +228,8 @@ class Iwae(Operation):
         return (sign * bound, *weights), slopes
 
     def shapes(self, tensors):
-        bound = tensors[2].shape[:1] if self.reduction == "none" else ()
-        return [bound, tensors[1].shape[:2]][: self.values]
-
-    def slots(self, count):
-        return range(1, count - self.masked)
+        bound = tensors[1].shape[:1] if self.reduction == "none" else ()
+        return [bound, tensors[0].shape[:2]][: self.values]
 
     def backward(self, upstream, gradients, kept, run):
         factor = upstream[0]

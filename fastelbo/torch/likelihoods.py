@@ -10,9 +10,7 @@ and ``counts.py``.
 from __future__ import annotations
 
 import functools
-import inspect
 from dataclasses import KW_ONLY, dataclass, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,27 +18,32 @@ from torch import nn
 
 import fastelbo
 from fastelbo import _named
-from fastelbo.likelihoods import broadcasts
+from fastelbo.likelihoods import OF_ELEMENTS, broadcasts
 from fastelbo.torch import _checks, densities
 from fastelbo.torch._bridge import Operation, kernels_of, run
 from fastelbo.torch._tensors import (
+    beside,
     by_float32,
     can_read,
+    check_constant,
     check_reduction,
     check_tensors,
     half_of,
     has_kernels,
-    is_wrapped,
     promoted,
     reduce,
+    to_differentiate,
+    unexpanded,
     widened,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fastelbo._typing import Missing, Reduction
+    from fastelbo._typing import ByElement, Missing, Reduction
 
+#: Arguments that a likelihood shows only where they are not as usual.
+_UNSAID = {"x_scale": 1.0, "probs": False, "clamp": False}
 #: The classes that derive from Likelihood, by name.
 _TWINS = {}
 
@@ -68,14 +71,16 @@ class Likelihood:
     _: KW_ONLY
     missing: Missing = None
 
-    #: Arguments that have a gradient, each with what stands in its place where the decoder gives
-    #: them: the output of that name, or ``log_`` and that name.
-    _learnable = MappingProxyType({})
+    #: Of fastelbo's likelihood of this name.
+    _learnable = fastelbo.Likelihood._learnable
+    _by_sample = None
     #: What of them was handed over as tensors to differentiate.
     held = None
 
     def __init_subclass__(cls):
-        _TWINS.setdefault(cls.__name__, cls)
+        if _TWINS.setdefault(cls.__name__, cls) is cls and hasattr(fastelbo, cls.__name__):
+            own = getattr(fastelbo, cls.__name__)
+            cls._learnable, cls._by_sample = own._learnable, own._by_sample
 
     def __post_init__(self):
         """Keep arguments as Python numbers, so that torch.compile takes them for constants; but
@@ -87,10 +92,13 @@ class Likelihood:
         tensors = {}
         for name in self.__dataclass_fields__:
             value = getattr(self, name)
+            if name == self._by_sample and len(getattr(value, "shape", ())) > 1:
+                check_constant(value, f"{name} of {type(self).__name__}")
+                continue
             if not hasattr(value, "tolist"):
                 setattr(self, name, _tuples(value))
                 continue
-            if isinstance(value, torch.Tensor) and _to_differentiate(value):
+            if isinstance(value, torch.Tensor) and to_differentiate(value):
                 if name not in self._learnable:
                     raise TypeError(
                         f"{name} of {type(self).__name__} cannot be differentiated: give numbers, "
@@ -116,7 +124,16 @@ class Likelihood:
     def _make_kernels(self):
         """A new one: what is cached has a lock, which torch.compile cannot trace."""
         kind, arguments = self.spec
+        if isinstance(given := arguments.get(self._by_sample), torch.Tensor):
+            arguments[self._by_sample] = given.cpu().numpy()
         return getattr(fastelbo, kind)(**arguments)
+
+    def unexpanded(self, others, reduction):
+        """The outputs after the first, as what they were expanded from where they may broadcast."""
+        whole = getattr(fastelbo, type(self).__name__)._layout.more_axes
+        if whole or reduction not in ("mean", "sum"):
+            return others
+        return [unexpanded(p) for p in others]
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -128,25 +145,31 @@ class Likelihood:
         x: Tensor,
         *parameters: Tensor | float,
         mask: Tensor | None = None,
-        reduction: Reduction = "mean",
+        reduction: Reduction | ByElement = "mean",
     ) -> Tensor:
         """Log-density of x, summed over the event.
 
         Parameters
         ----------
         x : Tensor, shape (B, ...)
-            Data of any real dtype; integers are read as they are.
+            Data of any real dtype; integers are read as they are. Of the Poisson and the negative
+            binomials also a sparse CSR tensor: read as it is on the CPU, made dense elsewhere.
+            ``torch.compile`` breaks its graph there, and refuses to with ``fullgraph=True``.
         *parameters : Tensor
             The decoder outputs named in ``parameters``: the first has the shape of x, or
-            (K, B, ...) for K samples of each x; others broadcast to it.
+            (K, B, ...) for K samples of each x; others broadcast to it. One that was expanded over
+            the batch, as scvi-tools expands theta, costs what one for all samples costs: its
+            gradient goes to what it was expanded from, unless ``retain_grad()`` or a hook asks for
+            its own.
         mask : Tensor of bool, optional
             True where x was observed; broadcasts to x.
-        reduction : {"mean", "sum", "none"}
-            Over the batch, and over the samples.
+        reduction : {"mean", "sum", "none", "elementwise"}
+            Over the batch, and over the samples. ``"elementwise"``: no sum over the event, either.
 
         Returns
         -------
-        Tensor, shape (), or (B,) or (K, B) for ``reduction="none"``
+        Tensor, shape (), or (B,) or (K, B) for ``reduction="none"``, and (B, ...) or
+            (K, B, ...) for ``"elementwise"``
             In nats, in the dtype of the tensors. Half precision is computed in float32, which is
             also what comes back under autocast.
 
@@ -159,7 +182,7 @@ class Likelihood:
 
     def _signed(self, x, parameters, mask, reduction, sign):
         """`sign` times the log-density; its gradient is known without a further product."""
-        check_reduction(reduction)
+        check_reduction(reduction, OF_ELEMENTS)
         if not parameters:
             raise TypeError(f"{type(self).__name__}.log_prob takes x and decoder outputs")
         first, *others = parameters
@@ -170,20 +193,23 @@ class Likelihood:
             opened, parameters = self._joined(parameters)
             return opened._signed(x, parameters, mask, reduction, sign)
         others = [beside(p, first) for p in others]
+        others = self.unexpanded(others, reduction)
         x, *parameters = promoted(x, first, *others)
-        by_row = reduction == "none"
+        apart = reduction in ("none", "elementwise")
         if mask is not None:
             check_tensors(mask=mask)
         if not has_kernels(x, *parameters, constants=(x,)) or self.couples_rows(reduction):
             _checks.event(self, x, parameters, mask)
-            return sign * reduce(self._rows(x, parameters, mask), reduction)
-        if by_row and others:
+            x = x.to_dense() if x.layout is torch.sparse_csr else x
+            return sign * reduce(self._rows(x, parameters, mask, reduction), reduction)
+        if apart and others:
             if any([p.shape != first.shape for p in others]):
                 _checks.event(self, x, parameters, mask)
-            # A row's gradient must be its own to be scaled: PyTorch adds up what is shared.
+            # A value's gradient must be its own to be scaled: PyTorch adds up what is shared.
             parameters = torch.broadcast_tensors(*parameters)
         extra = () if mask is None else (mask,)
-        return run(LogProb(self, reduction, len(extra), sign), x, *parameters, *extra)[0]
+        operation = LogProb(self, reduction, len(extra), sign, x.ndim)
+        return run(operation, *parameters, x, *extra)[0]
 
     #: The error of so many decoder outputs: fastelbo's.
     _miscounted = fastelbo.Likelihood._miscounted
@@ -201,11 +227,14 @@ class Likelihood:
         return self.held.opened, self.held.join(outputs)
 
     def couples_rows(self, reduction):
-        """Whether rows are wanted that depend on other rows: then no row's gradient is its own."""
-        return False
+        """Whether values are wanted that depend on other rows: then no value's gradient is its
+        own. Or on an array by sample, which is no constant of torch.compile: the formula takes it.
+        """
+        given = getattr(self, self._by_sample) if self._by_sample else None
+        return len(getattr(given, "shape", ())) > 1 and torch.compiler.is_compiling()
 
-    def _rows(self, x, parameters, mask):
-        """Log-densities (B,) or (K, B) in PyTorch operations."""
+    def _rows(self, x, parameters, mask, reduction):
+        """Log-densities (B,) or (K, B), or of elements, in PyTorch operations."""
         first = parameters[0]
         batch_axes = _batch_axes(type(self), x, first)
         x = x.to(first.dtype) * getattr(self, "x_scale", 1.0)
@@ -217,13 +246,16 @@ class Likelihood:
         else:  # elsewhere numbers that lie in every domain, whose gradient is then zero
             observed = observed.expand(x.shape)
             x = torch.where(observed, x, 0.0)
-            wide = self._like_parameters(observed)
+            wide = self._like_parameters(observed, x.ndim)
             parameters = [torch.where(wide, p, 1.0) for p in parameters]
             values = torch.where(observed, self._values(x, parameters, observed), 0.0)
-        return values.flatten(batch_axes).sum(-1) if values.ndim > batch_axes else values
+        if reduction == "elementwise" or values.ndim == batch_axes:
+            return values
+        return values.flatten(batch_axes).sum(-1)
 
-    def _like_parameters(self, a):
-        """An array of the shape of x, with the axes that the parameters have and x has not."""
+    @staticmethod
+    def _like_parameters(a, axes, likelihood=None):
+        """What is by element, with the axes that parameters have and x, of so many, has not."""
         return a
 
     def _values(self, x, parameters, observed):
@@ -237,8 +269,9 @@ class Likelihood:
     def __repr__(self):
         kind, shown = self.spec
         del shown["missing"]
-        if "x_scale" in shown and (x_scale := shown.pop("x_scale")) != 1.0:
-            shown["x_scale"] = x_scale
+        for name, usual in _UNSAID.items():
+            if name in shown and (value := shown.pop(name)) != usual:
+                shown[name] = value
         named = [f"{name}={_shown(value)}" for name, value in shown.items()]
         return f"{kind}({', '.join(named)})"
 
@@ -300,25 +333,16 @@ def _shown(value):
     return repr(value)
 
 
-def beside(value, first):
-    """A decoder's output as a tensor that goes with the first one."""
-    if isinstance(value, torch.Tensor):
-        return value if value.device == first.device else value.to(first.device)
-    return torch.as_tensor(value, dtype=first.dtype, device=first.device)
-
-
-def _to_differentiate(tensor):
-    return tensor.requires_grad or isinstance(tensor, nn.Parameter) or is_wrapped(tensor)
-
-
 def as_likelihood(likelihood):
     """One of fastelbo.torch: itself, or the twin of one of fastelbo, which may go by name."""
     if isinstance(likelihood, Likelihood):
         return likelihood
+    if isinstance(likelihood, nn.Module):
+        raise TypeError(f"likelihood must be a Likelihood, got the module {likelihood!r}")
     own = _named.as_likelihood(likelihood)
     if (twin := _TWINS.get(type(own).__name__)) is None:
         raise TypeError(f"likelihood: fastelbo.torch has no {type(own).__name__}")
-    return twin(**{name: getattr(own, name) for name in inspect.signature(type(own)).parameters})
+    return twin(**own.get_params(deep=False))
 
 
 def _tuples(value):
@@ -345,35 +369,44 @@ def _batch_axes(kind, x, first):
 
 @dataclass(eq=False)
 class LogProb(Operation):
-    """`sign` times log p(x | parameters), of tensors (x, *parameters) and perhaps a mask."""
+    """`sign` times log p(x | parameters), of tensors (*parameters, x) and perhaps a mask."""
 
     likelihood: Likelihood
     reduction: str
     masked: int
     sign: float
+    axes: int  # of x
 
     def forward(self, arrays, with_gradient, threads):
         mask = arrays.pop() if self.masked else None
-        x, *parameters = arrays
+        *parameters, x = arrays
         result = kernels_of(self.likelihood)._log_prob(
             x, tuple(parameters), mask, self.reduction, threads, None, with_gradient, self.sign
         )
         value, gradients = result if with_gradient else (result, ())
         return (self.sign * value,), gradients
 
-    def slots(self, count):
-        return range(1, count - self.masked)
+    @property
+    def constants(self):
+        return 1 + self.masked
 
     def shapes(self, tensors):
-        if self.reduction != "none":
+        if self.reduction not in ("none", "elementwise"):
             return [()]
-        x, first, *_ = tensors
-        return [first.shape[: _batch_axes(type(self.likelihood), x, first)]]
+        first, x = tensors[0], tensors[-self.constants]
+        batch = first.shape[: _batch_axes(type(self.likelihood), x, first)]
+        return [batch if self.reduction == "none" else batch + x.shape[1:]]
+
+    def backward(self, upstream, gradients, kept, run):
+        if self.reduction == "elementwise":
+            twin = _TWINS[type(self.likelihood).__name__]
+            upstream = [twin._like_parameters(upstream[0], self.axes, self.likelihood)]
+        return super().backward(upstream, gradients, kept, run)
 
 
 @dataclass(eq=False, repr=False)
 class Bernoulli(Likelihood):
-    """Bernoulli by logits, x in [0, 1]; see :class:`fastelbo.Bernoulli`.
+    """Bernoulli by logits or probabilities, x in [0, 1]; see :class:`fastelbo.Bernoulli`.
 
     Examples
     --------
@@ -382,17 +415,24 @@ class Bernoulli(Likelihood):
     >>> x, logits = torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)
     >>> Bernoulli().log_prob(x, logits)
     tensor(-1.3863)
+    >>> Bernoulli(probs=True).log_prob(x, torch.sigmoid(logits))
+    tensor(-1.3863)
     """
 
     _: KW_ONLY
+    probs: bool = False
+    clamp: bool = False
     x_scale: float = 1.0
     validate: bool = True
 
-    def elements(self, x, logits):
-        return densities.bernoulli(x, logits)
+    def elements(self, x, given):
+        if self.clamp:
+            return densities.clamped_bernoulli(x, given)
+        return (densities.bernoulli_of_probs if self.probs else densities.bernoulli)(x, given)
 
 
-class ContinuousBernoulli(Bernoulli):
+@dataclass(eq=False, repr=False)
+class ContinuousBernoulli(Likelihood):
     """Continuous Bernoulli by logits; see :class:`fastelbo.ContinuousBernoulli`.
 
     Examples
@@ -403,6 +443,10 @@ class ContinuousBernoulli(Bernoulli):
     >>> ContinuousBernoulli().log_prob(x, logits)
     tensor(-0.2913)
     """
+
+    _: KW_ONLY
+    x_scale: float = 1.0
+    validate: bool = True
 
     def elements(self, x, logits):
         return densities.continuous_bernoulli(x, logits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -56,10 +55,8 @@ class Gaussian(Likelihood):
     _: KW_ONLY
     x_scale: float = 1.0
 
-    _learnable = MappingProxyType({"scale": "learned"})
-
     def couples_rows(self, reduction):
-        return self.scale == "optimal" and reduction == "none"
+        return self.scale == "optimal" and reduction not in ("mean", "sum")
 
     def _values(self, x, parameters, observed):
         if self.scale != "optimal":
@@ -91,8 +88,6 @@ class Laplace(Likelihood):
     _: KW_ONLY
     x_scale: float = 1.0
 
-    _learnable = MappingProxyType({"scale": "learned"})
-
     def elements(self, x, x_recon, log_scale=None):
         return densities.laplace(x, x_recon, log_of_scale(self.scale, x_recon, log_scale))
 
@@ -114,8 +109,6 @@ class StudentT(Likelihood):
     scale: Numbers | Tensor | Literal["learned"] = 1.0
     _: KW_ONLY
     x_scale: float = 1.0
-
-    _learnable = MappingProxyType({"df": "learned", "scale": "learned"})
 
     def elements(self, x, x_recon, *learned):
         log_scale = log_of_scale(self.scale, x_recon, *learned[:1])

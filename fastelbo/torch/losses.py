@@ -1,33 +1,48 @@
-"""Losses to minimise: modules, and drop-ins for the lines that they replace."""
+"""Losses to minimise: modules, and drop-ins for the lines that they replace.
+
+One order everywhere: a loss is made of its likelihood, all else by name, and takes ``x``, ``z``
+where there are samples, ``mu``, ``logvar``, and what the decoder gives. A drop-in takes its
+arguments in the order of what it replaces, and its errors say so.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
-from fastelbo._arguments import as_whole, check_choice
+from fastelbo._arguments import as_flag, as_whole, check_choice
 from fastelbo.aggregate import METHODS, VARIANTS
 from fastelbo.divergences import as_free_bits
 from fastelbo.importance import ESTIMATORS
-from fastelbo.torch._tensors import as_weight, check_prior, check_reduction
+from fastelbo.torch._tensors import as_weight, check_reduction, check_tensors
 from fastelbo.torch.aggregate import signed_beta_tcvae
 from fastelbo.torch.counts import NegativeBinomial, ZeroInflatedNegativeBinomial
 from fastelbo.torch.elbo import negative_elbo
 from fastelbo.torch.importance import signed_iwae
 from fastelbo.torch.likelihoods import Bernoulli, Likelihood, as_likelihood
 from fastelbo.torch.locations import SquaredError
+from fastelbo.torch.priors import as_prior
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fastelbo._typing import Reduction
     from fastelbo.divergences import FreeBits
-    from fastelbo.torch._typing import AnyLikelihood, Outputs, Prior, Weight
+    from fastelbo.torch._typing import AnyLikelihood, AnyPrior, Outputs, Weight
 
-_BERNOULLI = Bernoulli(validate=False)
-_NEGATIVE_BINOMIAL = NegativeBinomial(validate=False)
-_ZERO_INFLATED = ZeroInflatedNegativeBinomial(validate=False)
+#: Those of the drop-ins, by whether they validate.
+_BERNOULLI, _NEGATIVE_BINOMIAL, _ZERO_INFLATED = (
+    {validate: kind(validate=validate) for validate in (False, True)}
+    for kind in (Bernoulli, NegativeBinomial, ZeroInflatedNegativeBinomial)
+)
+
+#: What is found by an attribute that is set, now or later.
+_STANDS_FOR = {"likelihood": as_likelihood, "prior": as_prior}
+
+#: scvi-tools' names of what likelihoods read.
+_SCVI = {"mean": "mu", "zero_logits": "pi"}
 
 
 class _Loss(nn.Module):
@@ -46,10 +61,13 @@ class _Loss(nn.Module):
 
     @likelihood.setter
     def likelihood(self, likelihood: AnyLikelihood) -> None:
-        likelihood = as_likelihood(likelihood)
         self._likelihood = likelihood
         held = likelihood.held
         self.likelihood_parameters = held.registered if held and held.registered else None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Before PyTorch sees it, which registers any module, whether or not there is a setter.
+        super().__setattr__(name, _STANDS_FOR[name](value) if name in _STANDS_FOR else value)
 
 
 class ElboLoss(_Loss):
@@ -60,6 +78,9 @@ class ElboLoss(_Loss):
     likelihood : Likelihood or str, optional
         log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
         parameters of the loss.
+    prior : object, optional
+        p(z), as in :func:`~fastelbo.torch.elbo`; one that is a module is registered. The loss then
+        needs the z that the decoder was given.
     beta : float, optional
         Weight of the KL. An attribute that may change between steps.
     free_bits : float or FreeBits, optional
@@ -81,21 +102,34 @@ class ElboLoss(_Loss):
         self,
         likelihood: AnyLikelihood | None = None,
         *,
+        prior: AnyPrior | None = None,
         beta: Weight = 1.0,
         free_bits: float | FreeBits = 0.0,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(likelihood, reduction)
-        as_free_bits(free_bits)
+        self.prior = prior
+        if as_free_bits(free_bits) is not None and self.prior is not None:
+            raise ValueError("free_bits needs a KL in closed form, which only prior=None has")
         self.beta = as_weight(beta, "beta")
         self.free_bits = free_bits
 
     def forward(
-        self, x: Tensor, mu: Tensor, logvar: Tensor, x_recon: Outputs, *, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        mu: Tensor,
+        logvar: Tensor,
+        x_recon: Outputs,
+        *,
+        z: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
-        """The loss of data x (B, ...), posterior (B, L) and decoder output(s)."""
-        options = self.likelihood, self.beta, self.free_bits, mask, self.reduction
-        return negative_elbo(x, mu, logvar, x_recon, *options)
+        """The loss of data x (B, ...), posterior (B, L) and decoder output(s); with a prior also of
+        the sample z (B, L) of the posterior that the decoder was given."""
+        if z is not None:
+            check_tensors(z=z)
+        options = self._likelihood, self.beta, self.free_bits, mask, self.reduction
+        return negative_elbo(x, mu, logvar, x_recon, *options, self.prior, z)
 
     if TYPE_CHECKING:
         __call__ = forward
@@ -112,7 +146,9 @@ class IwaeLoss(_Loss):
     likelihood : Likelihood or str, optional
         log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
         parameters of the loss.
-    prior, estimator, reduction
+    prior : object, optional
+        p(z), as in :func:`~fastelbo.torch.iwae`; one that is a module is registered.
+    estimator, reduction
         As in :func:`~fastelbo.torch.iwae`.
 
     Examples
@@ -129,12 +165,11 @@ class IwaeLoss(_Loss):
         self,
         likelihood: AnyLikelihood | None = None,
         *,
-        prior: Prior | None = None,
+        prior: AnyPrior | None = None,
         estimator: Literal["standard", "stl", "dreg"] = "standard",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(likelihood, reduction)
-        check_prior(prior)
         check_choice(estimator, "estimator", ESTIMATORS)
         self.prior = prior
         self.estimator = estimator
@@ -166,11 +201,11 @@ class BetaTCVAELoss(_Loss):
 
     Parameters
     ----------
-    dataset_size : int
-        How many data points the minibatches are drawn from.
     likelihood : Likelihood or str, optional
         log p(x | x_recon), one of :mod:`fastelbo.torch`. Parameters among its arguments become
         parameters of the loss.
+    dataset_size : int
+        How many data points the minibatches are drawn from.
     alpha, beta, gamma : float, optional
         Weights of the mutual information, the total correlation and the dimension-wise KL.
         Attributes that may change between steps.
@@ -181,7 +216,7 @@ class BetaTCVAELoss(_Loss):
     --------
     >>> import torch
     >>> from fastelbo.torch import Bernoulli, BetaTCVAELoss
-    >>> loss = BetaTCVAELoss(1, likelihood=Bernoulli())
+    >>> loss = BetaTCVAELoss(Bernoulli(), dataset_size=1)
     >>> z = mu = logvar = torch.zeros(1, 2)
     >>> loss(torch.tensor([[1.0, 0.0]]), z, mu, logvar, torch.zeros(1, 2))
     tensor(1.3863)
@@ -189,9 +224,9 @@ class BetaTCVAELoss(_Loss):
 
     def __init__(
         self,
-        dataset_size: int,
         likelihood: AnyLikelihood | None = None,
         *,
+        dataset_size: int,
         alpha: Weight = 1.0,
         beta: Weight = 6.0,
         gamma: Weight = 1.0,
@@ -237,10 +272,18 @@ class BetaTCVAELoss(_Loss):
 
     def extra_repr(self) -> str:
         weights = f"alpha={self.alpha}, beta={self.beta}, gamma={self.gamma}"
-        return f"{self.dataset_size}, likelihood={self.likelihood!r}, {weights}"
+        return f"likelihood={self.likelihood!r}, dataset_size={self.dataset_size}, {weights}"
 
 
-def vae_loss(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+def _of_drop_in(error, order, names=None):
+    """An error of what a drop-in calls, with the drop-in's names of arguments, and their order."""
+    name, rest = re.match(r"(\w*)(.*)", str(error), re.DOTALL).groups()
+    return ValueError(f"{(names or {}).get(name, name)}{rest}; the order is {order}")
+
+
+def vae_loss(
+    logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor, *, validate: bool = True
+) -> Tensor:
     """The loss of PyTorch's VAE example, summed over the batch.
 
     In place of::
@@ -251,11 +294,19 @@ def vae_loss(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     Parameters
     ----------
     logits, x : Tensor, shape (B, ...)
+        In the order of the example's ``recon_x, x``.
     mu, logvar : Tensor, shape (B, L)
+    validate : bool, optional
+        Raise ValueError where x lies outside [0, 1], as logits in its place do; on the CPU.
 
     Returns
     -------
     Tensor, shape ()
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match, or x lies outside [0, 1].
 
     Examples
     --------
@@ -265,11 +316,21 @@ def vae_loss(logits: Tensor, x: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
     >>> vae_loss(zeros, zeros, zeros, zeros)
     tensor(1.3863)
     """
-    return negative_elbo(x, mu, logvar, logits, _BERNOULLI, 1.0, 0.0, None, "sum")
+    check_tensors(logits=logits, x=x, mu=mu, logvar=logvar)
+    likelihood = _BERNOULLI[as_flag(validate, "validate")]
+    try:
+        return negative_elbo(x, mu, logvar, logits, likelihood, 1.0, 0.0, None, "sum")
+    except ValueError as error:
+        raise _of_drop_in(error, "logits, x, mu, logvar") from None
 
 
 def negative_binomial_loss(
-    x: Tensor, mu: Tensor, theta: Tensor, *, reduction: Reduction = "mean"
+    x: Tensor,
+    mu: Tensor,
+    theta: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    validate: bool = True,
 ) -> Tensor:
     """Minus the negative binomial log-likelihood, summed over genes.
 
@@ -287,11 +348,19 @@ def negative_binomial_loss(
         Inverse dispersion.
     reduction : {"mean", "sum", "none"}
         Over the cells.
+    validate : bool, optional
+        Raise ValueError where x is no count, a mean is negative or a theta not positive, on the
+        CPU. Without, fractional x are continued by the gamma function, and the rest gives NaN.
 
     Returns
     -------
     Tensor, shape (), or (B,) for ``reduction="none"``
         In nats.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not match or something lies outside the domain.
 
     Examples
     --------
@@ -300,11 +369,23 @@ def negative_binomial_loss(
     >>> negative_binomial_loss(torch.tensor([[0, 2]]), torch.ones(1, 2), torch.ones(2))
     tensor(2.7726)
     """
-    return _NEGATIVE_BINOMIAL._signed(x, (mu, theta), None, reduction, -1.0)
+    check_reduction(reduction)
+    check_tensors(x=x, mu=mu)
+    likelihood = _NEGATIVE_BINOMIAL[as_flag(validate, "validate")]
+    try:
+        return likelihood._signed(x, (mu, theta), None, reduction, -1.0)
+    except ValueError as error:
+        raise _of_drop_in(error, "x, mu, theta", _SCVI) from None
 
 
 def zero_inflated_negative_binomial_loss(
-    x: Tensor, mu: Tensor, theta: Tensor, pi: Tensor, *, reduction: Reduction = "mean"
+    x: Tensor,
+    mu: Tensor,
+    theta: Tensor,
+    pi: Tensor,
+    *,
+    reduction: Reduction = "mean",
+    validate: bool = True,
 ) -> Tensor:
     """Minus the zero-inflated negative binomial log-likelihood, summed over genes.
 
@@ -313,7 +394,7 @@ def zero_inflated_negative_binomial_loss(
 
     Parameters
     ----------
-    x, mu, theta, reduction
+    x, mu, theta, reduction, validate
         As in :func:`negative_binomial_loss`.
     pi : Tensor, shape (B, G)
         Logits of the excess of zeros.
@@ -323,6 +404,11 @@ def zero_inflated_negative_binomial_loss(
     Tensor, shape (), or (B,) for ``reduction="none"``
         In nats.
 
+    Raises
+    ------
+    ValueError
+        As :func:`negative_binomial_loss`.
+
     Examples
     --------
     >>> import torch
@@ -331,4 +417,10 @@ def zero_inflated_negative_binomial_loss(
     >>> zero_inflated_negative_binomial_loss(one - one, one, one, one - one)
     tensor(0.2877)
     """
-    return _ZERO_INFLATED._signed(x, (mu, theta, pi), None, reduction, -1.0)
+    check_reduction(reduction)
+    check_tensors(x=x, mu=mu)
+    likelihood = _ZERO_INFLATED[as_flag(validate, "validate")]
+    try:
+        return likelihood._signed(x, (mu, theta, pi), None, reduction, -1.0)
+    except ValueError as error:
+        raise _of_drop_in(error, "x, mu, theta, pi", _SCVI) from None

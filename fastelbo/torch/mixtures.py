@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 def mixture_log_prob(
-    z: Tensor, log_weights: Tensor, mu: Tensor, logvar: Tensor, *, reduction: Reduction = "mean"
+    z: Tensor, mu: Tensor, logvar: Tensor, log_weights: Tensor, *, reduction: Reduction = "mean"
 ) -> Tensor:
     """Log density of points under a mixture of Gaussians; see :func:`fastelbo.mixture_log_prob`.
 
     Parameters
     ----------
     z : Tensor, shape (..., L)
+    mu, logvar : Tensor, shape (K, L)
+        Means and log variances of the components.
     log_weights : Tensor, shape (K,)
         Logarithms of the components' weights, taken as they are:
         ``torch.log_softmax(logits, 0)`` gives those of logits.
-    mu, logvar : Tensor, shape (K, L)
-        Means and log variances of the components.
     reduction : {"mean", "sum", "none"}
         Over all points.
 
@@ -43,11 +43,11 @@ def mixture_log_prob(
     >>> import fastelbo.torch
     >>> mu = torch.tensor([[-1.0], [1.0]])
     >>> weights = torch.tensor([0.5, 0.5])
-    >>> fastelbo.torch.mixture_log_prob(torch.zeros(1, 1), weights.log(), mu, torch.zeros(2, 1))
+    >>> fastelbo.torch.mixture_log_prob(torch.zeros(1, 1), mu, torch.zeros(2, 1), weights.log())
     tensor(-1.4189)
     """
     check_reduction(reduction)
-    half, tensors = checked(z=z, log_weights=log_weights, mu=mu, logvar=logvar)
+    half, tensors = checked(z=z, mu=mu, logvar=logvar, log_weights=log_weights)
     if reduction == "none" and has_kernels(*tensors):
         return narrowed(run(MixtureByPoint(), *tensors)[0], half)
     return narrowed(function("mixture_log_prob", *tensors, reduction=reduction), half)
@@ -55,7 +55,7 @@ def mixture_log_prob(
 
 @dataclass(eq=False)
 class MixtureByPoint(Operation):
-    """A value a point, of tensors (z, log_weights, mu, logvar): components are shared by points,
+    """A value a point, of tensors (z, mu, logvar, log_weights): components are shared by points,
     so that gradients need what flows to each."""
 
     gives_gradients = False
@@ -76,7 +76,7 @@ class MixtureByPoint(Operation):
 
 @dataclass(eq=False)
 class MixtureByPointBackward(Operation):
-    """What flows to each, of tensors (z, log_weights, mu, logvar, upstream gradients)."""
+    """What flows to each, of tensors (z, mu, logvar, log_weights, upstream gradients)."""
 
     values = 4
     gives_gradients = False

@@ -6,15 +6,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 import fastelbo
 from fastelbo.torch import _checks, composites
-from fastelbo.torch._bridge import Operation, run
-from fastelbo.torch._tensors import check_tensors, checked, has_kernels, key_of, narrowed
+from fastelbo.torch._bridge import Operation, function, run
+from fastelbo.torch._elementwise import elementwise
+from fastelbo.torch._tensors import (
+    check_reduction,
+    check_tensors,
+    checked,
+    has_kernels,
+    key_of,
+    narrowed,
+)
 from fastelbo.torch.divergences import kl_standard_normal
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from fastelbo._typing import Reduction
@@ -92,6 +100,7 @@ class Reparameterize(Operation):
     samples: int | None
 
     gives_gradients = False
+    constants = 1
 
     def forward(self, arrays, with_gradient, threads):
         mu, logvar, noise = arrays
@@ -101,9 +110,6 @@ class Reparameterize(Operation):
     def shapes(self, tensors):
         shape = tensors[0].shape
         return [shape if self.samples is None else (self.samples, *shape)]
-
-    def slots(self, count):
-        return range(2)
 
     def kept(self, tensors):
         return tensors
@@ -163,3 +169,57 @@ def reparameterize_kl(
     """
     kl = kl_standard_normal(mu, logvar, free_bits=free_bits, reduction=reduction)
     return reparameterize(mu, logvar, rng=rng, noise=noise, samples=samples), kl
+
+
+def posterior_log_prob(
+    z: Tensor, mu: Tensor, logvar: Tensor, *, reduction: Reduction = "mean"
+) -> Tensor:
+    """Log density log q(z|x), summed over latents; see :func:`fastelbo.posterior_log_prob`.
+
+    Parameters
+    ----------
+    z : Tensor, shape (B, L) or (K, B, L)
+        A point for each x, or K of them.
+    mu, logvar : Tensor, shape (B, L)
+    reduction : {"mean", "sum", "none"}
+        Over the batch, and over the samples.
+
+    Returns
+    -------
+    Tensor, shape (), or (B,) or (K, B) for ``reduction="none"``
+        In nats.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import fastelbo.torch
+    >>> z, zero = torch.full((1, 1), 2.0, requires_grad=True), torch.zeros(1, 1)
+    >>> log_q = fastelbo.torch.posterior_log_prob(z, zero, zero)
+    >>> log_q.backward()
+    >>> log_q.detach(), z.grad
+    (tensor(-2.9189), tensor([[-2.]]))
+    """
+    check_reduction(reduction)
+    half, tensors = checked(z=z, mu=mu, logvar=logvar)
+    if reduction == "none" and z.ndim == 3:
+        _checks.of("posterior_log_prob", *tensors)
+        # A row's gradient must be its own to be scaled: PyTorch adds up what samples share.
+        rows = [t.expand(z.shape).flatten(0, 1) for t in tensors]
+        value = function("posterior_log_prob", *rows, reduction=reduction).unflatten(0, z.shape[:2])
+    else:
+        value = function("posterior_log_prob", *tensors, reduction=reduction)
+    return narrowed(value, half)
+
+
+def log_prob_of_own(z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
+    """log q(z|x), (B,), of the z = mu + e^(logvar/2) eps that moves with it.
+
+    Its derivative by logvar is -1/2, and that by mu zero; by both ways they would be differences,
+    which lose digits.
+    """
+    value = posterior_log_prob(z.detach(), mu.detach(), logvar.detach(), reduction="none")
+
+    def slopes(logvar):
+        return (lambda: torch.full_like(logvar, -0.5),)
+
+    return value + elementwise(torch.zeros_like, slopes, logvar).sum(-1)

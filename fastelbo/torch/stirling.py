@@ -6,6 +6,8 @@ difference that does not cancel, and the error of the formula, which is small (L
 `fastelbo.reference.counts`). Derivatives are given in closed form: those of autograd would cancel.
 """
 
+import math
+
 import torch
 from torch.nn import functional
 
@@ -254,7 +256,9 @@ def student_t(x, x_recon, log_scale, df):
         log_v = df.log() + 2 * (log_scale - error.abs().log())
         log_far = torch.where(v > 1, torch.log1p(1 / v), torch.log1p(v) - log_v)
         log_ratio = torch.where(far, log_far, torch.log1p(r * r / df))
-        return norm - HALF_LOG_2PI - 0.5 * (df + 1) * log_ratio - log_scale
+        density = norm - HALF_LOG_2PI - 0.5 * (df + 1) * log_ratio - log_scale
+        of_scale_zero = (log_scale == -math.inf) & ((x - x_recon).abs() > 0)
+        return torch.where(of_scale_zero, log_scale, density)
 
     def slopes(x, x_recon, log_scale, df):
         error, r, q, far = parts(x, x_recon, log_scale, df)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import torch
@@ -35,18 +34,6 @@ class Weibull(Likelihood):
     _: KW_ONLY
     observed: Tensor | None = None
     validate: bool = True
-
-    _learnable = MappingProxyType({"scale": None, "concentration": None})
-
-    def __post_init__(self):
-        """As every likelihood, but `observed` stays the tensor that it is."""
-        observed, self.observed = self.observed, None
-        super().__post_init__()
-        self.observed = observed
-
-    def couples_rows(self, reduction):
-        """A tensor is no constant of torch.compile: there, the formula takes it."""
-        return self.observed is not None and torch.compiler.is_compiling()
 
     def elements(self, x, *given):
         scale = given[0] if self.scale is None else like(self.scale, given[0])

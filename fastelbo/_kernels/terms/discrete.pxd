@@ -178,6 +178,11 @@ cdef inline bint has_factor(const term* tag) noexcept nogil:
     return False
 
 
+cdef inline bint reads_sparse(const term* tag) noexcept nogil:
+    """Whether x may be sparse; what is zero everywhere then costs little."""
+    return term is PoissonTerm or term is PoissonLogTerm
+
+
 cdef inline bint is_cheap(const term* tag) noexcept nogil:
     """None of these is (see terms/likelihoods.pxd)."""
     return False

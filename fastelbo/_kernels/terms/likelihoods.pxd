@@ -27,6 +27,12 @@ ctypedef struct GaussianLogScaleTerm:    # a: mean, b: log scale
 ctypedef struct BernoulliTerm:           # a: logits
     char[1] parameters
     char[1] gradients
+ctypedef struct BernoulliProbsTerm:      # a: probability
+    char[1] parameters
+    char[1] gradients
+ctypedef struct BernoulliClampedTerm:    # a: probability
+    char[1] parameters
+    char[1] gradients
 ctypedef struct ContinuousBernoulliTerm:     # a: logits
     char[1] parameters
     char[1] gradients
@@ -64,6 +70,8 @@ ctypedef fused term:
     GaussianTerm
     GaussianLogScaleTerm
     BernoulliTerm
+    BernoulliProbsTerm
+    BernoulliClampedTerm
     ContinuousBernoulliTerm
     LaplaceTerm
     LaplaceLogScaleTerm
@@ -108,6 +116,11 @@ cdef inline int gradients_of(const term* tag) noexcept nogil:
 cdef inline bint has_factor(const term* tag) noexcept nogil:
     """Whether log_prob leaves out the logarithm of 1 + factor, to be subtracted."""
     return term is BernoulliTerm
+
+
+cdef inline bint reads_sparse(const term* tag) noexcept nogil:
+    """None of these does (see terms/discrete.pxd)."""
+    return False
 
 
 cdef inline bint is_cheap(const term* tag) noexcept nogil:
@@ -175,6 +188,11 @@ cdef inline real student_t(real z, real df, real* pull, real* by_log_scale,
     return <real>-0.5 * ((df + <real>1.0) * l)
 
 
+cdef inline bint is_away(real error, real log_scale) noexcept nogil:
+    """Whether a scale of 0 leaves no density: at the location alone it is infinite."""
+    return (log_scale == -<real>INFINITY) & (magnitude(error) > <real>0.0)
+
+
 cdef inline real weibull(real x, real scale, real k, real observed, real* by_scale,
                          real* by_k) noexcept nogil:
     """log p of an event at x, or, where it was not observed, the logarithm of the survival to x.
@@ -203,9 +221,15 @@ cdef inline real weibull(real x, real scale, real k, real observed, real* by_sca
     return v if event else -e
 
 
+cdef inline real less_log_scale(real v, real z, real log_scale) noexcept nogil:
+    """v - log_scale, where v falls with the error z: -inf where the scale is zero and z is not."""
+    cdef bint nowhere = (log_scale == <real>-INFINITY) & ((z > <real>0.0) | (z < <real>0.0))
+    return <real>-INFINITY if nowhere else v - log_scale
+
+
 cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real d,
                           real* da, real* db, real* dc, real* factor) noexcept nogil:
-    cdef real e, s, p, up, by_df, df, h, dh, v, z
+    cdef real e, s, p, up, by_df, df, h, dh, v, z, y
     if term is SquaredErrorTerm:
         z = x - a
         da[0] = <real>2.0 * z
@@ -219,13 +243,34 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         z = (x - a) * e
         da[0] = z * e
         db[0] = z * z - <real>1.0
-        return <real>-0.5 * (z * z) - b - <real>0.9189385332046727
+        return less_log_scale(<real>-0.5 * (z * z), z, b) - <real>0.9189385332046727
     elif term is BernoulliTerm:
         # x a - softplus(a), with the large parts of both removed: x = 1, a = 20 keeps its digits
         factor[0] = logistic_odds(a, &p)
         z = x - (<real>1.0 if a > <real>0.0 else <real>0.0)
         da[0] = z + p if a > <real>0.0 else z - p
         return z * a if z != <real>0.0 else z                    # a may be infinite there
+    elif term is BernoulliProbsTerm:
+        # x log a + (1 - x) log(1 - a), where 0 log 0 is 0; 255 times 1 / 255 may round to above 1
+        x = <real>1.0 if (x > <real>1.0) & (x < <real>1.0000003) else x
+        y = <real>1.0 - x
+        p = <real>1.0 - a
+        z = (x - a) / (a * p)
+        z = <real>-1.0 / p if x == <real>0.0 else z
+        da[0] = <real>1.0 / a if y == <real>0.0 else z
+        v = x * log(a)
+        s = y * log1p(-a)
+        return (v if x != <real>0.0 else x) + (s if y != <real>0.0 else y)
+    elif term is BernoulliClampedTerm:
+        # the same as torch.nn.functional.binary_cross_entropy has it, whose 1e-12 is a float32
+        p = a * (<real>1.0 - a)
+        y = <real><float>1e-12
+        da[0] = (x - a) / (y if p < y else p)
+        v = log(a)
+        s = log1p(-a)
+        v = <real>-100.0 if v < <real>-100.0 else v
+        s = <real>-100.0 if s < <real>-100.0 else s
+        return x * v + (<real>1.0 - x) * s
     elif term is ContinuousBernoulliTerm:
         # x a - log((e^a - 1) / a), in the same manner
         log_expc(a if a > <real>0.0 else -a, &s, &p)
@@ -235,16 +280,18 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         v = z * a if z != <real>0.0 else z
         return v - s if v > <real>-INFINITY else v
     elif term is LaplaceTerm:
-        z = (x - a) * b
-        da[0] = b if z > <real>0.0 else (-b if z < <real>0.0 else z)
+        s = x - a                                # has a sign where z underflows
+        z = s * b
+        da[0] = b if s > <real>0.0 else (-b if s < <real>0.0 else s)
         return -(z if z > <real>0.0 else -z) - c
     elif term is LaplaceLogScaleTerm:
         e = exp_finite(-b)
-        z = (x - a) * e
+        s = x - a
+        z = s * e
+        da[0] = e if s > <real>0.0 else (-e if s < <real>0.0 else s)
         s = z if z > <real>0.0 else -z
-        da[0] = e if z > <real>0.0 else (-e if z < <real>0.0 else z)
         db[0] = s - <real>1.0
-        return -s - b - <real>0.6931471805599453
+        return less_log_scale(-s, z, b) - <real>0.6931471805599453
     elif term is StudentTTerm:
         v = student_t(((x - a) * b) * b, d, &p, &s, &by_df)
         da[0] = (p * b) * b
@@ -253,7 +300,7 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         e = exp_finite(-b)
         v = student_t((x - a) * e, d, &p, db, &by_df)
         da[0] = p * e
-        return v - b + c
+        return b if is_away(x - a, b) else v - b + c
     elif term is StudentTLogDfTerm:
         df = exp(b)
         half_rise(<real>0.5 * df, &h, &dh)
@@ -268,7 +315,7 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         v = student_t((x - a) * e, df, &p, db, &by_df)
         da[0] = p * e
         dc[0] = by_df + dh
-        return v + (h - <real>0.9189385332046727) - b
+        return b if is_away(x - a, b) else v + (h - <real>0.9189385332046727) - b
     elif term is WeibullTerm:
         return weibull(x, a, b, c, da, db)
     elif term is WeibullScaleTerm:
@@ -283,6 +330,8 @@ cdef inline bint outside(const term* tag, real x, real a, real b, real c, real d
     """Whether x or a parameter lies outside the domain of the likelihood; NaN does not count."""
     if term is BernoulliTerm or term is ContinuousBernoulliTerm:
         return (x < <real>0.0) | (x > <real>1.0)
+    elif term is BernoulliProbsTerm or term is BernoulliClampedTerm:
+        return (x < <real>0.0) | (x > <real>1.0) | (a < <real>0.0) | (a > <real>1.0)
     elif term is WeibullTerm or term is WeibullScaleTerm or term is WeibullConcentrationTerm:
         return (x < <real>0.0) | (a <= <real>0.0) | (b <= <real>0.0)
     else:

@@ -1,0 +1,196 @@
+# What becomes of one tile: the term applied lane by lane, values summed, what is missing or outside
+# the domain found. Included by elementwise.pxi, which cuts the work into tiles.
+
+from libc.stdint cimport uint16_t
+from libc.string cimport memset
+
+from fastelbo._kernels.operands cimport (
+    FLUSH, LANES, NATIVE, VECTOR, convert, fetch_lanes, lanes_of, size_of, stored,
+)
+from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, wanted
+from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
+
+cdef enum:
+    MAX_GRADIENTS = 3
+    STEP = VECTOR          # lanes that may be left out together
+
+cdef struct Ahead:         # from what a unit reads and writes to what the next one will, in bytes
+    Py_ssize_t parameter[MAX_GRADIENTS]
+    Py_ssize_t gradient[MAX_GRADIENTS]
+
+
+cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed, bint some, bint none,
+                          int of_x, int of_a, const real* restrict x, const real* restrict a,
+                          const real* restrict b, const real* restrict c, const real* restrict d,
+                          real* restrict ga, real* restrict gb, real* restrict gc, Py_ssize_t n,
+                          Py_ssize_t lane, const real* restrict keep, const Ahead* ahead, real x_scale,
+                          real weight, double* restrict total, real* restrict odds, real* restrict values,
+                          real* restrict factors, real* restrict bad) noexcept nogil:
+    """n elements, a multiple of LANES, but for those before number `lane`, a multiple of STEP.
+
+    `summed` (a constant): they are added up at once; with `some` (a constant) those that `keep`
+    marks. Else `values`, and `factors` of a term that has some, are left for `add_values`, and what
+    is missing for `drop_missing`: then one loop serves all. What lies `ahead` (or NULL) is fetched
+    meanwhile. `none` (a constant): x is zero, and not read. `of_x` and `of_a` (constants): unless NATIVE,
+    what x is stored as, and a and ga, half precision: they go through registers, not through L1.
+
+    The logarithm of a term's factor is not taken here: lane by lane the product of the factors is
+    kept, less one, so that factors near one keep their digits.
+    """
+    cdef real acc[LANES]
+    cdef real x_l[LANES]
+    cdef real a_l[LANES]
+    cdef real g_l[LANES]
+    cdef real v, e, pa, xs, da, db, dc, here
+    cdef real pb, pc, pd
+    cdef Py_ssize_t j = 0, flush, at, l, i
+    cdef int k, lanes = lanes_of(x), step = lanes if summed and not some else STEP
+    while j < n:
+        flush = min(j + FLUSH * LANES, n)
+        for l in range(lanes if summed else 0):
+            acc[l] = 0
+        while j < flush:
+            if ahead != NULL:
+                fetch_lanes(a + j, lanes, ahead.parameter[0])
+                if terms.gradients_of(tag) > 1:
+                    fetch_lanes(b + j, lanes, ahead.parameter[1])
+                if terms.gradients_of(tag) > 2:
+                    fetch_lanes(c + j, lanes, ahead.parameter[2])
+                if wanted is ValueAndGradient:
+                    fetch_lanes(ga + j, lanes, ahead.gradient[0])
+                    if terms.gradients_of(tag) > 1:
+                        fetch_lanes(gb + j, lanes, ahead.gradient[1])
+                    if terms.gradients_of(tag) > 2:
+                        fetch_lanes(gc + j, lanes, ahead.gradient[2])
+            if of_a != NATIVE:
+                convert(<const char*>x + j * size_of(of_x), of_x, x_l, lanes)
+                convert(<const char*>a + j * size_of(of_a), of_a, a_l, lanes)
+            at = max(<Py_ssize_t>0, lane - j) if some or not summed else 0
+            while at < lanes:
+                for k in range(step):            # a constant: no loop for a rest
+                    l = at + k
+                    i = j + l
+                    pa = a[i] if of_a == NATIVE else a_l[l]
+                    xs = <real>0 if none else (x[i] if of_a == NATIVE else x_l[l]) * x_scale
+                    pb = b[i] if terms.parameters_of(tag) > 1 else <real>0
+                    pc = c[i] if terms.parameters_of(tag) > 2 else <real>0
+                    pd = d[i] if terms.parameters_of(tag) > 3 else <real>0
+                    v = terms.log_prob(tag, xs, pa, pb, pc, pd, &da, &db, &dc, &e)
+                    here = <real>1 if terms.outside(tag, xs, pa, pb, pc, pd) else <real>0
+                    if some:
+                        v = v if keep[i] != <real>0 else <real>0
+                        if terms.has_factor(tag):
+                            e = e if keep[i] != <real>0 else <real>0
+                        here = here if keep[i] != <real>0 else <real>0
+                    if summed:
+                        acc[l] = acc[l] + v
+                        if terms.has_factor(tag):
+                            odds[l] = odds[l] + e * (odds[l] + <real>1.0)
+                    else:
+                        values[i] = v
+                        if terms.has_factor(tag):
+                            factors[i] = e
+                    bad[l] = <real>1 if here != <real>0 else bad[l]
+                    if wanted is ValueAndGradient:
+                        if some:
+                            da = da if keep[i] != <real>0 else <real>0
+                        if of_a == NATIVE:
+                            ga[i] = da * weight
+                        else:
+                            g_l[l] = da * weight
+                        if terms.gradients_of(tag) > 1:
+                            if some:
+                                db = db if keep[i] != <real>0 else <real>0
+                            gb[i] = db * weight
+                        if terms.gradients_of(tag) > 2:
+                            if some:
+                                dc = dc if keep[i] != <real>0 else <real>0
+                            gc[i] = dc * weight
+                at += step
+            if wanted is ValueAndGradient:
+                if of_a != NATIVE:
+                    stored(g_l, of_a, lanes, <uint16_t*>ga + j)
+            j += lanes
+        for l in range(lanes if summed else 0):
+            total[l] += acc[l]
+
+
+cdef void add_values(const real* restrict values, const real* restrict factors, Py_ssize_t n,
+                     double* restrict total, real* restrict odds) noexcept nogil:
+    """Sum at most STRETCH values, a multiple of LANES; `factors` may be NULL."""
+    cdef real acc[LANES]
+    cdef Py_ssize_t j = 0
+    cdef int l, lanes = lanes_of(values)
+    for l in range(lanes):
+        acc[l] = 0
+    while j < n:
+        for l in range(lanes):
+            acc[l] = acc[l] + values[j + l]
+        j += lanes
+    for l in range(lanes):
+        total[l] += acc[l]
+    j = 0
+    while j < n and factors != NULL:
+        for l in range(lanes):
+            odds[l] = odds[l] + factors[j + l] * (odds[l] + <real>1.0)
+        j += lanes
+
+
+cdef void clear_ends(real* values, Py_ssize_t done, Py_ssize_t n, Py_ssize_t padded) noexcept nogil:
+    """What a tile begins with because it is short, and its padding, count for nothing."""
+    memset(values, 0, done * sizeof(real))
+    memset(values + n, 0, (padded - n) * sizeof(real))
+
+
+cdef void drop_missing(const real* restrict keep, Py_ssize_t n, real* restrict values) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        values[i] = values[i] if keep[i] != <real>0 else <real>0
+
+
+cdef bint any_marked(real* marks) noexcept nogil:
+    """Whether one of LANES marks is set; they are cleared."""
+    cdef bint found = False
+    cdef int l
+    for l in range(LANES):
+        found |= marks[l] != 0
+        marks[l] = 0
+    return found
+
+
+cdef bint any_outside(const terms.term* tag, const real* x, const real** p, const real* keep,
+                      Py_ssize_t n, real x_scale) noexcept nogil:
+    """Whether something that is not missing is outside the domain."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if keep[i] != <real>0 and terms.outside(
+            tag, x[i] * x_scale, p[0][i],
+            p[1][i] if terms.parameters_of(tag) > 1 else <real>0,
+            p[2][i] if terms.parameters_of(tag) > 2 else <real>0,
+            p[3][i] if terms.parameters_of(tag) > 3 else <real>0,
+        ):
+            return True
+    return False
+
+
+cdef inline Py_ssize_t most_factors(const real* kind) noexcept nogil:
+    """How many factors between 1 and 2 have a product that the dtype holds."""
+    return 120 if real is float else 1000
+
+
+cdef inline void take_logs(double* restrict total, real* restrict odds,
+                           Py_ssize_t factors) noexcept nogil:
+    """Take the logarithms of the products of so many factors, which begin again.
+
+    Few factors a lane are multiplied further, lanes by lanes, as long as the product holds.
+    """
+    cdef int l, lanes = lanes_of(odds)
+    while lanes > VECTOR // 2 and 2 * factors <= most_factors(odds):
+        lanes //= 2
+        factors *= 2
+        for l in range(lanes):
+            odds[l] = odds[l] + odds[lanes + l] * (odds[l] + <real>1.0)
+    for l in range(lanes):
+        total[l] -= log_one_plus(odds[l])
+    for l in range(LANES):
+        odds[l] = 0
