@@ -201,7 +201,8 @@ def test_of_anndata(model, data, layer, backed, tmp_path):
     assert other.feature_names_in_.tolist() == adata.var_names.tolist()
     expected = model.transform(data[0], batch=data[1])
     np.testing.assert_array_equal(other.transform(adata), expected)
-    np.testing.assert_array_equal(other.transform(adata[5:9]), expected[5:9])
+    some = model.transform(data[0][5:9], batch=data[1][5:9])  # BLAS may round other sizes otherwise
+    np.testing.assert_array_equal(other.transform(adata[5:9]), some)
     np.testing.assert_array_equal(CountVAE(**other.get_params()).fit_transform(adata), expected)
     adata.obsm["X_fastelbo"] = other.transform(adata)
     assert adata.obsm["X_fastelbo"].shape == (40, 2)
