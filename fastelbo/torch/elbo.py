@@ -155,7 +155,7 @@ def _bound(
     likelihood = as_likelihood(likelihood)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
     if len(outputs) > 1:
-        outputs = (outputs[0], *likelihood.unexpanded(outputs[1:], reduction))
+        outputs = (outputs[0], *likelihood._unexpanded(outputs[1:], reduction))
     plain = prior is None and rng is None and noise is None and mask is None and z is None
     if (
         plain

@@ -128,7 +128,7 @@ class Likelihood:
             arguments[self._by_sample] = given.cpu().numpy()
         return getattr(fastelbo, kind)(**arguments)
 
-    def unexpanded(self, others, reduction):
+    def _unexpanded(self, others, reduction):
         """The outputs after the first, as what they were expanded from where they may broadcast."""
         whole = getattr(fastelbo, type(self).__name__)._layout.more_axes
         if whole or reduction not in ("mean", "sum"):
@@ -193,7 +193,7 @@ class Likelihood:
             opened, parameters = self._joined(parameters)
             return opened._signed(x, parameters, mask, reduction, sign)
         others = [beside(p, first) for p in others]
-        others = self.unexpanded(others, reduction)
+        others = self._unexpanded(others, reduction)
         x, *parameters = promoted(x, first, *others)
         apart = reduction in ("none", "elementwise")
         if mask is not None:
