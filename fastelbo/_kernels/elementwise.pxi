@@ -19,7 +19,7 @@ from libc.string cimport memcpy, memset
 
 from fastelbo._kernels.follower cimport FOLLOWER, Follower
 from fastelbo._kernels.latent cimport (
-    Latents, ROWS, TOTAL, bind_latents, latent_share, plan_latents,
+    LATENT_SHARES, LatentShares, Latents, ROWS, TOTAL, bind_latents, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
     BFLOAT16, FLOAT16, FLUSH, LANES, NATIVE, SPARSE, TILE, UINT8, Entries, Operand, Shape, add_lanes,
@@ -32,6 +32,8 @@ from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
 from fastelbo._runtime cimport in_parallel
 
 cnp.import_array()
+
+from importlib import import_module
 
 include "elementwise_tile.pxi"
 
@@ -96,9 +98,22 @@ cdef const real* staged(const Operand* op, const char* run, Py_ssize_t first, Py
     return stage(op, run, first, n, padded, buffer)
 
 
+cdef Py_ssize_t take_found(const Entries* entries, const char* run, Py_ssize_t first, Py_ssize_t n,
+                           real* values, int* index) noexcept nogil:
+    return take_entries(entries, run, first, n, 0, values, index)
+
+
+# The pass over the latents is compiled once a build.
+cdef const LatentShares* LATENT = <const LatentShares*>PyCapsule_GetPointer(
+    import_module(__name__.rpartition(".")[0] + ".latent").SHARES, LATENT_SHARES)
+
+
 cdef void latents_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
                         const real* kind) noexcept nogil:
-    latent_share(job, share, shares, kind)
+    if real is float:
+        LATENT.of_float(job, share, shares, kind)
+    else:
+        LATENT.of_double(job, share, shares, kind)
 
 
 cdef double keep_tile(const Job* job, const char* run, const real* x, Py_ssize_t first,
@@ -175,7 +190,7 @@ cdef void run_counts(const terms.term* tag, const wanted* want, const Job* job, 
     cdef real a_c[TILE]
     cdef real ga_c[TILE]
     cdef real values_c[TILE]
-    cdef Py_ssize_t k, found = take_entries(job.x.entries, run, first, n, 0, counts, index)
+    cdef Py_ssize_t k, found = take_found(job.x.entries, run, first, n, counts, index)
     cdef Py_ssize_t padded_found = round_up(found)
     if job.masked or job.nan_missing:
         spread_out(counts, index, found, padded, x)

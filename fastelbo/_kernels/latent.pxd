@@ -52,6 +52,18 @@ cdef struct Latents:
     double* partial        # TOTAL (units_a_sample,); ROWS (B,); COLUMNS (units_a_sample, L)
 
 
+cdef struct LatentShares:  # the units of one of some workers, for the passes that have latents beside them
+    void (*of_float)(const void* job, Py_ssize_t share, Py_ssize_t shares, const float* kind) noexcept nogil
+    void (*of_double)(const void* job, Py_ssize_t share, Py_ssize_t shares, const double* kind) noexcept nogil
+
+
+cdef extern from *:
+    """
+    #define FE_LATENT_SHARES "fastelbo latent shares"
+    """
+    const char* LATENT_SHARES "FE_LATENT_SHARES"     # names the capsule that carries them
+
+
 cdef inline void bind_samples(Samples* samples, cnp.ndarray a) noexcept:
     samples.data = data_of(a)
     if a is None:
@@ -346,11 +358,3 @@ cdef inline void latent_unit(const Latents* job, Py_ssize_t unit, const real* ki
         if k == 0 and job.sums == ROWS:
             job.partial[row] = s
         row += 1
-
-
-cdef inline void latent_share(const Latents* job, Py_ssize_t share, Py_ssize_t shares,
-                              const real* kind) noexcept nogil:
-    """The units of one of `shares` workers."""
-    cdef Py_ssize_t unit
-    for unit in range(job.units * share // shares, job.units * (share + 1) // shares):
-        latent_unit(job, unit, kind)

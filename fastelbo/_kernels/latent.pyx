@@ -1,15 +1,15 @@
 # Entries to the passes over latents: KL, reparameterisation and its backward.
 
 cimport numpy as cnp
-from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 
 from fastelbo._kernels.call cimport HANDLE, Call, Handle
 from fastelbo._kernels.latent cimport (
-    COLUMNS, CHUNK, Latents, NOTHING, ROWS, Samples, TOTAL, allocate_partial, any_far,
-    bind_dense_latents, bind_latents, bind_samples, draw_noise, gather, gather_sample, latent_share,
-    plan_latents,
+    COLUMNS, CHUNK, LATENT_SHARES, LatentShares, Latents, NOTHING, ROWS, Samples, TOTAL,
+    allocate_partial, any_far, bind_dense_latents, bind_latents, bind_samples, draw_noise, gather,
+    gather_sample, latent_unit, plan_latents,
 )
 from fastelbo._kernels.operands cimport FLOAT32, TILE, add_up, data_of, round_up, size_of
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_between, kl_standard
@@ -22,9 +22,17 @@ cnp.import_array()
 cdef dict SUMS = {"total": TOTAL, "rows": ROWS, "columns": COLUMNS, "nothing": NOTHING}
 
 
-cdef void latents_share(const void* job, Py_ssize_t share, Py_ssize_t shares,
+cdef void latents_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
                         const real* kind) noexcept nogil:
-    latent_share(<const Latents*>job, share, shares, kind)
+    """The units of one of `shares` workers."""
+    cdef const Latents* job = <const Latents*>given
+    cdef Py_ssize_t unit
+    for unit in range(job.units * share // shares, job.units * (share + 1) // shares):
+        latent_unit(job, unit, kind)
+
+
+cdef LatentShares shares = LatentShares(latents_share[float], latents_share[double])
+SHARES = PyCapsule_New(&shares, LATENT_SHARES, NULL)
 
 
 cdef const double* weights_of(cnp.ndarray a) noexcept:
