@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,9 +12,19 @@ import pytest
 
 import fastelbo
 from fastelbo import _builds
-from fastelbo._catalogue import CASES, ROWS, Bench
-from fastelbo._cli import _common, bench, bench_report, bench_vae, calls, contenders, measure
+from fastelbo._catalogue import CASES, ROWS, Bench, flatten
+from fastelbo._cli import (
+    _common,
+    bench,
+    bench_report,
+    bench_vae,
+    calls,
+    contenders,
+    measure,
+)
 
+#: Whose tests compile for minutes.
+COMPILED = (contenders.TorchCompile, contenders.Numba)
 SIZE = ("3", "80", "5")
 SMALL = {"B": 3, "D": 80, "L": 5, "K": 4, "M": 6}
 EFFORT = {"rounds": 1, "burst": 1e-4}
@@ -36,17 +47,19 @@ def slow_if(slow, value):
 
 
 @pytest.mark.parametrize(
-    "kind", [slow_if(issubclass(k, contenders.TorchCompile), k) for k in contenders.PEERS]
+    "kind",
+    [slow_if(issubclass(k, COMPILED), k) for k in contenders.PEERS],
 )
 def test_peers_compute_the_same(kind, recwarn):
-    for dtype in bench.DTYPES:
+    entries = {entry.case: entry for entry in bench.EVERY}.values()
+    for dtype in bench.DTYPES[issubclass(kind, contenders.Jax) :]:
         try:
             contender = kind(1, dtype)
         except ImportError as error:
             pytest.skip(f"{error.name} is not installed")
         rows = [
             row
-            for entry in bench.EVERY
+            for entry in entries
             for row in measure.measure(entry, dtype, [contender], **EFFORT, extents=SMALL)
             if not row.is_traffic
         ]
@@ -54,6 +67,33 @@ def test_peers_compute_the_same(kind, recwarn):
         for row in rows:
             assert not row.disagrees, row
             assert row.minimum > 0
+
+
+class AsPython(contenders.Contender):
+    """What is written for Numba, without it: Python runs the same lines."""
+
+    kind = "numba"
+
+    def call(self, peer, case, arrays):
+        return partial(peer(lambda function: function, range), *arrays.values())
+
+
+def test_numba_peers_are_right():
+    """As Python, for all that Numba needs half a minute to compile for."""
+    pytest.importorskip("numba")
+    found = set()
+    for case in CASES.values():
+        for dtype in bench.DTYPES:
+            peer, arrays = AsPython(2, dtype), case.draw(0, dtype, **SMALL)
+            call = peer.bind(case, arrays)
+            if call is not None:
+                found.add(case.name)
+                desired = case.shared(flatten(case.reference(*arrays.values())))
+                error = measure.error_of_largest(case.shared(peer.numpy(call())), desired)
+                assert error <= measure.THEIRS[dtype], (case.name, dtype)
+    families = ("elbo", "elbo-Bernoulli", "NegativeBinomial", "iwae-Bernoulli", "mmd")
+    families += ("total_correlation", "beta_tcvae_elbo", "mixture_log_prob")
+    assert {f"{name}{suffix}" for name in families for suffix in ("", "_and_grad")} <= found
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from fastelbo import reference
+from fastelbo._catalogue import numba_pairs
 from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
 from fastelbo._catalogue.jax_peers import by_jax
 from fastelbo._catalogue.likelihoods import SQUARED_ERROR
@@ -215,18 +217,18 @@ def _total_correlation_cases(label="", fixed=None, **others):
 
 
 def _plain_total_correlation():
-    """What PyTorch differentiates is the first value, and fastelbo the second: no peer of that."""
     value, gradient = _total_correlation_cases(
         options=({"normalize": False},),
         peers={
             "numpy": lambda *arrays: _numpy_parts(*arrays)[0],
             "numpy_and_grad": _numpy_parts_and_grad,
+            "torch": _torch_parts,
+            "jax": by_jax(_torch_parts),
+            "numba": partial(numba_pairs.parts, dataset_size=DATASET_SIZE),
+            "numba_and_grad": numba_pairs.weighted(DATASET_SIZE, (0.0, 1.0, 0.0)),
         },
     )
-    return (
-        replace(value, peers={**value.peers, "torch": _torch_parts}),
-        replace(gradient, options=(*gradient.options, {"weights": (1.0, 6.0, 0.5)})),
-    )
+    return value, replace(gradient, options=(*gradient.options, {"weights": (1.0, 6.0, 0.5)}))
 
 
 def _tcvae(variant, fixed):
@@ -286,6 +288,8 @@ def rows(variants):
                         "numpy_and_grad": _numpy_tcvae_and_grad,
                         "torch": _torch_tcvae,
                         "jax": by_jax(_torch_tcvae),
+                        "numba": numba_pairs.tcvae(DATASET_SIZE, WEIGHTS),
+                        "numba_and_grad": numba_pairs.tcvae_and_grad(DATASET_SIZE, WEIGHTS),
                     },
                 ),
                 *_tcvae_cases(SQUARED_ERROR, "[mss]", STRATIFIED, **OF_STRATIFIED),
@@ -319,7 +323,11 @@ def rows(variants):
                         {"B": 9, "N": 65, "L": 5},
                         {"B": 1, "N": 130, "L": 65},
                     ),
-                    peers={"numpy": _numpy_aggregate, "torch": _torch_aggregate},
+                    peers={
+                        "numpy": _numpy_aggregate,
+                        "torch": _torch_aggregate,
+                        "jax": by_jax(_torch_aggregate),
+                    },
                 ),
             ),
             (

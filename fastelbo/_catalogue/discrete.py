@@ -212,7 +212,7 @@ def _torch_zero_inflated(torch, x, mean, theta, logits):
         - torch.lgamma(theta)
         - torch.lgamma(x + 1)
     )
-    return (x < EPS).to(x.dtype) * zero + (x > EPS).to(x.dtype) * some
+    return torch.where(x < EPS, zero, some)
 
 
 def _scipy_negative_binomial(stats, x, mean, theta):
@@ -257,6 +257,7 @@ NEGATIVE_BINOMIALS = (
             "torch": _torch_negative_binomial,
             "jax": by_jax(_torch_negative_binomial),
             "numba": numba_peers.negative_binomial,
+            "numba_and_grad": numba_peers.negative_binomial_and_grad,
         },
     ),
     Variant(
@@ -294,7 +295,11 @@ ZERO_INFLATED = (
         one,
         (one, theta_size, one),
         draws=OF_GENES,
-        peers={"scipy": _scipy_zero_inflated, "torch": _torch_zero_inflated},
+        peers={
+            "scipy": _scipy_zero_inflated,
+            "torch": _torch_zero_inflated,
+            "jax": by_jax(_torch_zero_inflated),
+        },
     ),
     Variant(
         f"{ZINB}-elements",

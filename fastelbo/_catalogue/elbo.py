@@ -6,6 +6,7 @@ from fastelbo import reference
 from fastelbo._catalogue import likelihoods, numba_peers
 from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
 from fastelbo._catalogue.divergences import KL_STANDARD_NORMAL, with_free_bits
+from fastelbo._catalogue.jax_peers import by_jax
 from fastelbo._catalogue.posterior import KEY, LATENTS, drawn_magnitude, numpy_draw, z_magnitude
 from fastelbo._catalogue.sizes import IN_RAM, STANDARD
 
@@ -124,88 +125,13 @@ def numpy_drawn_and_grad(x, mu, logvar, x_recon):
 
 def torch_elbo(torch, x, mu, logvar, x_recon):
     reconstruction = -((x - x_recon) ** 2).sum(1).mean()
-    kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(1).mean()
+    kl = -0.5 * (1 + logvar - mu**2 - torch.exp(logvar)).sum(1).mean()
     return reconstruction - kl
 
 
 def torch_drawn(torch, x, mu, logvar, x_recon):
     z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
     return torch_elbo(torch, x, mu, logvar, x_recon), z
-
-
-def numba_elbo(njit, prange):
-    @njit
-    def elbo(x, mu, logvar, x_recon):
-        batch = x.shape[0]
-        total = 0.0
-        for i in prange(batch):
-            reconstruction = 0.0
-            kl = 0.0
-            for j in range(x.shape[1]):
-                error = x[i, j] - x_recon[i, j]
-                reconstruction -= error * error
-            for j in range(mu.shape[1]):
-                kl -= 0.5 * (1 + logvar[i, j] - mu[i, j] ** 2 - np.exp(logvar[i, j]))
-            total += reconstruction - kl
-        return total / batch
-
-    return elbo
-
-
-def numba_elbo_and_grad(njit, prange):
-    @njit
-    def elbo_and_grad(x, mu, logvar, x_recon):
-        batch = x.shape[0]
-        d_mu = np.empty_like(mu)
-        d_logvar = np.empty_like(logvar)
-        d_recon = np.empty_like(x_recon)
-        weight = x.dtype.type(1.0 / batch)
-        total = 0.0
-        for i in prange(batch):
-            reconstruction = 0.0
-            kl = 0.0
-            for j in range(x.shape[1]):
-                error = x[i, j] - x_recon[i, j]
-                reconstruction -= error * error
-                d_recon[i, j] = (error + error) * weight
-            for j in range(mu.shape[1]):
-                sigma2 = np.exp(logvar[i, j])
-                kl -= 0.5 * (1 + logvar[i, j] - mu[i, j] ** 2 - sigma2)
-                d_mu[i, j] = -mu[i, j] * weight
-                d_logvar[i, j] = -0.5 * (sigma2 - 1) * weight
-            total += reconstruction - kl
-        return total / batch, d_mu, d_logvar, d_recon
-
-    return elbo_and_grad
-
-
-def numba_drawn(njit, prange):
-    @njit
-    def elbo(x, mu, logvar, x_recon):
-        batch = x.shape[0]
-        z = np.empty_like(mu)
-        total = 0.0
-        for i in prange(batch):
-            reconstruction = 0.0
-            kl = 0.0
-            for j in range(x.shape[1]):
-                error = x[i, j] - x_recon[i, j]
-                reconstruction -= error * error
-            for j in range(mu.shape[1]):
-                sigma = np.exp(0.5 * logvar[i, j])
-                z[i, j] = mu[i, j] + sigma * np.random.standard_normal()  # noqa: NPY002
-                kl -= 0.5 * (1 + logvar[i, j] - mu[i, j] ** 2 - sigma * sigma)
-            total += reconstruction - kl
-        return total / batch, z
-
-    return elbo
-
-
-def jax_elbo(jax, x, mu, logvar, x_recon):
-    jnp = jax.numpy
-    reconstruction = -jnp.mean(jnp.sum((x - x_recon) ** 2, axis=1))
-    kl = -0.5 * jnp.mean(jnp.sum(1 + logvar - mu**2 - jnp.exp(logvar), axis=1))
-    return reconstruction - kl
 
 
 def numpy_bernoulli(x, mu, logvar, logits):
@@ -225,14 +151,8 @@ def numpy_bernoulli_and_grad(x, mu, logvar, logits):
 
 def torch_bernoulli(torch, x, mu, logvar, logits):
     loss = torch.nn.functional.binary_cross_entropy_with_logits
-    kl = -0.5 * (1 + logvar - mu.pow(2) - logvar.exp()).sum(1).mean()
+    kl = -0.5 * (1 + logvar - mu**2 - torch.exp(logvar)).sum(1).mean()
     return -loss(logits, x, reduction="none").sum(1).mean() - kl
-
-
-def jax_bernoulli(jax, x, mu, logvar, logits):
-    jnp = jax.numpy
-    kl = -0.5 * jnp.mean(jnp.sum(1 + logvar - mu**2 - jnp.exp(logvar), axis=1))
-    return jnp.mean(jnp.sum(x * logits - jnp.logaddexp(0.0, logits), axis=1)) - kl
 
 
 def numpy_buffers(x, mu, logvar, x_recon):
@@ -265,9 +185,9 @@ def rows(variants):
                 "numpy": numpy_elbo,
                 "numpy_and_grad": numpy_elbo_and_grad,
                 "torch": torch_elbo,
-                "numba": numba_elbo,
-                "numba_and_grad": numba_elbo_and_grad,
-                "jax": jax_elbo,
+                "numba": numba_peers.elbo,
+                "numba_and_grad": numba_peers.elbo_and_grad,
+                "jax": by_jax(torch_elbo),
             },
         ),
         *elbo_cases(
@@ -280,7 +200,9 @@ def rows(variants):
                 "numpy": numpy_drawn,
                 "numpy_and_grad": numpy_drawn_and_grad,
                 "torch": torch_drawn,
-                "numba": numba_drawn,
+                "numba": numba_peers.drawn_elbo,
+                "numba_and_grad": numba_peers.drawn_elbo_and_grad,
+                "jax": by_jax(torch_drawn),
             },
         ),
         *elbo_cases(
@@ -293,7 +215,7 @@ def rows(variants):
                 "torch": torch_bernoulli,
                 "numba": numba_peers.bernoulli_elbo,
                 "numba_and_grad": numba_peers.bernoulli_elbo_and_grad,
-                "jax": jax_bernoulli,
+                "jax": by_jax(torch_bernoulli),
             },
         ),
         *(case for label in IN_ELBO for case in elbo_cases(variants[label])),

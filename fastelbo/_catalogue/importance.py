@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from fastelbo import reference
+from fastelbo._catalogue import numba_peers
 from fastelbo._catalogue._row import OF_TORCH_ALONE, Bench, Case, Row, flatten, with_and_grad
 from fastelbo._catalogue.jax_peers import by_jax
 from fastelbo._catalogue.likelihoods import SQUARED_ERROR
@@ -184,8 +185,8 @@ def _torch_iwae(torch, *arrays):
 
 def _torch_bernoulli(torch, x, z, mu, logvar, logits):
     loss = torch.nn.functional.binary_cross_entropy_with_logits
-    error = loss(logits, x.expand_as(logits), reduction="none")
-    log_ratio = 0.5 * ((z - mu).pow(2) * torch.exp(-logvar) + logvar - z.pow(2)).sum(2)
+    error = loss(logits, torch.broadcast_to(x, logits.shape), reduction="none")
+    log_ratio = 0.5 * ((z - mu) ** 2 * torch.exp(-logvar) + logvar - z**2).sum(2)
     return torch_bound(torch, log_ratio - error.sum(2))
 
 
@@ -203,6 +204,8 @@ def model_rows(variants):
                         "numpy_and_grad": _numpy_iwae_and_grad,
                         "torch": _torch_iwae,
                         "jax": by_jax(_torch_iwae),
+                        "numba": numba_peers.iwae,
+                        "numba_and_grad": numba_peers.iwae_and_grad,
                     },
                 ),
                 *model_cases(
@@ -212,6 +215,9 @@ def model_rows(variants):
                         "numpy": _numpy_bernoulli,
                         "numpy_and_grad": _numpy_bernoulli_and_grad,
                         "torch": _torch_bernoulli,
+                        "jax": by_jax(_torch_bernoulli),
+                        "numba": numba_peers.bernoulli_iwae,
+                        "numba_and_grad": numba_peers.bernoulli_iwae_and_grad,
                     },
                 ),
                 *(case for label in IN_IWAE for case in model_cases(variants[label])),

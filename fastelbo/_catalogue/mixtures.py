@@ -1,11 +1,14 @@
 """Rows of mixtures, of priors that are mixtures, and of the maximum mean discrepancy."""
 
+from functools import partial
+
 import numpy as np
 
 from fastelbo import reference
-from fastelbo._catalogue import numba_peers
+from fastelbo._catalogue import numba_pairs
 from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
 from fastelbo._catalogue.divergences import function
+from fastelbo._catalogue.jax_peers import by_jax
 
 VAMP = {"B": 512, "M": 500, "L": 40}
 TWO_SETS = {"B": 512, "N": 512, "L": 32}
@@ -67,6 +70,10 @@ def torch_rows(torch, z, mu, logvar, log_weights):
     return torch.logsumexp(log_weights - 0.5 * (square + mu.shape[1] * reference.LOG_2PI), 1)
 
 
+def _torch_mixture(torch, *tensors):
+    return torch_rows(torch, *tensors).mean()
+
+
 def _torch_products(torch, z, mu, logvar, log_weights):
     precision = torch.exp(-logvar)
     square = (z * z) @ precision.T - 2 * z @ (mu * precision).T
@@ -95,9 +102,12 @@ MIXTURE = Row(
         peers={
             "numpy": lambda *arrays: np.mean(_numpy_joint(*arrays)[0]),
             "numpy_and_grad": _numpy_mixture_and_grad,
-            "torch": lambda torch, *arrays: torch_rows(torch, *arrays).mean(),
+            "torch": _torch_mixture,
             "torch_products": _torch_products,
-            "numba": numba_peers.mixture_log_prob,
+            "numba": numba_pairs.mixture_log_prob,
+            "numba_and_grad": numba_pairs.mixture_log_prob_and_grad,
+            "jax": by_jax(_torch_mixture),
+            "jax_products": by_jax(_torch_products),
         },
     ),
     (
@@ -363,9 +373,12 @@ MMD = Row(
         peers={
             "numpy": lambda z, y: _numpy_mmd_and_grad(z, y)[0],
             "numpy_and_grad": _numpy_mmd_and_grad,
-            "torch": lambda torch, z, y: _torch_mmd(torch, z, y, _differences),
-            "torch_products": lambda torch, z, y: _torch_mmd(torch, z, y, _products),
-            "numba": numba_peers.mmd,
+            "torch": partial(_torch_mmd, square=_differences),
+            "torch_products": partial(_torch_mmd, square=_products),
+            "jax": by_jax(partial(_torch_mmd, square=_differences)),
+            "jax_products": by_jax(partial(_torch_mmd, square=_products)),
+            "numba": numba_pairs.mmd,
+            "numba_and_grad": numba_pairs.mmd_and_grad,
         },
     ),
     (

@@ -28,10 +28,18 @@ def tensors_of(gradient, arrays, dtype=None):
     }
 
 
-def objective(case, values, options):
+def objective(case, values, options=None):
     """The number whose gradients `_and_grad` gives, of flat values."""
-    weights = options.get("weights", case.objective)
-    return sum(w * value.sum() for w, value in zip(weights, values, strict=False))
+    weights = (options or {}).get("weights", case.objective)
+    weighted = zip(weights, values, strict=False)
+    first, *others = (
+        w * _summed(value) if w != 1 else _summed(value) for w, value in weighted if w
+    )
+    return sum(others, first)
+
+
+def _summed(value):
+    return value.sum() if value.ndim else value
 
 
 def value_and_grad(case, gradient, arrays, options, dtype=None):

@@ -129,6 +129,7 @@ def add_arguments(parser):
     parser.add_argument(
         "--size", nargs=3, type=positive, metavar=("B", "D", "L"), help="measure this size only"
     )
+    parser.add_argument("--dtype", choices=DTYPES, help="arrays of this dtype only")
     parser.add_argument("--threads", type=positive, help="threads of everybody (default: all)")
     parser.add_argument("--stages", action="store_true", help="noise, KL, ... apart: the profile")
     parser.add_argument("--calls", action="store_true", help="what each call costs by itself")
@@ -168,7 +169,8 @@ def run(args):
     effort = {"rounds": 3, "burst": 0.003} if args.quick else {"rounds": 12, "burst": 0.008}
     load = _common.Load()
     entries = entries_of(args)
-    rows, absent = measure_tables(entries, threads, args.quick, effort)
+    dtypes = (args.dtype,) if args.dtype else DTYPES
+    rows, absent = measure_tables(entries, threads, args.quick, effort, dtypes)
     stages = measure_stages(threads, effort) if args.stages or args.all else []
     builds = measure_builds(entries, threads, effort) if args.builds or args.all else []
     vae = bench_vae.measure(threads, args.quick) if args.vae or args.all else None
@@ -251,13 +253,13 @@ def plot_problem(path):
     return None
 
 
-def measure_tables(entries, threads, quick, effort):
+def measure_tables(entries, threads, quick, effort, dtypes):
     """The rows of the tables in their order, and who is absent and why."""
     rows, absent, present = [], {}, {}
-    for dtype in DTYPES:
+    for dtype in dtypes:
         present[dtype], absent = peers(threads, dtype, quick)
     for entry, extents in _common.progress(entries, "bench"):
-        for dtype in DTYPES:
+        for dtype in dtypes:
             rows += measure(entry, dtype, present[dtype], extents=extents, **effort)
     return rows, absent
 

@@ -12,7 +12,7 @@ fastelbo); for PyTorch and JAX the growth of the resident set, good to a few hun
 error: the largest of all results, relative to the largest entry, against the float64 reference.
 traffic: bytes a second of fastelbo over those of a kernel that only moves x, x_recon and as large a
 gradient, from where they are, on the same threads; in RAM the better of plain and streamed stores.
-Numba's noise is drawn beforehand and does not count. JAX uses all processors of the process."""
+JAX uses all processors of the process."""
 
 
 def microseconds(seconds):

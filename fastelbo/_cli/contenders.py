@@ -4,12 +4,13 @@ A contender binds a case to arrays, to be called and timed; None where nobody wr
 framework is imported when its contender is made, and ImportError says that it is absent.
 """
 
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 
 from fastelbo import _builds
 from fastelbo._catalogue import CASES, flatten
+from fastelbo._catalogue.twins import objective
 
 
 def thread_count(threads):
@@ -96,8 +97,7 @@ class PyTorch(Contender):
     def _value_and_grad(self, function, tensors, wanted, case):
         result = function(*tensors)
         values = result if isinstance(result, tuple) else (result,)
-        objective = sum(w * v for w, v in zip(case.objective, values, strict=False) if w)
-        return *values, *self.torch.autograd.grad(objective, wanted)
+        return *values, *self.torch.autograd.grad(objective(case, values), wanted)
 
     def numpy(self, result):
         leaves = result if isinstance(result, tuple) else (result,)
@@ -120,7 +120,7 @@ class TorchCompileProducts(TorchCompile):
 
 
 class Numba(Contender):
-    """Explicit loops, compiled."""
+    """Explicit loops, compiled, over OpenMP's threads where it has them."""
 
     label, kind = "Numba prange", "numba"
     fastmath = False
@@ -129,12 +129,14 @@ class Numba(Contender):
         import numba
 
         super().__init__(threads, dtype)
+        numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]
         numba.set_num_threads(threads)
         self.njit = numba.njit(parallel=True, fastmath=self.fastmath)
         self.prange = numba.prange
+        self.compiled = cache(lambda peer: peer(self.njit, self.prange))
 
     def call(self, peer, case, arrays):
-        return partial(peer(self.njit, self.prange), *arrays.values())
+        return partial(self.compiled(peer), *arrays.values())
 
 
 class NumbaFastmath(Numba):
@@ -163,12 +165,30 @@ class Jax(Contender):
     def call(self, peer, case, arrays):
         function = partial(peer, self.jax)
         if case.gives_gradients:
-            names = list(arrays)
-            wanted = tuple(names.index(name) for name in case.outs)
-            function = self.jax.value_and_grad(function, wanted)
+            function = self._and_grad(function, case, list(arrays))
         compiled = self.jax.jit(function)
         arrays = [self.jax.numpy.array(a) for a in arrays.values()]
         return lambda: self.jax.block_until_ready(compiled(*arrays))
+
+    def _and_grad(self, function, case, names):
+        def valued(*arrays):
+            values = tuple(flatten((function(*arrays),)))
+            return objective(case, values), values
+
+        wanted = tuple(names.index(name) for name in case.outs)
+        differentiated = self.jax.value_and_grad(valued, wanted, has_aux=True)
+
+        def function_and_grad(*arrays):
+            (_, values), gradients = differentiated(*arrays)
+            return *values, *gradients
+
+        return function_and_grad
+
+
+class JaxProducts(Jax):
+    """Of what compares all pairs, the form that is mostly matrix products."""
+
+    label, kind = "JAX jit, GEMM", "jax_products"
 
 
 class FastelboInJax(Jax):
@@ -184,10 +204,10 @@ class FastelboInJax(Jax):
 
     def bind(self, case, arrays):
         value = CASES[case.name.removesuffix("_and_grad")]
-        return self.call(partial(self._first, value), case, arrays)
+        return self.call(partial(self._values, value), case, arrays)
 
-    def _first(self, value, jax, *arrays):
-        return flatten(value.call(self.module, *arrays))[0]
+    def _values(self, value, jax, *arrays):
+        return tuple(flatten(value.call(self.module, *arrays))[: len(value.objective)])
 
 
 #: In the order of the tables.
@@ -200,6 +220,7 @@ PEERS = (
     Numba,
     NumbaFastmath,
     Jax,
+    JaxProducts,
 )
 
 
