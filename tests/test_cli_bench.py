@@ -16,6 +16,7 @@ from fastelbo._catalogue import CASES, ROWS, Bench, flatten
 from fastelbo._cli import (
     _common,
     bench,
+    bench_half,
     bench_report,
     bench_vae,
     calls,
@@ -185,6 +186,21 @@ def test_tables_and_plot(monkeypatch, capsys, tmp_path):
     for text in ("fastelbo, 1 thread", "NumPy", "traffic", "stages", "np.add"):
         assert text in out
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_half_precision_is_timed_beside_float32(monkeypatch):
+    """Of every storage, the values right; a wrong one is not timed."""
+    entries = [Bench(name, "", SMALL) for name in ("elbo", "elbo[drawn]", "elbo_and_grad", "mmd")]
+    rows = bench_half.measure(entries, 1, **EFFORT)
+    assert {row["case"] for row in rows} == {"elbo", "elbo_and_grad"}
+    assert [row["storage"] for row in rows] == 2 * list(bench_half.storages())
+    assert all(row["minimum"] > 0 and row["speedup"] > 0 for row in rows)
+    lines = bench_report.show_halves(rows).splitlines()[2:]
+    assert ["uint8, float16" in line for line in lines].count(True) == 2
+    monkeypatch.setattr(fastelbo, "elbo", lambda *arrays, **options: 1.0)
+    (row, *_) = bench_half.measure(entries[:1], 1, **EFFORT)
+    assert row["disagrees"]
+    assert "minimum" not in row
 
 
 def test_only_some_cases(monkeypatch, capsys, tmp_path):

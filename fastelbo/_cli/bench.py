@@ -22,7 +22,7 @@ from fastelbo import _builds
 from fastelbo._catalogue import CASES, ROWS, Bench
 from fastelbo._catalogue.sizes import IN_RAM, STANDARD
 from fastelbo._catalogue.twins import jax_twins
-from fastelbo._cli import _common, bench_report, bench_vae, calls, contenders
+from fastelbo._cli import _common, bench_half, bench_report, bench_vae, calls, contenders
 from fastelbo._cli._common import DTYPES
 from fastelbo._cli.contenders import Fastelbo, FastelboOut
 from fastelbo._cli.measure import Time, measure
@@ -133,6 +133,7 @@ def add_arguments(parser):
     parser.add_argument("--threads", type=positive, help="threads of everybody (default: all)")
     parser.add_argument("--stages", action="store_true", help="noise, KL, ... apart: the profile")
     parser.add_argument("--calls", action="store_true", help="what each call costs by itself")
+    parser.add_argument("--half", action="store_true", help="half precision beside float32")
     parser.add_argument("--builds", action="store_true", help="every instruction set as well")
     parser.add_argument("--vae", action="store_true", help="an epoch of a VAE, and of PyTorch's")
     parser.add_argument("--torch", action="store_true", help="fastelbo.torch in PyTorch training")
@@ -173,6 +174,7 @@ def run(args):
     rows, absent = measure_tables(entries, threads, args.quick, effort, dtypes)
     stages = measure_stages(threads, effort) if args.stages or args.all else []
     builds = measure_builds(entries, threads, effort) if args.builds or args.all else []
+    halves = bench_half.measure(MAIN, threads, **effort) if args.half or args.all else []
     vae = bench_vae.measure(threads, args.quick) if args.vae or args.all else None
     torch = measure_torch(threads, args.quick, effort) if args.torch or args.all else None
     jax, missing = measure_jax(threads, args.quick, effort) if args.jax or args.all else ([], {})
@@ -183,6 +185,7 @@ def run(args):
         "rows": [asdict(row) for row in rows],
         "stages": [asdict(row) for row in stages],
         "builds": {build: [asdict(row) for row in rows] for build, rows in builds},
+        "half": halves,
         "vae": vae,
         "negative_binomial_errors": errors_by_theta() if of_counts else None,
         "torch": torch,
@@ -203,6 +206,13 @@ def run(args):
             f"{row.error:.2g} and was not timed",
             file=sys.stderr,
         )
+    lossy = [row for row in halves if row["disagrees"]]
+    for row in lossy:
+        print(
+            f"{row['case']} ({row['size']}) in {row['storage']} is wrong by {row['error']:.2g} "
+            "and was not timed",
+            file=sys.stderr,
+        )
     others = [row["label"] for row in vae["rows"] if row["disagrees"]] if vae else []
     tables = torch["tables"] if torch else []
     losses = [(t["title"], row["label"]) for t in tables for row in t["rows"] if row["disagrees"]]
@@ -210,7 +220,7 @@ def run(args):
         print(f"{label}: {title} disagrees with PyTorch in float64", file=sys.stderr)
     if others:
         print(f"{', '.join(others)}: trained to another ELBO than fastelbo.VAE", file=sys.stderr)
-    return 1 if wrong or others or losses else 0
+    return 1 if wrong or lossy or others or losses else 0
 
 
 def entries_of(args):

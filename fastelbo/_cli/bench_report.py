@@ -152,6 +152,16 @@ def show_builds(builds):
     return table(header, lines, left=2)
 
 
+def show_halves(rows):
+    """One line a case and storage."""
+    lines = []
+    for row in rows:
+        cells = (microseconds(row.get("minimum")), times(row.get("speedup")), f"{row['error']:.1e}")
+        lines.append([f"{row['case']}, {row['size']}", row["storage"], *cells])
+    header = ["as stored", "x, all else", "us", "float32/", "error of the value"]
+    return table(header, lines, left=2)
+
+
 def show_vae(report):
     """One line a contender: an epoch, and the ELBO reached, by which to see that it is the same."""
     rows = report["rows"]
@@ -226,6 +236,7 @@ def text(report, rows, stages, builds, jax, wholes, thetas):
         "\n".join(f"{name}: {why}" for name, why in report["absent"].items()),
         show_stages(stages, wholes) if stages else "",
         show_builds(builds) if builds else "",
+        show_halves(report["half"]) if report["half"] else "",
         show_vae(report["vae"]) if report["vae"] else "",
         show_errors(report["negative_binomial_errors"], thetas),
         show_torch(report["torch"]) if report["torch"] else "",
