@@ -1,23 +1,80 @@
 """The documentation: every public name is on a page, and its scripts for other libraries run."""
 
 import importlib.util
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
-from fastelbo._catalogue import ROWS
+from fastelbo._catalogue import CASES, ROWS
+from fastelbo._cli import bench
+from fastelbo._cli.measure import Time, _compare
 from tests.example_scripts import imports, output
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 @pytest.fixture
-def api(monkeypatch):
-    """What derives the reference."""
+def extension(monkeypatch):
+    """Imports what pages are made by."""
     monkeypatch.syspath_prepend(DOCS / "_ext")
-    yield importlib.import_module("api")
-    sys.modules.pop("api", None)
+    before = set(sys.modules)
+    yield importlib.import_module
+    for name in set(sys.modules) - before:
+        if Path(getattr(sys.modules[name], "__file__", None) or "").parent == DOCS / "_ext":
+            del sys.modules[name]
+
+
+@pytest.fixture
+def api(extension):
+    """What derives the reference."""
+    return extension("api")
+
+
+def reports():
+    """What bench would say, of contenders whose times are whole microseconds, in all cases."""
+    speed_of = {"NumPy": 9.0, "Numba prange": 3.0, "JAX jit, GEMM": 1e9, "fastelbo, 2 threads": 2.0}
+    speed_of["memory traffic alone, 2 threads"] = 1.0
+
+    def rows(case, dtype, size):
+        times = [Time(case, "", size, dtype, label, 2, 1e-6 * us) for label, us in speed_of.items()]
+        _compare(CASES["elbo"], CASES["elbo"].draw(B=2, D=3, L=1), times)
+        return [asdict(time) for time in times]
+
+    sizes = (("elbo", "B 2"), ("elbo_and_grad", "B 2"), ("elbo_and_grad", "B 4"))
+    main = [
+        row for case, size in sizes for dtype in bench.DTYPES for row in rows(case, dtype, size)
+    ]
+    others = [
+        row for case in CASES if case.endswith("_and_grad") for row in rows(case, "float32", "")
+    ]
+    calls = {"np.add": 4e-7, **dict.fromkeys(CASES, 1.5)}
+    common = {"environment": bench.environment(2), "busy": 0.04}
+    return [{**common, "rows": main}, {**common, "rows": others, "small_call": calls}]
+
+
+def test_readme_has_what_was_measured(extension):
+    """Blocks of README are replaced; every row of a table names the best peer."""
+    speed = extension("speed")
+    before = speed.README.read_text()
+    text = speed.written(before, reports())
+    assert speed.written(text, reports()) == text != before
+    assert "other programs used 0.0 CPUs" in text
+    table = speed.elbo_table(reports()).splitlines()
+    assert table[-3:] == [
+        "| **fastelbo** | **2** | **2** | **2** | **2** |",
+        "| memory traffic alone | 1 | 1 | 1 | 1 |",
+        "| ahead of the best peer |" + 4 * " 1.50x Numba prange |",
+    ]
+    lines = speed.cases_table(reports()).splitlines()[2:]
+    assert set(speed.CASES) <= {line.split("`")[1] for line in lines}
+    assert all(line.endswith(" | **0.002** | 1.50x Numba prange |") for line in lines)
+    with pytest.raises(ValueError, match="measured: machine"):
+        speed.written("a text without", reports())
+    if speed.MEASURED.is_file():
+        assert speed.written(before, json.loads(speed.MEASURED.read_text())) == before
 
 
 def test_every_public_name_is_on_one_page(api):
