@@ -48,16 +48,6 @@ static inline void *fe_error(fe_frame *frame, const char *message) {
     return frame->api->error_create(&request);
 }
 
-static inline int fe_same_shape(const fe_buffer *a, const fe_buffer *b) {
-    int64_t axis;
-    if (a->rank != b->rank)
-        return 0;
-    for (axis = 0; axis < a->rank; axis++)
-        if (a->dims[axis] != b->dims[axis])
-            return 0;
-    return 1;
-}
-
 /* What is known of a text, found without Python and its lock. Entries are made under that lock, are never taken back,
    and are complete before they can be seen. */
 enum { FE_ENTRIES = 4096 };

@@ -276,6 +276,7 @@ def rows(variants):
                 Bench("total_correlation", "total correlation", PAIRS),
                 Bench("total_correlation_and_grad", "total correlation and gradient", PAIRS),
             ),
+            native=True,
         ),
         Row(
             "beta_tcvae_elbo",
@@ -303,6 +304,7 @@ def rows(variants):
                 Bench("beta_tcvae_elbo", "beta-TCVAE", PAIRS),
                 Bench("beta_tcvae_elbo_and_grad", "beta-TCVAE and gradient", PAIRS),
             ),
+            native=True,
         ),
         Row(
             "aggregate_posterior_log_density",

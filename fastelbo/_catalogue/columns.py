@@ -101,7 +101,7 @@ COLUMNS = _Blocks(
 VARIANTS = (COLUMNS,)
 ROWS = (
     replace(
-        row_of("blocks of columns", COLUMNS, extents={**STANDARD, "B": 4096}),
+        row_of("blocks of columns", COLUMNS, extents={**STANDARD, "B": 4096}, native=False),
         not_in_jax="its arguments are likelihoods again",
     ),
 )

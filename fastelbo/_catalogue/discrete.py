@@ -492,7 +492,7 @@ VARIANTS = (
     OF_CLASSES,
 )
 ROWS = (
-    row_of("Poisson", *POISSONS, SPARSE_POISSON, native=True),
+    row_of("Poisson", *POISSONS, SPARSE_POISSON),
     row_of("binomial", BINOMIAL),
     row_of("beta-binomial", BETA_BINOMIAL),
     row_of(
@@ -510,6 +510,12 @@ ROWS = (
         error=SCVI_ERROR,
     ),
     row_of("discretized logistic", *DISCRETIZED, error=1e-2),  # a difference of sigmoids
-    row_of("mixture of discretized logistics", MIXTURE, extents={**STANDARD, "M": 5}, error=1e-2),
-    row_of("categorical", CATEGORICAL, OF_CLASSES, extents={**STANDARD, "C": 10}, native=True),
+    row_of(
+        "mixture of discretized logistics",
+        MIXTURE,
+        extents={**STANDARD, "M": 5},
+        error=1e-2,
+        native=False,
+    ),
+    row_of("categorical", CATEGORICAL, OF_CLASSES, extents={**STANDARD, "C": 10}),
 )

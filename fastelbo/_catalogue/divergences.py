@@ -77,6 +77,7 @@ KL_STANDARD_NORMAL = Row(
         Bench("kl_standard_normal", "KL", STANDARD),
         Bench("kl_standard_normal_and_grad", "KL and its gradient", STANDARD),
     ),
+    native=True,
 )
 
 
@@ -145,6 +146,7 @@ KL_NORMAL = Row(
         Bench("kl_normal", "KL of two Gaussians", STANDARD),
         Bench("kl_normal_and_grad", "KL of two Gaussians and gradient", STANDARD),
     ),
+    native=True,
 )
 
 

@@ -232,6 +232,7 @@ def model_rows(variants):
                     SAMPLES,
                 ),
             ),
+            native=True,
         ),
         Row(
             "log_weights",

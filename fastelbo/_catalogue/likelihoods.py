@@ -129,7 +129,7 @@ def _rows(values, batch):
     return values.reshape(batch, -1)
 
 
-def row_of(title, *variants, bench=None, extents=STANDARD, error=0.0, native=False):
+def row_of(title, *variants, bench=None, extents=STANDARD, error=0.0, native=True):
     """The row of a likelihood; the variant that is timed is the one named, or the first."""
     timed = bench or variants[0].label
     return Row(
@@ -517,10 +517,10 @@ VARIANTS = (
     CONTINUOUS_BERNOULLI,
 )
 ROWS = (
-    row_of("squared error", SQUARED_ERROR, native=True),
-    row_of("Gaussian", *GAUSSIANS, bench="Gaussian-learned", native=True),
+    row_of("squared error", SQUARED_ERROR),
+    row_of("Gaussian", *GAUSSIANS, bench="Gaussian-learned"),
     row_of("Laplace", *LAPLACES, bench="Laplace-learned"),
     row_of("Student t", *STUDENTS, bench="StudentT-learned"),
-    row_of("Bernoulli", BERNOULLI, *BERNOULLI_PROBS, BYTES, native=True),
-    row_of("continuous Bernoulli", CONTINUOUS_BERNOULLI, native=True),
+    row_of("Bernoulli", BERNOULLI, *BERNOULLI_PROBS, BYTES),
+    row_of("continuous Bernoulli", CONTINUOUS_BERNOULLI),
 )

@@ -57,7 +57,7 @@ def _given(name, several=False):
 
 
 def _drawn(name):
-    return lambda module, mu, logvar, **o: getattr(module, name)(mu, logvar, rng=KEY, **o)
+    return lambda module, *latents, **o: getattr(module, name)(*latents, **{"rng": KEY, **o})
 
 
 def _backward(module, *arrays, **options):
@@ -230,6 +230,7 @@ ROWS = (
             ),
         ),
         (Bench("reparameterize[drawn]", "noise and z", STANDARD),),
+        native=True,
     ),
     Row(
         "reparameterize_kl",
@@ -253,6 +254,7 @@ ROWS = (
             ),
         ),
         (Bench("reparameterize_kl[drawn]", "noise, z and KL", STANDARD),),
+        native=True,
     ),
     Row(
         "reparameterize_backward",

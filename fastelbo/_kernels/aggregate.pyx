@@ -2,12 +2,15 @@
 # joint density and that of each dimension, and the gradients of a weighted sum of them.
 
 cimport numpy as cnp
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.math cimport INFINITY, M_LN2, M_LOG2E
+from libc.stdint cimport int32_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from fastelbo._kernels.call cimport HANDLE, Call, Handle
 from fastelbo._kernels.operands cimport (
-    LINE, TILE, add_halves, aligned, ceil_div, data_of, tile_sum,
+    FLOAT32, LINE, TILE, add_halves, aligned, ceil_div, data_of, size_of, tile_sum,
 )
 from fastelbo._kernels.pairs cimport finite
 from fastelbo._kernels.terms.vecmath cimport exp, log, log_one_plus, real
@@ -40,6 +43,7 @@ cdef struct Job:
     double* sums           # (2, L, padded): the gradients by mu and logvar so far
     char* scratch          # of each thread: a tile, and two rows of points
     Py_ssize_t scratch_bytes
+    bint heeds             # signals, for which it takes the interpreter's lock
 
 
 cdef inline real pull(real c, real ratio, real mean, real rate, real share, real p,
@@ -280,7 +284,8 @@ cdef int minibatch(Job* job, int threads, const real* kind) except -1 nogil:
         in_parallel[real](joint_share, job, threads)
         in_parallel[real](marginal_share, job, threads)
         fold(job)
-        heed_signals(&owed, <double>(job.stop - job.start) * job.q.padded * job.q.dims)
+        if job.heeds:
+            heed_signals(&owed, <double>(job.stop - job.start) * job.q.padded * job.q.dims)
         job.start = job.stop
     if job.dz != NULL:
         in_parallel[real](finish_share, job, threads)
@@ -300,36 +305,26 @@ def decompose(tuple latent, str weighting, double first, double second, cnp.ndar
     cdef Weighting named = WEIGHTINGS[weighting]
     cdef cnp.ndarray z = latent[0], mu = latent[1], logvar = latent[2]
     cdef bint single = cnp.PyArray_TYPE(z) == cnp.NPY_FLOAT
-    cdef Py_ssize_t size, itemsize = cnp.PyArray_ITEMSIZE(z), k
     cdef char* points = bind(&job.q, mu, logvar)
     cdef char* room
+    cdef int k
     bind_samples(&job.s, z)
     job.s.weighting = named
     job.s.first = first
     job.s.second = second
     job.parts = <double*>data_of(parts)
+    job.heeds = True
     job.dz = NULL
-    size = job.q.padded * itemsize
-    job.chunk = min(<Py_ssize_t>CHUNK, max(IN_CACHE // job.q.padded // ROWS, 1) * ROWS)
-    job.scratch_bytes = (ROWS + 2) * size + LINE       # a line between threads
-    k = 0
     if gradients is not None:
         job.dz = data_of(gradients[0])
         job.dmu = data_of(gradients[1])
         job.dlogvar = data_of(gradients[2])
         for k in range(4):
             job.weights[k] = weights[k]
-        k = 2 * job.q.dims * job.q.padded
-    room = <char*>malloc((k + job.q.dims * CHUNK) * sizeof(double) + job.chunk * size
-                         + threads * job.scratch_bytes + LINE)
+    room = prepare(&job, cnp.PyArray_ITEMSIZE(z), threads)
     if room == NULL:
         free(points)
         raise MemoryError()
-    job.sums = <double*>aligned(room)
-    job.marginals = job.sums + k
-    job.shares = <char*>(job.marginals + job.q.dims * CHUNK)
-    job.scratch = job.shares + job.chunk * size
-    memset(job.sums, 0, k * sizeof(double))
     try:
         with nogil:
             if single:
@@ -339,6 +334,72 @@ def decompose(tuple latent, str weighting, double first, double second, cnp.ndar
     finally:
         free(room)
         free(points)
+
+
+cdef char* prepare(Job* job, Py_ssize_t itemsize, int threads) noexcept nogil:
+    """Cut a bound job into chunks, and find room for it. Returns what to free; NULL where there is none."""
+    cdef Py_ssize_t size = job.q.padded * itemsize, k = 0
+    cdef char* room
+    job.chunk = min(<Py_ssize_t>CHUNK, max(IN_CACHE // job.q.padded // ROWS, 1) * ROWS)
+    job.scratch_bytes = (ROWS + 2) * size + LINE       # a line between threads
+    if job.dz != NULL:
+        k = 2 * job.q.dims * job.q.padded
+    room = <char*>malloc((k + job.q.dims * CHUNK) * sizeof(double) + job.chunk * size
+                         + threads * job.scratch_bytes + LINE)
+    if room == NULL:
+        return NULL
+    job.sums = <double*>aligned(room)
+    job.marginals = job.sums + k
+    job.shares = <char*>(job.marginals + job.q.dims * CHUNK)
+    job.scratch = job.shares + job.chunk * size
+    memset(job.sums, 0, k * sizeof(double))
+    return room
+
+
+# Dense arrays, without Python --------------------------------------------------------------------
+
+cdef int32_t dense(const Handle* weighting, Call* call) noexcept nogil:
+    """What `decompose` does: the parts, (4, B), are `row_log_prob` of the call, and `bound` their weights
+    in what gradients are of. Returns -1 where memory ran out.
+    """
+    cdef Job job
+    cdef Py_ssize_t itemsize = size_of(call.dtype)
+    cdef char* points
+    cdef char* room
+    cdef int k
+    job.q.n = job.s.rows = call.batch
+    job.q.dims = call.latent
+    job.q.mu = <char*>call.mu
+    job.q.logvar = <char*>call.logvar
+    job.s.z = <char*>call.z
+    job.q.mu_stride = job.q.logvar_stride = job.s.z_stride = call.latent * itemsize
+    job.s.weighting = <Weighting>weighting.outputs
+    job.s.first = weighting.factor
+    job.s.second = weighting.constant
+    job.parts = call.row_log_prob
+    job.heeds = False
+    job.dz = <char*>call.d_z
+    job.dmu = <char*>call.d_mu
+    job.dlogvar = <char*>call.d_logvar
+    if job.dz != NULL:
+        for k in range(4):
+            job.weights[k] = call.bound[k]
+    points = find_room(&job.q, itemsize)
+    room = prepare(&job, itemsize, call.threads) if points != NULL else NULL
+    if room != NULL and call.dtype == FLOAT32:
+        minibatch(&job, call.threads, <const float*>NULL)
+    elif room != NULL:
+        minibatch(&job, call.threads, <const double*>NULL)
+    free(room)
+    free(points)
+    return -1 if room == NULL else 0
+
+
+def fill(handle, str weighting):
+    """Make a capsule's Handle that of a weighting; its numbers are `factor` and `constant`."""
+    cdef Handle* made = <Handle*>PyCapsule_GetPointer(handle, HANDLE)
+    made.run = dense
+    made.outputs = <int32_t><Weighting>WEIGHTINGS[weighting]
 
 
 # The pass over some points of a data set ---------------------------------------------------------

@@ -267,15 +267,18 @@ cdef void plan(Job* job) noexcept nogil:
     job.units = job.blocks * strips
 
 
-cdef void add_blocks(const Job* job, double* sums, cnp.ndarray out) noexcept:
-    """The sums of all blocks of rows, in their order."""
+cdef void add_blocks(const Job* job, double* sums) noexcept nogil:
+    """The sums of all blocks of rows, in their order, into those of the first."""
     cdef Py_ssize_t block, k, columns = job.shape.segments * job.shape.run
-    if sums == NULL:
-        return
     for block in range(1, job.blocks):
         for k in range(columns):
             sums[k] += sums[block * columns + k]
-    memcpy(data_of(out), sums, columns * sizeof(double))
+
+
+cdef void hand_over(const Job* job, double* sums, cnp.ndarray out) noexcept:
+    if sums != NULL:
+        add_blocks(job, sums)
+        memcpy(data_of(out), sums, job.shape.segments * job.shape.run * sizeof(double))
 
 
 def evaluate(object x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean, cnp.ndarray theta,
@@ -337,8 +340,8 @@ def evaluate(object x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean, cnp
             in_parallel[float](counts_share, &job, threads)
         else:
             in_parallel[double](counts_share, &job, threads)
-    add_blocks(&job, job.theta_sums, theta_sums)
-    add_blocks(&job, job.logit_sums, logit_sums)
+    hand_over(&job, job.theta_sums, theta_sums)
+    hand_over(&job, job.logit_sums, logit_sums)
     value = add_up_rows(job.partial, job.shape.rows if job.by_row else job.blocks, strips, row_values)
     free(job.partial)
     return value, outside
@@ -347,7 +350,7 @@ def evaluate(object x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean, cnp
 # Dense arrays, from C and by the short way from Python -------------------------------------------
 
 cdef void write_sums(const Job* job, const double* sums, void* to, bint single) noexcept nogil:
-    """The sums of a single block of rows."""
+    """Those of all rows."""
     cdef Py_ssize_t k
     for k in range(job.shape.run):
         if single:
@@ -359,10 +362,14 @@ cdef void write_sums(const Job* job, const double* sums, void* to, bint single) 
 cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     """The pass over dense arrays: mean, theta unless the likelihood has it, logits. Returns -1 where
     memory ran out.
+
+    Where the likelihood has theta and more gradients than outputs, the last, (D,), is that of theta.
     """
     cdef Job job
     cdef bint single = call.dtype == FLOAT32, outside = False, own = likelihood.owns == 1
     cdef bint alone = call.batch == 1 and call.samples <= 1
+    cdef bint summed = call.d_outputs[0] != NULL and (
+        likelihood.gradients > likelihood.outputs if own else alone)
     cdef int last = likelihood.outputs - 1
     cdef Py_ssize_t strips, partials, row
     cdef double few[FEW]
@@ -391,21 +398,21 @@ cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     plan(&job)
     strips = job.shape.segments * job.widths
     partials = job.shape.rows * strips if job.by_row else job.units
-    alone = alone and not own and job.with_gradient
-    row = partials + (job.shape.run if alone else 0)
+    row = partials + (job.blocks * job.shape.run if summed else 0)
     job.partial = few
     if row > FEW:
         job.partial = <double*>malloc(row * sizeof(double))
     if job.partial == NULL:
         return -1
-    if alone:
+    if summed:
         job.theta_sums = job.partial + partials
     if single:
         in_parallel[float](counts_share, &job, call.threads)
     else:
         in_parallel[double](counts_share, &job, call.threads)
-    if alone:
-        write_sums(&job, job.theta_sums, call.d_outputs[1], single)
+    if summed:
+        add_blocks(&job, job.theta_sums)
+        write_sums(&job, job.theta_sums, call.d_outputs[likelihood.outputs if own else 1], single)
     if job.by_row:
         for row in range(job.shape.rows):
             call.row_log_prob[row] = add_up(job.partial + row * strips, strips)

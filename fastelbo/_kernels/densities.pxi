@@ -65,18 +65,26 @@ cdef struct Samples:
 cdef char* bind(Points* q, cnp.ndarray mu, cnp.ndarray logvar) except NULL:
     """Point at checked arrays, find room for the transposed ones. Returns what to free."""
     cdef char* room
-    cdef Py_ssize_t size = cnp.PyArray_ITEMSIZE(mu)
     q.n = cnp.PyArray_DIM(mu, 0)
     q.dims = cnp.PyArray_DIM(mu, 1)
     q.mu = data_of(mu)
     q.logvar = data_of(logvar)
     q.mu_stride = cnp.PyArray_STRIDE(mu, 0)
     q.logvar_stride = cnp.PyArray_STRIDE(logvar, 0)
+    room = find_room(q, cnp.PyArray_ITEMSIZE(mu))
+    if room == NULL:
+        raise MemoryError()
+    return room
+
+
+cdef char* find_room(Points* q, Py_ssize_t size) noexcept nogil:
+    """For the transposed arrays; NULL where memory ran out."""
+    cdef char* room
     q.padded = ceil_div(q.n, PADDED) * PADDED
     q.ld = q.padded + STEP
     room = <char*>malloc((q.ld + q.dims) * sizeof(double) + (3 * q.dims + 1) * q.ld * size + 2 * LINE)
     if room == NULL:
-        raise MemoryError()
+        return NULL
     q.joint = <double*>aligned(room)
     q.top = q.joint + q.ld
     q.mean = aligned(q.top + q.dims)

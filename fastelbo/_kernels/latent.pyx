@@ -11,7 +11,7 @@ from fastelbo._kernels.latent cimport (
     allocate_partial, any_far, bind_dense_latents, bind_latents, bind_samples, draw_noise, gather,
     gather_sample, latent_unit, plan_latents,
 )
-from fastelbo._kernels.operands cimport FLOAT32, TILE, add_up, data_of, round_up, size_of
+from fastelbo._kernels.operands cimport FLOAT32, TILE, add_up, ceil_div, data_of, round_up, size_of
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_between, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK
 from fastelbo._kernels.terms.vecmath cimport real
@@ -321,7 +321,28 @@ cdef int32_t dense_backward(const Handle* unused, Call* call) noexcept nogil:
     return 0
 
 
+cdef void drawing_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                        const real* kind) noexcept nogil:
+    cdef const Call* call = <const Call*>given
+    cdef Py_ssize_t total = call.batch * call.latent, unit, first, units = ceil_div(total, CHUNK)
+    cdef real room[TILE + 2 * BLOCK]
+    for unit in range(units * share // shares, units * (share + 1) // shares):
+        first = unit * CHUNK
+        copy_out(<real*>call.z + first,
+                 draw_noise(call.key, first, min(<Py_ssize_t>CHUNK, total - first), room),
+                 min(<Py_ssize_t>CHUNK, total - first))
+
+
+cdef int32_t dense_drawing(const Handle* unused, Call* call) noexcept nogil:
+    """z of a call: the normals of its key, and nothing else."""
+    if call.dtype == FLOAT32:
+        in_parallel[float](drawing_share, call, call.threads)
+    else:
+        in_parallel[double](drawing_share, call, call.threads)
+    return 0
+
+
 def fill(handle, str name):
-    """Make a capsule's Handle that of the "kl", or of the way "backward" through z."""
+    """Make a capsule's Handle that of the "kl", of the way "backward" through z, or of "noise"."""
     cdef Handle* made = <Handle*>PyCapsule_GetPointer(handle, HANDLE)
-    made.run = dense if name == "kl" else dense_backward
+    made.run = dense if name == "kl" else dense_backward if name == "backward" else dense_drawing

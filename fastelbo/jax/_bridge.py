@@ -117,8 +117,12 @@ class Operation:
         return 1.0
 
     def planned(self):
-        """The likelihood that `_ffi.plan` is to have, for handlers that run without Python."""
+        """(what arrays are to a pass, further arguments of `_ffi.plan`), for handlers that run
+        without Python; None where there is no such pass."""
         return
+
+    #: What the values are to it.
+    given = "value"
 
     def pull(self, module, arrays, cotangents):
         """What flows to each array, or to each of the first; for `pulled`."""
@@ -306,15 +310,29 @@ def _parsed(text):
 def _answer(text, arguments, results):
     """Compute into `results`; both may have further leading axes, of vmap."""
     operation, mode, (of_arguments, of_results) = _parsed(text)
-    if (likelihood := operation.planned()) is not None:
-        with_gradients = mode == "gradients"
-        _ffi.plan(text, likelihood, operation.latents, with_gradients, operation.reduction)
     with fastelbo.num_threads(_allow_threads()):
         mapped = results[0].shape[: results[0].ndim - of_results[0]]
         for at in np.ndindex(mapped):
             inputs = [_at(a, at, axes) for a, axes in zip(arguments, of_arguments, strict=True)]
             outputs = [_at(r, at, axes) for r, axes in zip(results, of_results, strict=True)]
             _fill(operation, mode, inputs, outputs)
+        if results[0].size:
+            _plan(text, operation, mode, inputs, of_arguments + of_results)
+
+
+def _plan(text, operation, mode, inputs, axes):
+    """Have the next calls go without Python, where they can."""
+    if (planned := operation.planned()) is None:
+        return
+    arguments, options = planned
+    count = len(axes) - len(inputs)
+    if mode in ("values", "gradients"):
+        slots = operation.slots(inputs) if mode == "gradients" else ()
+        results = [operation.given] * (count - len(slots)) + [f"d_{arguments[i]}" for i in slots]
+    else:
+        results = [f"d_{name}" for name in arguments[:count]]
+        arguments = (*arguments, *["weight"] * int(mode))
+    _ffi.plan(text, (*arguments, *results), axes, len(arguments), **options)
 
 
 def _at(array, at, axes):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fastelbo import _checks
+from fastelbo._arguments import as_number
 from fastelbo.jax._bridge import DRAWS, Operation, evaluate, options_of
 
 _HALF = (jnp.float16, jnp.bfloat16)
@@ -40,6 +41,15 @@ def as_arrays(read_as_is=(), **given):
         for name, a in arrays.items()
     ]
     return (None if result == dtype else result), converted
+
+
+def as_weight(value, name):
+    """A number of at least 0, or an array without axes, whose number is not looked at."""
+    if isinstance(value, jax.Array) or np.ndim(value):
+        if np.ndim(value):
+            raise TypeError(f"{name} must be a number, got an array of shape {np.shape(value)}")
+        return as_array(value, name)
+    return as_number(value, name, 0)
 
 
 def as_flags(mask):
@@ -79,6 +89,13 @@ def axes_from(first, count):
     return tuple(range(first, first + count))
 
 
+#: What arrays are to the pass of a function, where there is one without Python.
+PASSES = {
+    "kl_standard_normal": ("mu", "logvar"),
+    "kl_normal": ("mu", "logvar", "mu_p", "logvar_p"),
+}
+
+
 @dataclass(frozen=True)
 class Function(Operation):
     """fastelbo's function of this name, which has a twin ``..._and_grad`` for every array.
@@ -102,6 +119,11 @@ class Function(Operation):
     def keywords(self, module):
         return dict(self.options)
 
+    def planned(self):
+        if (arguments := PASSES.get(self.name)) is None:
+            return None
+        return arguments, {"reduction": dict(self.options)["reduction"]}
+
     def slots(self, arrays):
         by_row = dict(self.options).get("reduction") == "none"
         axes = axes_from(self.row, self.rows if by_row else 0)
@@ -122,6 +144,11 @@ class Normals(Operation):
 
     shape: tuple
     precision: str
+
+    given = "noise"
+
+    def planned(self):
+        return ("key",), {}
 
     def dtype(self, arrays):
         return self.precision

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import jax
 import numpy as np
 
-from fastelbo._arguments import as_number, check_choice
+from fastelbo._arguments import check_choice
 from fastelbo.aggregate import Sampling
 from fastelbo.discrepancies import ESTIMATORS, KERNELS
 from fastelbo.jax._bridge import Operation, evaluate, is_plain, options_of, pulled
-from fastelbo.jax._inputs import as_arrays, axes_from, check, function, narrowed
+from fastelbo.jax._inputs import as_arrays, as_weight, axes_from, check, function, narrowed
 from fastelbo.jax.elbo import SQUARED_ERROR
 from fastelbo.jax.likelihoods import as_likelihood
 from fastelbo.likelihoods import check_reduction
@@ -170,14 +170,14 @@ def beta_tcvae_elbo(
     reconstruction = likelihood.log_prob(x, *outputs, mask=mask, reduction=reduction)
     arrays = z, mu, logvar
     names = {"alpha": alpha, "beta": beta, "gamma": gamma}
-    numbers = all(isinstance(weight, int | float | np.number) for weight in names.values())
+    weights = tuple([as_weight(weight, name) for name, weight in names.items()])
+    numbers = all(isinstance(weight, float) for weight in weights)
     if numbers and reduction != "none" and not is_plain():
-        weights = tuple([as_number(weight, name, 0) for name, weight in names.items()])
         cost, *parts = evaluate(_decomposition(arrays, sampling, reduction, weights), *arrays)
         parts = pulled(_decomposition(arrays, sampling, reduction), *arrays, values=parts)
     else:
         parts = total_correlation(*arrays, **sampling, reduction=reduction)
-        cost = alpha * parts[0] + beta * parts[1] + gamma * parts[2]
+        cost = sum(weight * part for weight, part in zip(weights, parts, strict=True))
     return narrowed(BetaTcvaeResult(reconstruction - cost, reconstruction, *parts), half)
 
 
@@ -185,7 +185,7 @@ def _decomposition(arrays, sampling, reduction, weights=()):
     Sampling(len(arrays[0]), **sampling)
     options = {**sampling, "reduction": reduction}
     check("total_correlation", *arrays, **options)
-    return Decomposition(tuple(options.items()), weights)
+    return Decomposition(tuple(options.items()), weights, len(arrays[0]))
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,18 @@ class Decomposition(Operation):
 
     options: tuple
     weights: tuple
+    batch: int
+
+    def planned(self):
+        options = dict(self.options)
+        reduction = options.pop("reduction")
+        sampling = Sampling(self.batch, **options)
+        return ("z", "mu", "logvar"), {
+            "sampling": sampling,
+            "batch": self.batch,
+            "weights": self.weights,
+            "reduction": reduction,
+        }
 
     def values(self, module, arrays):
         return self._with_sum(module.total_correlation(*arrays, **dict(self.options)))

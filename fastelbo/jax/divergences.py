@@ -36,29 +36,27 @@ def free_bits_of(module, literal):
 
 
 def counted(weight, mu, logvar):
-    """(latents, what is missing of their KLs or None): for a scalar weight of 0, zeros where the KL
-    is infinite: it counts nothing then, and has no gradient."""
-    held = jax.lax.stop_gradient((mu, logvar))
-    if jnp.ndim(weight):
-        return (mu, logvar), None
+    """(latents, what is missing of their KLs or None): for a weight of 0, zeros where the KL is
+    infinite. It counts nothing then, and has a gradient by itself alone."""
     if isinstance(weight, jax.core.Tracer):
-        rows = jax.lax.cond(weight == 0, _infinite, _none, *held)
+        missing = jax.lax.cond(weight == 0, _infinite, _nothing, mu, logvar)
     elif weight == 0:
-        rows = _infinite(*held)
+        missing = _infinite(mu, logvar)
     else:
         return (mu, logvar), None
-    latents = tuple([jnp.where(rows[:, None], 0.0, a) for a in (mu, logvar)])
-    return latents, jnp.where(rows, jnp.inf, 0.0).astype(mu.dtype)
+    rows = missing != 0
+    return tuple([jnp.where(rows[:, None], 0.0, a) for a in (mu, logvar)]), missing
 
 
 def _infinite(mu, logvar):
-    """Of which rows the KL is."""
-    return jnp.isinf(kl_standard_normal(mu, logvar, reduction="none"))
+    """The KLs that are, (B,), and zeros."""
+    rows = kl_standard_normal(mu, logvar, reduction="none")
+    return jnp.where(jnp.isinf(rows), rows, 0.0)
 
 
-def _none(mu, logvar):
-    """No row; under shard_map as much of a shard as those that are infinite."""
-    return (mu != mu).any(axis=1) & False
+def _nothing(mu, logvar):
+    """Zeros; under shard_map as much of a shard as those."""
+    return jnp.where(mu[:, 0] == mu[:, 0], 0.0, 0.0).astype(mu.dtype)
 
 
 @dataclass(frozen=True)
@@ -66,6 +64,9 @@ class KlStandardNormal(Function):
     """kl_standard_normal; free bits are the literal of `literal_free_bits`."""
 
     free_bits: tuple = ()
+
+    def planned(self):
+        return None if self.free_bits else super().planned()
 
     def keywords(self, module):
         return {**super().keywords(module), "free_bits": free_bits_of(module, self.free_bits)}

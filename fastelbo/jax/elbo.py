@@ -9,7 +9,7 @@ import jax
 
 from fastelbo import _checks, reference
 from fastelbo.jax._bridge import evaluate, options_of
-from fastelbo.jax._inputs import axes_from, narrowed, reduce, stand_in
+from fastelbo.jax._inputs import as_weight, axes_from, narrowed, reduce, stand_in
 from fastelbo.jax.divergences import counted, free_bits_of, kl_standard_normal, literal_free_bits
 from fastelbo.jax.likelihoods import TWINS, OfLikelihood, as_likelihood, made, parted
 from fastelbo.jax.posterior import drawn
@@ -66,8 +66,8 @@ def elbo(
         p(z); None is N(0, I). Else one of this module's or of fastelbo's, or anything with a method
         ``log_prob(z)`` that JAX can differentiate. The KL is then estimated by the one z drawn.
     beta : float or Array, optional
-        Weight of the KL; it may be traced. A weight of 0 leaves nothing of a KL in closed form,
-        even if that is infinite.
+        Weight of the KL, a number; it may be traced. A weight of 0 leaves nothing of a KL in closed
+        form, even if that is infinite; ``kl`` and its own gradient are then what they are.
     free_bits : float or FreeBits, optional
         A floor under the KL, by latent dimension if a number.
     rng, noise
@@ -102,6 +102,7 @@ def elbo(
     Array([[2., 4.]], dtype=float32)
     """
     check_reduction(reduction)
+    beta = as_weight(beta, "beta")
     likelihood, prior = as_likelihood(likelihood), as_prior(prior)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
     half, x, mu, logvar, outputs, mask = likelihood._as_arrays(
@@ -154,7 +155,7 @@ class Elbo(OfLikelihood):
 
     free_bits: tuple
 
-    latents = True
+    latents = ("mu", "logvar")
 
     def planned(self):
         return None if self.free_bits else super().planned()

@@ -167,8 +167,13 @@ class Iwae(OfLikelihood):
 
     estimator: str
 
+    latents = ("z", "mu", "logvar")
+
     def planned(self):
-        return None
+        if (planned := super().planned()) is None:
+            return None
+        arguments, options = planned
+        return arguments, {**options, "estimator": self.estimator}
 
     def _given(self, module, arrays):
         (x, z, mu, logvar, *outputs), mask, held = parted(arrays, 4 + self.outputs, self.masked)

@@ -270,16 +270,19 @@ class OfLikelihood(Operation):
     outputs: int
     masked: int
 
-    #: Whether a KL of latents goes with it.
-    latents = False
+    #: What arrays between x and the outputs are to a pass.
+    latents = ()
 
     @property
     def held(self):
         return self.spec[2]
 
     def planned(self):
-        plain = not (self.masked or self.held) and self.reduction != "elementwise"
-        return made(fastelbo, self.spec, ()) if plain else None
+        if self.masked or self.held or self.reduction == "elementwise":
+            return None
+        arguments = ("x", *self.latents, *["outputs"] * self.outputs)
+        likelihood = made(fastelbo, self.spec, ())
+        return arguments, {"likelihood": likelihood, "reduction": self.reduction}
 
 
 @dataclass(frozen=True)
