@@ -285,7 +285,7 @@ def test_errors_name_the_argument():
         fj.kl_standard_normal(mu * 1j, mu)
     with pytest.raises(TypeError, match="has no ColumnLikelihood"):
         fj.elbo(x, mu, mu, x, likelihood=fastelbo.ColumnLikelihood([("bernoulli", [0, 1, 2])]))
-    with pytest.raises(NotImplementedError, match="dreg"):
+    with pytest.raises(TypeError, match=r"dreg.*must be the decoder"):
         fj.iwae(x, mu[None], mu, mu, x[None], estimator="dreg")
     with pytest.raises(TypeError, match="beta must be a number, got an array of shape"):
         fj.elbo(x, mu, mu, x, beta=x[0])
@@ -369,6 +369,24 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert {part.dtype.name for part in result} == {dtype}
     assert result.elbo == np.asarray(-4 * 0.75**2 - 0.25, dtype=jnp.dtype(dtype))
     assert jax.grad(lambda mu: fj.kl_standard_normal(mu, mu))(mu).dtype == dtype
+
+
+@pytest.mark.parametrize("prior", [None, fastelbo.StandardNormal()])
+def test_the_doubly_reparameterized_gradient_weighs_what_comes_through_the_decoder(prior):
+    case = CASES["iwae-Bernoulli_and_grad"]
+    x, z, mu, logvar, _ = case.draw(5, "float64", L=3).values()
+    decoder = np.random.default_rng(5).normal(size=(z.shape[-1], x.shape[-1]))
+    options = {"likelihood": "bernoulli", "prior": prior, "estimator": "dreg"}
+
+    def bound(z, mu, logvar, decoder):
+        return 2 * fj.iwae(x, z, mu, logvar, lambda z: z @ decoder, **options)
+
+    value, slopes = jax.jit(jax.value_and_grad(bound, (0, 1, 2, 3)))(z, mu, logvar, decoder)
+    expected, gradient = fastelbo.iwae_and_grad(x, z, mu, logvar, z @ decoder, **options)
+    through = gradient.z + gradient.weights[..., None] * (gradient.x_recon @ decoder.T)
+    by_decoder = np.einsum("kbl,kbd->ld", z, gradient.x_recon)
+    for mine, known in zip((value, *slopes), (expected, through, 0, 0, by_decoder), strict=True):
+        np.testing.assert_allclose(mine, 2 * known, rtol=1e-10, atol=1e-13)
 
 
 def test_integers_and_masks():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import jax
 import jax.numpy as jnp
 from jax.lax import stop_gradient
 
@@ -13,7 +14,7 @@ from fastelbo._arguments import check_choice
 from fastelbo.bounds import BASELINES, _as_order, _checked_n
 from fastelbo.importance import ESTIMATORS
 from fastelbo.jax._bridge import Operation, evaluate, options_of, pulled
-from fastelbo.jax._inputs import Function, as_arrays, axes_from, check, narrowed, stand_in
+from fastelbo.jax._inputs import Function, as_array, as_arrays, axes_from, check, narrowed, stand_in
 from fastelbo.jax.elbo import SQUARED_ERROR
 from fastelbo.jax.likelihoods import OfLikelihood, as_likelihood, made, parted
 from fastelbo.jax.posterior import posterior_log_prob
@@ -21,6 +22,8 @@ from fastelbo.jax.priors import as_prior, log_density
 from fastelbo.likelihoods import check_reduction
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jax import Array
     from jax.typing import ArrayLike
 
@@ -33,12 +36,12 @@ def iwae(
     z: ArrayLike,
     mu: ArrayLike,
     logvar: ArrayLike,
-    x_recon: Outputs,
+    x_recon: Outputs | Callable[[Array], Outputs],
     *,
     likelihood: AnyLikelihood = SQUARED_ERROR,
     prior: AnyPrior | None = None,
     mask: ArrayLike | None = None,
-    estimator: Literal["standard", "stl"] = "standard",
+    estimator: Literal["standard", "stl", "dreg"] = "standard",
     reduction: Reduction = "mean",
 ) -> Array:
     """Importance-weighted bound of K samples z of each x; see :func:`fastelbo.iwae`.
@@ -49,8 +52,8 @@ def iwae(
     z : array_like, shape (K, B, L)
         Samples of q(z|x), from ``reparameterize(mu, logvar, rng=key, samples=K)`` for example.
     mu, logvar : array_like, shape (B, L)
-    x_recon : array_like, shape (K, B, ...), or a tuple of them
-        What the decoder makes of z.
+    x_recon : array_like, shape (K, B, ...), or a tuple of them, or a function of z
+        What the decoder makes of z, or the decoder.
     likelihood : Likelihood or str, optional
         One of this module's, or of fastelbo's.
     prior : object, optional
@@ -58,10 +61,11 @@ def iwae(
         ``log_prob(z)`` that gives (K, B) and that JAX can differentiate.
     mask : array_like of bool, optional
         True where x was observed; broadcasts to x.
-    estimator : {"standard", "stl"}
+    estimator : {"standard", "stl", "dreg"}
         Of the gradient; ``"stl"`` (sticking the landing) leaves out what reaches mu and logvar
-        through log q(z|x) for given z. The doubly reparameterized one weighs what comes back
-        through the decoder: :func:`fastelbo.iwae_and_grad` and ``fastelbo.torch`` have it.
+        through log q(z|x) for given z. ``"dreg"``, doubly reparameterized, also weighs all that
+        flows to z, what comes back through the decoder included: so x_recon has to be a function,
+        whose row k, b depends on row k, b of z alone. See :func:`fastelbo.iwae_and_grad`.
     reduction : {"mean", "sum", "none"}
         Over the batch.
 
@@ -86,22 +90,50 @@ def iwae(
     """
     check_reduction(reduction)
     check_choice(estimator, "estimator", ESTIMATORS)
+    weighing = None
     if estimator == "dreg":
-        raise NotImplementedError(
-            'estimator="dreg" weighs what comes back through the decoder, which fastelbo.jax does '
-            'not see: use "stl"'
-        )
+        if not callable(x_recon):
+            raise TypeError('estimator="dreg": x_recon must be the decoder, a function of z')
+        z, weighing = _weighed(as_array(z, "z"))
+    if callable(x_recon):
+        x_recon = x_recon(z)
     half, likelihood, prior, arrays = _checked(x, z, mu, logvar, x_recon, likelihood, prior, mask)
     x, z, mu, logvar, outputs, mask = arrays
-    if prior is None:
+    if prior is None and weighing is None:
         operation, arrays = likelihood._operation(
             Iwae, x, outputs, mask, reduction, (z, mu, logvar), estimator
         )
         return narrowed(evaluate(operation, *arrays)[0], half)
-    if estimator == "stl":
+    if estimator != "standard":
         mu, logvar = stop_gradient(mu), stop_gradient(logvar)
     log_w = _log_weights(likelihood, x, z, mu, logvar, outputs, prior, mask)
-    return narrowed(importance_bound(log_w, reduction=reduction), half)
+    bound = importance_bound(log_w, reduction=reduction)
+    if weighing is not None:
+        weights = normalized_weights(stop_gradient(log_w)).astype(weighing.dtype)
+        bound = _with_weights(bound, weighing, weights)
+    return narrowed(bound, half)
+
+
+@jax.custom_vjp
+def _weighed(z):
+    """z, and a stand-in for the weights: what flows back to z is multiplied by what flows back to
+    that."""
+    return z, jnp.zeros(z.shape[:2], z.dtype)
+
+
+_weighed.defvjp(lambda z: (_weighed(z), None), lambda _, flows: (flows[0] * flows[1][..., None],))
+
+
+@jax.custom_vjp
+def _with_weights(bound, weighing, weights):
+    """The bound; on the way back the weights flow to their stand-in, as they are."""
+    return bound
+
+
+_with_weights.defvjp(
+    lambda bound, weighing, weights: (bound, weights),
+    lambda weights, flow: (flow, weights, jnp.zeros_like(weights)),
+)
 
 
 def log_weights(
