@@ -15,6 +15,7 @@ from fastelbo import (
     divergences,
     full_normal,
     importance,
+    semi_supervised,
 )
 from fastelbo.mixtures import Components
 from fastelbo.posterior import check_points, noise_source, shape_of_samples
@@ -61,6 +62,7 @@ CHECKS = {
     "kl_bernoulli": lambda logits, prior, **options: discrete_divergences.checked_pair(
         logits, prior, False
     ),
+    "m2_elbo": semi_supervised.checked_classes,
     "mmd": lambda z, y, kernel, bandwidth, estimator: discrepancies._Problem(
         z, y, kernel, bandwidth, estimator, None
     ),

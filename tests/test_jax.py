@@ -426,6 +426,26 @@ def test_gradients_reach_mu_and_logvar_through_z():
     np.testing.assert_allclose(slopes[1], 0.5 * np.exp(0.5 * logvar) * noise, rtol=1e-15)
 
 
+def test_posteriors_of_a_delta_vae_have_the_gradients_of_their_backward():
+    case = CASES["delta_posterior"]
+    mu, logvar = case.draw(5, "float64").values()
+    flows = np.cos(mu), np.sin(logvar)
+    found, back = jax.vjp(lambda *a: fj.delta_posterior(*a, delta=0.3), mu, logvar)
+    expected = reference.delta_posterior(mu, logvar, delta=0.3)
+    slopes = reference.delta_posterior_backward(*flows, mu, logvar, delta=0.3)
+    for mine, known in zip((*found, *back(flows)), (*expected, *slopes), strict=True):
+        np.testing.assert_allclose(mine, known, rtol=1e-12)
+
+
+def test_times_are_checked_unless_they_are_traced():
+    one = jnp.ones((1, 2))
+    with pytest.raises(ValueError, match=r"t = 1.0 lies outside \[0, 1\)"):
+        fj.flow_matching(one, 1.0, one)
+    with pytest.raises(ValueError, match="times"):
+        fj.latent_ode_elbo(one, jnp.array([1.0, 0.0]), one, one, one)
+    assert jax.jit(fj.flow_matching)(one, 0.5, 0 * one) == -8.0
+
+
 def test_likelihoods_are_pytrees():
     x, mean = jnp.array([[0.0, 3.0]]), jnp.array([[1.0, 2.0]])
     theta = jnp.array([2.0, 5.0])

@@ -21,9 +21,6 @@ from fastelbo._catalogue.sparse import as_csr
 #: The accuracy that is promised against the reference, relative, by dtype. The only such table.
 TOLERANCE = {np.dtype(np.float32): 1e-6, np.dtype(np.float64): 1e-13}
 
-#: Why fastelbo.jax has nothing of a name.
-OF_TORCH_ALONE = "fastelbo.torch alone has it, so far"
-
 REDUCTIONS = ("mean", "sum", "none")
 #: Of the log-densities of elements.
 OF_ELEMENTS = (*REDUCTIONS, "elementwise")

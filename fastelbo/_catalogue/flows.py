@@ -4,7 +4,7 @@ import numpy as np
 
 from fastelbo import reference
 from fastelbo._catalogue import likelihoods
-from fastelbo._catalogue._row import OF_TORCH_ALONE, Bench, Case, Row, with_and_grad
+from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
 from fastelbo._catalogue.posterior import LATENTS
 from fastelbo._catalogue.sizes import STANDARD
 
@@ -226,7 +226,6 @@ def rows(variants):
                 ),
             ),
             (Bench("endpoint_velocity", "velocity to an endpoint", STANDARD),),
-            not_in_jax=OF_TORCH_ALONE,
         ),
         Row(
             "flow_matching",
@@ -235,7 +234,7 @@ def rows(variants):
                 Bench("flow_matching", "flow matching", STANDARD),
                 Bench("flow_matching_and_grad", "flow matching and gradient", STANDARD),
             ),
-            not_in_jax=OF_TORCH_ALONE,
+            native=True,
         ),
         Row(
             "flow_elbo",
@@ -247,7 +246,7 @@ def rows(variants):
                 Bench("flow_elbo", "ELBO and flow", STANDARD),
                 Bench("flow_elbo_and_grad", "ELBO, flow and gradient", STANDARD),
             ),
-            not_in_jax=OF_TORCH_ALONE,
+            native=True,
         ),
         Row(
             "union_of_times",
@@ -283,6 +282,6 @@ def rows(variants):
                     {**STANDARD, "D": 20, "N": 40},
                 ),
             ),
-            not_in_jax=OF_TORCH_ALONE,
+            native=True,
         ),
     )

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from fastelbo import reference
-from fastelbo._catalogue._row import OF_TORCH_ALONE, Bench, Case, Row, with_and_grad
+from fastelbo._catalogue._row import Bench, Case, Row, with_and_grad
 from fastelbo._catalogue.sizes import STANDARD
 
 LATENTS = {"mu": "BL", "logvar": "BL"}
@@ -93,7 +93,6 @@ DELTA_POSTERIOR = Row(
         ),
     ),
     (Bench("delta_posterior", "posterior of a delta-VAE", STANDARD),),
-    not_in_jax=OF_TORCH_ALONE,
 )
 
 DELTA_POSTERIOR_BACKWARD = Row(
@@ -167,7 +166,7 @@ CAPACITY = Row(
         Bench("capacity", "capacity of the KL", STANDARD),
         Bench("capacity_and_grad", "capacity of the KL and its gradient", STANDARD),
     ),
-    not_in_jax=OF_TORCH_ALONE,
+    native=True,
 )
 
 ROWS = (DELTA_POSTERIOR, DELTA_POSTERIOR_BACKWARD, CAPACITY)

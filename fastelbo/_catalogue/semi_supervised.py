@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastelbo import reference
-from fastelbo._catalogue._row import OF_TORCH_ALONE, Bench, Row, with_and_grad
+from fastelbo._catalogue._row import Bench, Row, with_and_grad
 
 
 def some_labels(rng, shape):
@@ -65,6 +65,5 @@ ROWS = (
             peers={"numpy": _numpy, "numpy_and_grad": _numpy_and_grad},
         ),
         (Bench("m2_elbo_and_grad", "M2, half of the samples labelled", {"B": 4096}),),
-        not_in_jax=OF_TORCH_ALONE,
     ),
 )

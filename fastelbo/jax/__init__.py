@@ -47,6 +47,7 @@ from fastelbo.jax.experts import (
     mopoe,
     product_of_experts,
 )
+from fastelbo.jax.flows import FlowElboResult, endpoint_velocity, flow_elbo, flow_matching
 from fastelbo.jax.importance import (
     cubo,
     effective_sample_size,
@@ -57,6 +58,7 @@ from fastelbo.jax.importance import (
     reinforce,
     vimco,
 )
+from fastelbo.jax.latent_ode import latent_ode_elbo
 from fastelbo.jax.likelihoods import (
     Bernoulli,
     BetaBinomial,
@@ -78,6 +80,8 @@ from fastelbo.jax.likelihoods import (
 from fastelbo.jax.mixtures import mixture_log_prob
 from fastelbo.jax.posterior import posterior_log_prob, reparameterize, reparameterize_kl
 from fastelbo.jax.priors import MixtureOfGaussians, StandardNormal, VampPrior
+from fastelbo.jax.remedies import capacity, delta_posterior
+from fastelbo.jax.semi_supervised import m2_elbo
 
 del _jax
 
@@ -92,6 +96,7 @@ __all__ = [
     "DiscretizedLogisticMixture",
     "ElboResult",
     "Experts",
+    "FlowElboResult",
     "FreeBits",
     "Gaussian",
     "GaussianExpert",
@@ -108,9 +113,14 @@ __all__ = [
     "Weibull",
     "ZeroInflatedNegativeBinomial",
     "beta_tcvae_elbo",
+    "capacity",
     "cubo",
+    "delta_posterior",
     "effective_sample_size",
     "elbo",
+    "endpoint_velocity",
+    "flow_elbo",
+    "flow_matching",
     "importance_bound",
     "iwae",
     "kl_bernoulli",
@@ -118,7 +128,9 @@ __all__ = [
     "kl_full_normal",
     "kl_normal",
     "kl_standard_normal",
+    "latent_ode_elbo",
     "log_weights",
+    "m2_elbo",
     "mixture_log_prob",
     "mixture_of_experts",
     "mmd",
