@@ -73,6 +73,7 @@ class StreamingBound:
         self.samples = 0
         self._state = None
         self._spread = None
+        self._mean = None  # (top, excess) of the mean weight, where the state would cancel
 
     def update(self, log_w: ArrayLike) -> Self:
         """Add the log weights of more samples.
@@ -95,18 +96,17 @@ class StreamingBound:
         if self._state is not None and self._state.shape[1] != log_w.shape[1]:
             wanted = f"(samples, {self._state.shape[1]}) like the chunks before"
             raise _arrays.shape_error("log_w", log_w.shape, wanted)
-        before = None if self._state is None else self._state.copy()
+        before, mean = self._mean_weight(), None
         self._state = add_columns(log_w, 1.0, self.num_threads, state=self._state)
         with np.errstate(all="ignore"):
             spread = _spread_of(self._state, self.samples + len(log_w))
             if np.any(spread <= SMALL_SPREAD):
-                top, excess, small = _centred(log_w)
+                mean, small = _centred(log_w)
                 if before is not None:
-                    gap = top - before[SHIFT] + np.log1p(excess)
-                    gap -= np.log(sum_of(before, W) / self.samples)
-                    small = _pooled(self.samples, self._spread, len(log_w), small, gap)
+                    sets = self.samples, before, len(log_w), mean
+                    small, mean = _pooled(self._spread, small, *sets), _joined(*sets)
                 spread = np.where(spread <= SMALL_SPREAD, small, spread)
-        self._spread = spread
+        self._spread, self._mean = spread, mean
         self.samples += len(log_w)
         return self
 
@@ -134,6 +134,7 @@ class StreamingBound:
         theirs = other._state.copy()
         if self._state is None:
             self._state, self._spread, self.samples = theirs, other._spread, other.samples
+            self._mean = other._mean
             return self
         ours = self._state
         if ours.shape != theirs.shape:
@@ -141,9 +142,9 @@ class StreamingBound:
         shift = np.maximum(ours[SHIFT], theirs[SHIFT])
         samples = self.samples + other.samples
         with np.errstate(all="ignore"):
-            gap = theirs[SHIFT] - ours[SHIFT]
-            gap += np.log(sum_of(theirs, W) / other.samples / (sum_of(ours, W) / self.samples))
-            small = _pooled(self.samples, self._spread, other.samples, other._spread, gap)
+            sets = self.samples, self._mean_weight(), other.samples, other._mean_weight()
+            small = _pooled(self._spread, other._spread, *sets)
+            self._mean = _joined(*sets)
             for state in (ours, theirs):
                 factor = np.exp(state[SHIFT] - shift)
                 state[W:W2] *= factor
@@ -230,6 +231,13 @@ class StreamingBound:
         total = math.sqrt(float(np.sum(rows * rows)))
         return total / len(rows) if reduction == "mean" else total
 
+    def _mean_weight(self):
+        """(top, excess): the mean weight is e^top (1 + excess). None before there is any."""
+        if self._state is None or self._mean is not None:
+            return self._mean
+        with np.errstate(all="ignore"):
+            return self._state[SHIFT].copy(), sum_of(self._state, W) / self.samples - 1
+
     def _seen(self):
         if self._state is None:
             raise ValueError("no log weights yet: call update first")
@@ -246,20 +254,30 @@ def _spread_of(state, samples):
 
 
 def _centred(log_w):
-    """(top, excess, spread), without cancellation: the mean weight is e^top (1 + excess)."""
+    """The mean weight as `_mean_weight` has it, and the spread, without cancellation."""
     top = np.maximum(log_w.max(axis=0), -np.finfo(np.float64).max)
     blocks = [log_w[i : i + ROWS] for i in range(0, len(log_w), ROWS)]
     excess = sum(np.expm1(block - top).sum(axis=0) for block in blocks) / len(log_w)
     squares = sum(((np.expm1(block - top) - excess) ** 2).sum(axis=0) for block in blocks)
-    return top, excess, squares / len(log_w) / (1 + excess) ** 2
+    return (top, excess), squares / len(log_w) / (1 + excess) ** 2
 
 
-def _pooled(samples, spread, others, their_spread, gap):
-    """The spread of two sets of weights together; `gap` is the logarithm of their mean over ours.
+def _joined(samples, mean, others, their_mean):
+    """The mean of two sets of weights together."""
+    top = np.maximum(np.maximum(mean[0], their_mean[0]), -np.finfo(np.float64).max)
+    excess = 0
+    for share, (own, its) in ((samples, mean), (others, their_mean)):
+        excess += share / (samples + others) * (np.expm1(own - top) + its * np.exp(own - top))
+    return top, excess
+
+
+def _pooled(spread, their_spread, samples, mean, others, their_mean):
+    """The spread of two sets of weights together.
 
     The variance within the sets and that of their means (Chan et al. 1983), in units of the larger
     mean. Where all weights of a set are zero, it has no spread.
     """
+    gap = their_mean[0] - mean[0] + (np.log1p(their_mean[1]) - np.log1p(mean[1]))
     share, their_share = samples / (samples + others), others / (samples + others)
     mean, their_mean = np.exp(np.minimum(-gap, 0)), np.exp(np.minimum(gap, 0))
     variance = share * their_share * np.expm1(-np.abs(gap)) ** 2

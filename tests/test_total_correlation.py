@@ -6,7 +6,7 @@ import pytest
 import fastelbo
 from fastelbo import reference, total_correlation, total_correlation_and_grad
 from fastelbo._catalogue import aggregate, flatten
-from tests.conftest import assert_close
+from tests.conftest import TOLERANCE, assert_close
 
 SIZE = 5000
 VARIANTS = [
@@ -173,3 +173,15 @@ def test_a_nan_with_a_payload():
     z, mu, logvar = draw(np.float32)
     mu[2, 1] = payload
     assert np.isnan(fastelbo.total_correlation(z, mu, logvar, dataset_size=SIZE)).any()
+
+
+@pytest.mark.parametrize(("dtype", "far"), [(np.float32, 12.0), (np.float64, 37.5)])
+def test_gradients_of_a_point_that_is_far_from_all_samples(dtype, far):
+    """It is nothing beside the others in any sum, and all there is in a gradient."""
+    z, logvar = np.zeros((2, 2, 2), dtype)
+    mu = np.array([[0, 0], [far, far]], dtype)
+    _, grad = fastelbo.total_correlation_and_grad(z, mu, logvar, dataset_size=9, reduction="sum")
+    share = 2 * np.exp(-0.5 * far**2)  # of two samples; the joint one is its square
+    tolerance = TOLERANCE[np.dtype(dtype)] * (1 + 0.5 * far**2)  # a share has its logarithm's
+    np.testing.assert_allclose(grad.mu[1], share * far, rtol=tolerance)
+    np.testing.assert_allclose(grad.logvar[1], -0.5 * share * (far**2 - 1), rtol=tolerance)

@@ -42,15 +42,18 @@ def _summed(value):
     return value.sum() if value.ndim else value
 
 
-def value_and_grad(case, gradient, arrays, options, dtype=None):
-    """(flat values, gradients in the order of `outs`), as float64 arrays."""
+def value_and_grad(case, gradient, arrays, options, dtype=None, lay=lambda tensor: tensor):
+    """(flat values, gradients in the order of `outs`), as float64 arrays.
+
+    `lay` makes of each tensor the one that is handed over, a view of other strides, say.
+    """
     import torch
 
     import fastelbo.torch
 
     tensors = tensors_of(gradient, arrays, dtype)
     given = {name: value for name, value in options.items() if name != "weights"}
-    values = flatten(case.call(fastelbo.torch, *tensors.values(), **given))
+    values = flatten(case.call(fastelbo.torch, *map(lay, tensors.values()), **given))
     leaves = [tensors[name] for name in gradient.outs]
     gradients = torch.autograd.grad(
         objective(case, values, options), leaves, materialize_grads=True

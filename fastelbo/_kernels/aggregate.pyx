@@ -175,7 +175,7 @@ cdef void joint_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
             job.parts[job.s.rows + i + r] = (log(total[r]) + M_LN2 * (shift[r] + job.q.joint_top)
                                              - job.q.dims * 0.9189385332046727)
             if job.dz != NULL:
-                scale = <real>(job.weights[1] / total[r])
+                scale = <real>(job.weights[1] / total[r] * raised(kind))
                 for block in range(size // (ROWS * STEP)):
                     row = tile + (block * ROWS + r) * STEP
                     for k in range(STEP):
@@ -210,7 +210,7 @@ cdef void marginal_rows(const Job* job, Py_ssize_t l, char* scratch, const real*
         if job.dz == NULL:
             continue
         for r in range(ROWS):
-            ratio[r] = <real>(job.weights[2] / total[k + r]) if r < n else <real>0
+            ratio[r] = <real>(job.weights[2] / total[k + r] * raised(kind)) if r < n else <real>0
         pull_tile(&job.q, l, c, ratio, tile, <real*>job.shares + k * padded, by_mu, by_logvar, by_z)
         for r in range(n):
             d = c[r] - mean[i + r]

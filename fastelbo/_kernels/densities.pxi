@@ -7,19 +7,20 @@
 # so that a sum needs no running maximum; one that has all but vanished is taken again, exactly.
 #
 # A tile holds what ROWS samples have to do with all points: STEP points of the first sample, STEP of
-# the second, ..., then the next STEP points. It is computed once, and read again by the gradient.
+# the second, ..., then the next STEP points. It is computed once, and read again by the gradient,
+# where a point whose share in every sum is tiny is alone: so its numbers are `raised`, sums are not.
 #
 # STEP numbers fill one vector of the widest build, so that the sums of several samples stay in
 # registers all along a RUN of points. gcc sees that only where `restrict` rules out aliases, each
 # sum is an array of its own, and nothing else is in the loop.
 
 cimport numpy as cnp
-from libc.math cimport INFINITY, M_LOG2E
+from libc.math cimport INFINITY, M_LOG2E, exp2
 from libc.stdlib cimport malloc
 from libc.string cimport memset
 
 from fastelbo._kernels.operands cimport LINE, VECTOR, add_halves, aligned, ceil_div, data_of
-from fastelbo._kernels.terms.power cimport power_of_two
+from fastelbo._kernels.terms.power cimport raised, raised_power
 from fastelbo._kernels.terms.vecmath cimport exp, real
 from fastelbo._runtime cimport in_parallel
 
@@ -242,7 +243,7 @@ cdef void power_run(real* restrict row, real top, Py_ssize_t steps, double* rest
         a[k] = 0
     for step in range(steps):
         for k in range(STEP):
-            p = power_of_two(row[step * (ROWS * STEP) + k] - top)
+            p = raised_power(row[step * (ROWS * STEP) + k] - top)
             row[step * (ROWS * STEP) + k] = p
             a[k] += p
     add_step(a, sums)
@@ -262,7 +263,7 @@ cdef void retake(const Points* q, real* y, double* total, double* shift,
     for run in range(ceil_div(q.padded, RUN)):
         first = run * RUN
         power_run(y + first * ROWS, top, min(<Py_ssize_t>RUN, q.padded - first) // STEP, sums)
-    total[0] = add_halves(sums, STEP)
+    total[0] = add_halves(sums, STEP) * raised(kind)
     shift[0] = top
 
 
@@ -285,7 +286,7 @@ cdef void exact_row(const Points* q, const Samples* s, Py_ssize_t l, Py_ssize_t 
 
 cdef inline real density(real c, real mean, real rate, real height) noexcept nogil:
     cdef real d = c - mean
-    return power_of_two(height - (d * rate) * d)
+    return raised_power(height - (d * rate) * d)
 
 
 cdef void marginal_run(const real* restrict mean, const real* restrict rate,
@@ -344,7 +345,7 @@ cdef void marginal_tile(const Points* q, const Samples* s, Py_ssize_t l, Py_ssiz
     cdef Py_ssize_t run, first, quad, r, k
     cdef double least
     if real is float:
-        least = 9.094947017729282e-13                # 2^-40: what power_of_two drops is far below
+        least = 9.094947017729282e-13                # 2^-40: see raised_power
     else:
         least = 7.52316384526264e-37                 # 2^-120
     for k in range(ROWS * STEP):
@@ -357,13 +358,13 @@ cdef void marginal_tile(const Points* q, const Samples* s, Py_ssize_t l, Py_ssiz
                          min(<Py_ssize_t>RUN, q.padded - first) // STEP,
                          tile + first * ROWS + r * STEP, sums + r * STEP)
     for r in range(n):
-        total[r] = add_halves(sums + r * STEP, STEP)
+        total[r] = add_halves(sums + r * STEP, STEP) * raised(tile)
         shift[r] = 0
         if s.weighting != EQUAL:
             exceptions(s, i + r, q.n, at, weight)
             for k in range(2):
-                at_point(tile + r * STEP, at[k])[0] *= <real>power_of_two(weight[k])
-            total[r] = sum_row(tile + r * STEP, q.padded)
+                at_point(tile + r * STEP, at[k])[0] *= <real>exp2(weight[k])
+            total[r] = sum_row(tile + r * STEP, q.padded) * raised(tile)
         if not total[r] >= least:
             exact_row(q, s, l, i + r, c[r], tile + r * STEP, &total[r], &shift[r])
 

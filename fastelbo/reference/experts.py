@@ -103,7 +103,8 @@ def mixture_of_experts_and_grad(z, mu, logvar, mask=None, *, reduction="mean"):
     """(value, (z, mu, logvar))."""
     z, mu, logvar = as_float64(z, mu, logvar)
     seen = np.ones(mu.shape[:2], bool) if mask is None else np.asarray(mask)
-    samples = z.reshape(-1, *mu.shape[1:])[:, None]  # (K, 1, B, L) against (M, B, L)
+    samples = z[None] if z.ndim == 2 else z
+    samples = samples[:, None]  # (K, 1, B, L) against (M, B, L)
     d = samples - mu
     log_p = -0.5 * (d * d * np.exp(-logvar) + logvar + LOG_2PI).sum(axis=3)
     log_p = np.where(seen, log_p - np.log(seen.sum(axis=0)), -np.inf)

@@ -33,22 +33,31 @@ cdef inline real split_power(real y, real magic, real* scale) noexcept nogil:
         return horner(f, p, 1.0)
 
 
-cdef inline real power_of_two(real y) noexcept nogil:
-    """2^y for y <= 0: within 2e-7 in float32 and 1e-15 in float64, relative; NaN stays NaN.
+cdef inline real raised_power(real y) noexcept nogil:
+    """2^y for y <= 0 over `raised`: within 2e-7 in float32 and 1e-15 in float64, relative; NaN stays NaN.
 
-    Zero below -100 (float32) or -1000 (float64).
+    So much more is there to hold it: zero below -189 (float32) or -1533 (float64), where its share in
+    a sum that is no less than 2^-40 is less than the least number there is.
     """
     cdef real p, scale
     if real is float:
-        p = split_power(y, <float>12583039.0, &scale)            # 1.5 * 2^23 + 127
-        return <float>0.0 if y < <float>-100.0 else p * scale
+        p = split_power(y, <float>12583103.0, &scale)            # 1.5 * 2^23 + 127 + 64
+        return <float>0.0 if y < <float>-189.0 else p * scale
     else:
-        p = split_power(y, <double>6755399441056767.0, &scale)   # 1.5 * 2^52 + 1023
-        return 0.0 if y < -1000.0 else p * scale
+        p = split_power(y, <double>6755399441057279.0, &scale)   # 1.5 * 2^52 + 1023 + 512
+        return 0.0 if y < -1533.0 else p * scale
+
+
+cdef inline double raised(const real* kind) noexcept nogil:
+    """What the powers are to be multiplied by: 2^-64 (float32) or 2^-512 (float64)."""
+    if real is float:
+        return 5.421010862427522e-20
+    else:
+        return 7.458340731200207e-155
 
 
 cdef inline real power_to_underflow(real y) noexcept nogil:
-    """2^y for y <= 0, as exact as power_of_two, as far as there are denormal numbers to hold it."""
+    """2^y for y <= 0, as exact as raised_power, as far as there are denormal numbers to hold it."""
     cdef real p, scale
     if real is float:
         p = split_power(y, <float>12583063.0, &scale) * scale    # 2^24 times as much
