@@ -30,11 +30,31 @@ def errors(actual, desired, dtype, scale=0.0):
     return found
 
 
-def worst_error(actual, desired, dtype, scales=()):
-    """The worst of the errors of all leaves of two results; `scales` are a flat list."""
+def infinite_from(most, array):
+    """Numbers near the largest of a dtype may be that, or infinite."""
+    array = np.asarray(array, np.float64)
+    return np.where(np.abs(array) > most, np.copysign(np.inf, array), array)
+
+
+def errors_at_limits(actual, desired, dtype, scale):
+    """Likewise where terms overflow: what is no number of the dtype is infinite, scales are not."""
+    most = np.finfo(dtype).max / 16
+    actual, desired = infinite_from(most, actual), infinite_from(most, desired)
+    scale = np.broadcast_to(scale, desired.shape)
+    scale = np.where(np.isfinite(scale), np.minimum(scale, 1e3 * np.abs(desired) + 1), 0.0)
+    return errors(actual, desired, dtype, scale)
+
+
+def worst_errors(actual, desired, dtype, scales=(), errors=errors):
+    """The worst error of each leaf of two results; `scales` are a flat list."""
     actual, desired = flatten(actual), flatten(desired)
     if len(actual) != len(desired):
-        return np.inf
+        return [np.inf]
     scales = scales or [0.0] * len(desired)
     found = (errors(*item, dtype, s) for *item, s in zip(actual, desired, scales, strict=True))
-    return float(max((np.max(e, initial=0.0) for e in found), default=0.0))
+    return [float(np.max(e, initial=0.0)) for e in found]
+
+
+def worst_error(actual, desired, dtype, scales=()):
+    """The worst of the errors of all leaves of two results."""
+    return max(worst_errors(actual, desired, dtype, scales), default=0.0)

@@ -2,7 +2,8 @@
 
 What is compared are the cases of the catalogue: on every build, which runs in a process of its own
 since it is chosen on import, in both dtypes, with every option, over sizes around those of lanes,
-tiles and units. What SciPy and PyTorch make of the same arrays is held against the reference.
+tiles and units, and at the values that a case names as extreme and as limits. What SciPy and
+PyTorch make of the same arrays is held against the reference.
 """
 
 import contextlib
@@ -18,7 +19,7 @@ import numpy as np
 import fastelbo
 from fastelbo import _builds
 from fastelbo._catalogue import REDUCTIONS, ROWS, TOLERANCE, flatten
-from fastelbo._catalogue._compare import worst_error
+from fastelbo._catalogue._compare import errors, errors_at_limits, worst_errors
 from fastelbo._catalogue.twins import twins, value_and_grad
 from fastelbo._cli import _common
 from fastelbo._cli._common import DTYPES
@@ -45,20 +46,46 @@ THEIRS = 1e-9
 
 @dataclass
 class Worst:
-    """The worst error of a public thing against one other, over all cases, sizes and options."""
+    """The worst error of a public thing against one other, over all cases, sizes and options.
+
+    ``of`` is "value" or "gradient", ``at`` "ordinary" inputs, "extremes" or "limits".
+    """
 
     name: str
     against: str
     dtype: str
-    error: float
     bound: float
-    checks: int
+    of: str = "value"
+    at: str = "ordinary"
+    error: float = 0.0
+    checks: int = 0
     build: str = ""
     raised: str = ""
 
     @property
     def is_out_of_bounds(self):
         return not self.error <= self.bound
+
+
+class Found(dict):
+    """The Worst of one public thing against one other, by what an error is of, and where."""
+
+    def __init__(self, *common):
+        self.common = common
+
+    def add(self, case, at, found):
+        """The errors of a flat result, of which the last are those of gradients."""
+        gradients = len(case.outs) if case.gives_gradients else 0
+        for i, error in enumerate(found):
+            of = "gradient" if i >= len(found) - gradients else "value"
+            worst = self.setdefault((at, of), Worst(*self.common, of, at))
+            worst.error = max(worst.error, error)
+            worst.checks += 1
+
+    def raise_from(self, case, at, exception):
+        """That a call has raised."""
+        self.add(case, at, [float("inf")])
+        self[at, "value"].raised = f"{case.name}: {type(exception).__name__}: {exception}"
 
 
 def variants(case):
@@ -76,38 +103,48 @@ def problems(case, dtype, sizes):
             yield arrays, options
 
 
+def places(case, dtype, sizes):
+    """(where, arrays, options, how errors are taken) of every comparison of a case."""
+    for arrays, options in problems(case, dtype, sizes):
+        yield "ordinary", arrays, options, errors
+    for at, how in (("extremes", errors), ("limits", errors_at_limits)):
+        if getattr(case, at):
+            arrays = case.at(at, dtype)
+            for options in ({}, *case.options):  # a row each, so that none hides in a sum
+                alone = {"reduction": "none"} if case.has_reduction else {}
+                yield at, arrays, {**alone, **options}, how
+
+
 def compare(name, dtype, sizes=SIZES):
-    """The Worst of all cases of a row against their references."""
+    """Each Worst of all cases of a row against their references."""
     dtype = np.dtype(dtype)
-    worst = Worst(name, "reference", dtype.name, 0.0, TOLERANCE[dtype], 0)
+    found = Found(name, "reference", dtype.name, TOLERANCE[dtype])
     for case in ROWS[name].cases:
-        for arrays, options in problems(case, dtype, sizes):
+        for at, arrays, options, how in places(case, dtype, sizes):
             try:
                 actual = case.public(*arrays.values(), **options)
             except Exception as exception:
-                worst.error = float("inf")
-                worst.raised = f"{case.name}: {type(exception).__name__}: {exception}"
-                return worst
+                found.raise_from(case, at, exception)
+                continue
             desired = case.reference(*arrays.values(), **options)
             scales = case.scales(arrays.values(), **options)
-            worst.error = max(worst.error, worst_error(actual, desired, dtype, scales))
-            worst.checks += 1
-    return worst
+            found.add(case, at, worst_errors(actual, desired, dtype, scales, how))
+    return list(found.values())
 
 
 # Others -----------------------------------------------------------------------------------------
 
 
 def compare_others(name, sizes=SIZES):
-    """A Worst for each other library, in float64: what users write there against the reference."""
-    row, found = ROWS[name], []
+    """Likewise for each other library, in float64: what users write there against the reference."""
+    row, every = ROWS[name], []
     bound = max([THEIRS, *(entry.error for entry in row.bench)])
     for kind in (SciPy, PyTorch):
         try:
             other = kind()
         except ImportError:
             continue
-        worst = Worst(name, kind.label, "float64", 0.0, bound, 0)
+        found = Found(name, kind.label, "float64", bound)
         for case in row.cases:
             for arrays, options in problems(case, "float64", sizes):
                 call = other.bind(case, arrays) if options in PLAIN else None
@@ -116,37 +153,33 @@ def compare_others(name, sizes=SIZES):
                 actual = case.shared(other.numpy(call()))
                 desired = case.shared(flatten(case.reference(*arrays.values())))
                 scales = case.shared(case.scales(arrays.values()))
-                worst.error = max(worst.error, worst_error(actual, desired, "float64", scales))
-                worst.checks += 1
-        found += [worst] if worst.checks else []
-    return found
+                found.add(case, "ordinary", worst_errors(actual, desired, "float64", scales))
+        every += found.values()
+    return every
 
 
 def compare_torch(name, dtype, sizes=SIZES):
-    """A Worst of fastelbo.torch against the reference: of its kernels, and of its composites.
+    """Likewise for fastelbo.torch against the reference: of its kernels, and of its composites.
 
     Composites, which serve other devices, are compared in float64.
     """
     from fastelbo.torch import _tensors
 
-    found = []
+    every = []
     for against in ("reference", "composite") if dtype == "float64" else ("reference",):
-        worst = Worst(f"torch.{name}", against, dtype, 0.0, TOLERANCE[np.dtype(dtype)], 0)
+        found = Found(f"torch.{name}", against, dtype, TOLERANCE[np.dtype(dtype)])
         _tensors.always_composite = against == "composite"
         try:
             for case, gradient in twins(ROWS[name]):
                 for arrays, options in problems(gradient, dtype, sizes):
-                    _, actual = value_and_grad(case, gradient, arrays, options)
-                    desired = flatten(gradient.reference(*arrays.values(), **options))
+                    actual = value_and_grad(case, gradient, arrays, options)
+                    desired = gradient.reference(*arrays.values(), **options)
                     scales = gradient.scales(arrays.values(), **options)
-                    last = slice(-len(actual), None)
-                    error = worst_error(actual, tuple(desired[last]), dtype, scales[last])
-                    worst.error = max(worst.error, error)
-                    worst.checks += 1
+                    found.add(gradient, "ordinary", worst_errors(actual, desired, dtype, scales))
         finally:
             _tensors.always_composite = False
-        found.append(worst)
-    return found
+        every += found.values()
+    return every
 
 
 # The command ------------------------------------------------------------------------------------
@@ -156,9 +189,10 @@ def compare_build(names, sizes):
     """All that `compare` finds for the build in use, as dicts."""
     with quiet_torch():
         return [
-            {**asdict(compare(name, dtype, sizes)), "build": _builds.BUILD}
+            {**asdict(worst), "build": _builds.BUILD}
             for name in names
             for dtype in DTYPES
+            for worst in compare(name, dtype, sizes)
         ]
 
 
@@ -171,7 +205,7 @@ def compare_frameworks(names, sizes):
             if importlib.util.find_spec("torch") is not None:
                 for dtype in DTYPES:
                     found += compare_torch(name, dtype, sizes)
-    return [{**asdict(worst), "build": _builds.BUILD} for worst in found if worst.checks]
+    return [{**asdict(worst), "build": _builds.BUILD} for worst in found]
 
 
 @contextlib.contextmanager
@@ -234,13 +268,11 @@ def run(args):
 def text(rows):
     """A line per public thing and other, a column per build and dtype; ! marks out of bounds."""
     columns = dict.fromkeys((row.build, row.dtype) for row in rows)
-    found = {(row.name, row.against, row.build, row.dtype): row for row in rows}
-    lines = []
-    for name, against in dict.fromkeys((row.name, row.against) for row in rows):
-        cells = []
-        for column in columns:
-            row = found.get((name, against, *column))
-            cells.append("-" if row is None else f"{row.error:.1e}{'!' * row.is_out_of_bounds}")
-        lines.append([name, against, *cells])
-    header = ["worst relative error", "against", *(f"{build} {dtype}" for build, dtype in columns)]
-    return _common.table(header, lines, left=2)
+    cells = {}
+    for row in rows:
+        line = cells.setdefault((row.name, row.of, row.at, row.against), {})
+        line[row.build, row.dtype] = f"{row.error:.1e}{'!' * row.is_out_of_bounds}"
+    header = ["worst relative error", "of", "at", "against"]
+    header += (f"{build} {dtype}" for build, dtype in columns)
+    lines = [[*line, *(found.get(c, "-") for c in columns)] for line, found in cells.items()]
+    return _common.table(header, lines, left=4)

@@ -4,6 +4,7 @@ cimport numpy as cnp
 from libc.stdint cimport uint32_t, uint64_t
 
 cimport fastelbo._kernels.terms.noise as noise
+cimport fastelbo._kernels.terms.power as power
 cimport fastelbo._kernels.terms.vecmath as vecmath
 from fastelbo._kernels.operands cimport data_of
 from fastelbo._kernels.terms.vecmath cimport real
@@ -99,6 +100,28 @@ cdef void sincos_eighth_all(const real* restrict x, real* restrict sine, real* r
 
 def sincos_eighth(cnp.ndarray x, cnp.ndarray sine, cnp.ndarray cosine):
     run(<Whole>sincos_eighth_all[float], <Whole>sincos_eighth_all[double], x, sine, cosine)
+
+
+cdef void power_of_two_all(const real* restrict x, real* restrict out, real* restrict _0,
+                           real* restrict _1, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        out[i] = power.power_of_two(x[i])
+
+
+def power_of_two(cnp.ndarray x, cnp.ndarray out):
+    run(<Whole>power_of_two_all[float], <Whole>power_of_two_all[double], x, out)
+
+
+cdef void power_to_underflow_all(const real* restrict x, real* restrict out, real* restrict _0,
+                                 real* restrict _1, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        out[i] = power.power_to_underflow(x[i])
+
+
+def power_to_underflow(cnp.ndarray x, cnp.ndarray out):
+    run(<Whole>power_to_underflow_all[float], <Whole>power_to_underflow_all[double], x, out)
 
 
 cdef void normals_all(uint64_t key, uint64_t first_block, real* out, Py_ssize_t blocks) noexcept nogil:
