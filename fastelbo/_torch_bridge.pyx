@@ -16,6 +16,7 @@ from fastelbo._dense cimport (
     KL, Dense, bind_event, bind_latents, bind_reduction, dense_of, is_word, run,
 )
 from fastelbo._kernels.call cimport Call
+from fastelbo._kernels.operands cimport FLOAT32
 
 cnp.import_array()
 
@@ -49,6 +50,7 @@ cdef extern from *:
 
 cdef enum:
     MAX_AXES = 32          # of a NumPy array, at least
+    MAX_TENSORS = 8        # of an ELBO's, at least
 
 cdef enum:                 # of DLPack
     CPU = 1
@@ -59,7 +61,8 @@ cdef enum:                 # of DLPack
 
 cdef object Tensor = torch.Tensor, STRIDED = torch.strided, SINGLE = torch.float32, DOUBLE = torch.float64
 cdef object from_numpy = torch.from_numpy, empty_like = torch.empty_like
-cdef object grad_enabled = torch.is_grad_enabled, num_threads = torch.get_num_threads
+cdef object grad_enabled = torch.is_grad_enabled, enable_grad = torch._C._set_grad_enabled
+cdef object num_threads = torch.get_num_threads, alive = torch._C._functorch.unwrap_if_dead
 cdef object tracing = torch._C._is_tracing, transforming = torch._C._are_functorch_transforms_active
 cdef object forward_ad = torch.autograd.forward_ad
 cdef int[4] SIGNED = [cnp.NPY_INT8, cnp.NPY_INT16, cnp.NPY_INT32, cnp.NPY_INT64]
@@ -100,24 +103,32 @@ cdef bint look(object tensor, DLTensor* t) except -1:
     return t.device_type == CPU and not tensor.is_neg()
 
 
-def usual(tuple tensors):
-    """Whether kernels serve these tensors as they are: all dense, in this machine's memory and in one
-    dtype that passes compute in (but integers in the first, data), and nothing is at work that would
-    have to see what they do."""
-    cdef DLTensor t
+cdef bint are_usual(tuple tensors, DLTensor* parts) except -1:
+    """As `usual`; then the parts are those of the tensors, or where none are asked for, are not kept."""
+    cdef DLTensor one
+    cdef DLTensor* t = &one
     cdef int wanted = -1, own
     cdef Py_ssize_t i
     if transforming() or forward_ad._current_level >= 0 or tracing():
         return False
     for i in range(len(tensors) - 1, -1, -1):
-        if not look(tensors[i], &t):
+        if parts != NULL:
+            t = &parts[i]
+        if not look(tensors[i], t):
             return False if api != NULL else _usual_by_attributes(tensors)
-        own = type_of(&t)
+        own = type_of(t)
         if wanted == -1:
             wanted = own
         if own == -1 or own != wanted and (i > 0 or t.code == FLOAT):
             return False
     return wanted == cnp.NPY_FLOAT or wanted == cnp.NPY_DOUBLE
+
+
+def usual(tuple tensors):
+    """Whether kernels serve these tensors as they are: all dense, in this machine's memory and in one
+    dtype that passes compute in (but integers in the first, data), and nothing is at work that would
+    have to see what they do."""
+    return are_usual(tensors, NULL)
 
 
 cdef bint _usual_by_attributes(tuple tensors) except -1:
@@ -142,23 +153,29 @@ def wants_gradient(tuple tensors):
     return False
 
 
-cpdef object as_array(object tensor):
-    """The tensor's memory as fastelbo reads it."""
-    cdef DLTensor t
+cdef object array_of(object tensor, const DLTensor* t):
+    """The memory of a tensor that was looked at as an array; None where NumPy has no such dtype."""
     cdef cnp.npy_intp[MAX_AXES] shape
     cdef cnp.npy_intp[MAX_AXES] strides
     cdef cnp.ndarray a
-    cdef int d, of_numpy = -1
-    if look(tensor, &t) and t.ndim <= MAX_AXES and t.data != NULL:
-        of_numpy = type_of(&t)
-    if of_numpy != -1:
-        for d in range(t.ndim):
-            shape[d] = t.shape[d]
-            strides[d] = t.strides[d] * (t.bits // 8)
-        a = cnp.PyArray_New(cnp.ndarray, t.ndim, shape, of_numpy, strides, <char*>t.data + t.byte_offset, 0,
-                            0, None)
-        cnp.set_array_base(a, tensor)
-        cnp.PyArray_UpdateFlags(a, cnp.NPY_ARRAY_UPDATE_ALL)
+    cdef int d, of_numpy = type_of(t)
+    if of_numpy == -1 or t.ndim > MAX_AXES or t.data == NULL:
+        return None
+    for d in range(t.ndim):
+        shape[d] = t.shape[d]
+        strides[d] = t.strides[d] * (t.bits // 8)
+    a = cnp.PyArray_New(cnp.ndarray, t.ndim, shape, of_numpy, strides, <char*>t.data + t.byte_offset, 0,
+                        0, None)
+    cnp.set_array_base(a, tensor)
+    cnp.PyArray_UpdateFlags(a, cnp.NPY_ARRAY_UPDATE_ALL)
+    return a
+
+
+cpdef object as_array(object tensor):
+    """The tensor's memory as fastelbo reads it."""
+    cdef DLTensor t
+    cdef object a = array_of(tensor, &t) if look(tensor, &t) else None
+    if a is not None:
         return a
     if tensor.layout is STRIDED:
         return tensor.resolve_neg().numpy()
@@ -186,41 +203,47 @@ cdef inline void* new_like(tensor, list made) except NULL:
     return <void*><uintptr_t>new.data_ptr()
 
 
-def short_elbo(operation, tuple tensors, bint with_gradient):
-    """The short way of `evaluate` for minus the ELBO; None where tensors are not as a pass takes them."""
+cdef object negative_elbo_of(likelihood, tuple leaves, list arrays, double beta, object reduction,
+                             list gradients):
+    """Minus the ELBO of (mu, logvar, *outputs) and arrays of these and x, with gradients unless the list
+    for them is None; None where they are not as a pass takes them."""
     cdef Call call
-    cdef Py_ssize_t i, outputs = len(tensors) - 3
-    cdef object likelihood, beta = operation.beta, reduction = operation.reduction, x, mu, logvar
     cdef Dense dense
-    cdef list gradients = []
-    cdef double b, value
-    if (operation.drawn or operation.masked or is_word(reduction, "none") or type(beta) is not float
-            or operation.free_bits or tensors[outputs + 2].layout is not STRIDED):
-        return None
-    b = beta
-    likelihood = getattr(operation.likelihood, "kernels", operation.likelihood)
+    cdef Py_ssize_t i
+    cdef double value
+    cdef object data = arrays[len(leaves)], kernels = getattr(likelihood, "kernels", likelihood)
+    cdef tuple outputs = tuple(arrays[2:len(leaves)])
     memset(&call, 0, sizeof(Call))
-    x = as_array(tensors[outputs + 2])
-    dense = dense_of(likelihood, x)
-    given = tuple([as_array(tensors[i]) for i in range(2, outputs + 2)])
-    mu, logvar = as_array(tensors[0]), as_array(tensors[1])
-    if not (0 < b < INFINITY and bind_event(&call, dense, x, given)
-            and bind_latents(&call, mu, logvar) and bind_reduction(&call, reduction)):
+    dense = dense_of(kernels, data)
+    if not (0 < beta < INFINITY and bind_event(&call, dense, data, outputs)
+            and bind_latents(&call, arrays[0], arrays[1]) and bind_reduction(&call, reduction)):
         return None
     call.weight = -call.weight
-    call.kl_weight = -b * call.weight
-    if with_gradient:
-        call.d_mu, call.d_logvar = new_like(tensors[0], gradients), new_like(tensors[1], gradients)
-        for i in range(outputs):
-            call.d_outputs[i] = new_like(tensors[i + 2], gradients)
+    call.kl_weight = -beta * call.weight
+    if gradients is not None:
+        call.d_mu, call.d_logvar = new_like(leaves[0], gradients), new_like(leaves[1], gradients)
+        for i in range(len(outputs)):
+            call.d_outputs[i] = new_like(leaves[i + 2], gradients)
     run(dense, &call, num_threads())
-    if call.outside and likelihood._validate:
+    if call.outside and kernels._validate:
         return None
     if not dense.handle.follows:
         run(KL, &call, num_threads())
-    value = b * call.kl - call.log_prob
-    value = value / call.batch if is_word(reduction, "mean") else value
-    return (as_tensor(value, tensors[0].dtype is SINGLE),), gradients
+    value = beta * call.kl - call.log_prob
+    return as_tensor(value / call.batch if is_word(reduction, "mean") else value, call.dtype == FLOAT32)
+
+
+def negative_elbo(operation, tuple tensors, bint with_gradient):
+    """The short way of `evaluate` for minus the ELBO; None where tensors are not as a pass takes them."""
+    cdef Py_ssize_t last = len(tensors) - 1
+    cdef list gradients = [] if with_gradient else None
+    beta, reduction = operation.beta, operation.reduction
+    if (operation.drawn or operation.masked or operation.free_bits or type(beta) is not float
+            or is_word(reduction, "none") or tensors[last].layout is not STRIDED):
+        return None
+    arrays = [as_array(t) for t in tensors]
+    value = negative_elbo_of(operation.likelihood, tensors[:last], arrays, beta, reduction, gradients)
+    return None if value is None else ((value,), tuple(gradients) if with_gradient else ())
 
 
 cpdef tuple evaluate(operation, tuple tensors, bint with_gradient):
@@ -232,7 +255,7 @@ cpdef tuple evaluate(operation, tuple tensors, bint with_gradient):
     if operation.short is not None:
         made = operation.short(tensors, with_gradient)
         if made is not None:
-            return made[0], tuple(made[1])
+            return made
     dtype = tensors[0].dtype
     if dtype is not SINGLE and dtype is not DOUBLE:
         dtype = tensors[1].dtype
@@ -249,37 +272,87 @@ def values_of(operation, *tensors):
     return evaluate(operation, tensors, False)[0]
 
 
-def forward(ctx, operation, *tensors):
-    """The forward of an autograd.Function: gradients are made with the values, and saved."""
-    values, gradients = evaluate(operation, tensors, True)
-    ctx.set_materialize_grads(False)
-    if operation.keeps_nothing:
-        ctx.save_for_backward(*gradients)
-    else:
-        ctx.save_for_backward(*gradients, *operation.kept(tensors))
-    ctx.operation, ctx.gradients = operation, len(gradients)
-    return values
+# The graph of PyTorch: gradients are made with the values, and saved. Passes have run before there is
+# a node, which knows of nothing but what is differentiated: each argument of one costs.
+
+def differentiable(operation, *tensors):
+    """The values of an operation, as PyTorch differentiates them."""
+    cdef tuple kept = ()
+    if not wants_gradient(tensors):
+        return values_of(operation, *tensors)
+    enable_grad(False)
+    try:
+        values, gradients = evaluate(operation, tensors, True)
+        if not operation.keeps_nothing:
+            kept = tuple(operation.kept(tensors))
+    finally:
+        enable_grad(True)
+    return attached(operation, values, gradients, kept, tensors[:len(tensors) - <int>operation.constants])
 
 
-def backward(ctx, *upstream):
-    """Its backward: gradients times what flows to the values; nothing where none is one."""
-    cdef tuple saved
-    cdef Py_ssize_t gradients
-    cdef list known = []
-    cdef bint flows_in = False
-    if grad_enabled():                  # create_graph=True: the result would lack what passes here
-        raise RuntimeError(
-            "fastelbo.torch computes gradients with values and cannot differentiate twice: "
-            "no create_graph=True")
-    operation = ctx.operation
-    for g in upstream:
-        known.append(g if g is None or g.ndim else g.item())
-        flows_in = flows_in or g is not None
-    if not flows_in:
-        return (None,) * len(ctx.needs_input_grad)
-    saved, gradients = ctx.saved_tensors, ctx.gradients
-    if operation.only_scales and type(known[0]) is float and <double>known[0] == 1.0:
-        flows = saved
-    else:
-        flows = operation.backward(known, saved[:gradients], saved[gradients:], values_of)
-    return (None, *flows, *(None,) * operation.constants)
+def loss(operation, x, mu, logvar, x_recon, likelihood, beta, reduction):
+    """Minus the ELBO, as PyTorch differentiates it by an operation that scales its gradients; None where
+    tensors or options are not the usual ones."""
+    cdef tuple leaves = (mu, logvar, *x_recon) if type(x_recon) is tuple else (mu, logvar, x_recon)
+    cdef tuple tensors = (x, *leaves)
+    cdef list arrays = [], gradients = None
+    cdef DLTensor[MAX_TENSORS] parts
+    cdef Py_ssize_t i
+    if (api == NULL or type(beta) is not float or likelihood.held is not None or is_word(reduction, "none")
+            or len(tensors) > MAX_TENSORS or not are_usual(tensors, parts) or x.requires_grad):
+        return None
+    for i in range(1, len(tensors) + 1):
+        arrays.append(array_of(tensors[i % len(tensors)], &parts[i % len(tensors)]))
+    if wants_gradient(leaves):
+        gradients = []
+    value = negative_elbo_of(likelihood, leaves, arrays, beta, reduction, gradients)
+    if value is None or gradients is None:
+        return value
+    return node((operation, (value,), tuple(gradients), ()), *leaves)[0]
+
+
+cdef object attached(operation, tuple values, tuple gradients, tuple kept, tuple leaves):
+    """The values as results of a node of the graph, behind those that they are differentiated by."""
+    made = operation, values, gradients, kept
+    if transforming():
+        return Node.apply(made, *leaves)
+    return node(made, *[alive(t) for t in leaves])
+
+
+class Node(torch.autograd.Function):
+    """Known values and gradients."""
+
+    @staticmethod
+    def forward(ctx, made, *leaves):
+        cdef tuple values, gradients, kept
+        operation, values, gradients, kept = made
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*gradients, *kept)
+        ctx.operation, ctx.gradients = operation, len(gradients)
+        return values
+
+    @staticmethod
+    def backward(ctx, *upstream):
+        """Gradients times what flows to the values; nothing where none is one."""
+        cdef tuple saved
+        cdef Py_ssize_t gradients
+        cdef list known = []
+        cdef bint flows_in = False
+        if grad_enabled():                  # create_graph=True: the result would lack what passes here
+            raise RuntimeError(
+                "fastelbo.torch computes gradients with values and cannot differentiate twice: "
+                "no create_graph=True")
+        operation = ctx.operation
+        for g in upstream:
+            known.append(g if g is None or g.ndim else g.item())
+            flows_in = flows_in or g is not None
+        if not flows_in:
+            return (None,) * len(ctx.needs_input_grad)
+        saved, gradients = ctx.saved_tensors, ctx.gradients
+        if operation.only_scales and type(known[0]) is float and <double>known[0] == 1.0:
+            return (None, *saved)
+        return (None, *operation.backward(known, saved[:gradients], saved[gradients:], values_of))
+
+
+#: `Node.apply` without what it does where transforms are at work, which takes as long as the rest.
+cdef object node = super(torch.autograd.Function, Node).apply

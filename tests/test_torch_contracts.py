@@ -48,6 +48,19 @@ def test_what_is_saved_for_backward():
         torch.autograd.grad(loss, wanted)
 
 
+def test_hooks_and_changes_of_what_is_saved():
+    """A hook of the loss sees its gradient; what was saved may not change before it is used."""
+    _, *wanted = tensors = CASE_BY_NAME["elbo"].draw().values()
+    loss = ft.ElboLoss()(*tensors)
+    kept = [g.clone() for g in torch.autograd.grad(loss, wanted, retain_graph=True)]
+    loss.register_hook(lambda upstream: 2.0 * upstream)
+    doubled = torch.autograd.grad(loss, wanted, retain_graph=True)
+    assert all(torch.equal(g, 2.0 * k) for g, k in zip(doubled, kept, strict=True))
+    loss.grad_fn.saved_tensors[0].zero_()
+    with pytest.raises(RuntimeError, match="inplace"):
+        torch.autograd.grad(loss, wanted)
+
+
 def test_drawn_noise_is_that_of_the_gradient():
     """Backward draws it again instead of keeping it."""
     mu = torch.randn(3, 4, requires_grad=True)

@@ -7,8 +7,10 @@ of the graph. Under the transforms of ``torch.func`` they are PyTorch operations
 ``estimator="dreg"`` is refused, and ``torch.jit.trace`` altogether.
 
 Gradients are made with the values and saved for backward as PyTorch's own are: hooks of saved
-tensors see them, and a second backward needs ``retain_graph=True``. Of most functions the inputs
-are not kept, so that they may change in place in between.
+tensors see them, a second backward needs ``retain_graph=True``, and to change them in place before
+that is an error; ``torch.autograd.grad`` returns them, not copies. Of most functions the inputs are
+not kept, so that they may change in place in between. Hooks of values and of their ``grad_fn`` are
+PyTorch's; a gradient of gradients (``create_graph=True``) is an error.
 
 >>> import torch
 >>> from fastelbo.torch import Bernoulli, ElboLoss

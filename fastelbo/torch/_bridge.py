@@ -36,10 +36,11 @@ class Operation:
     constants = 0
     #: A method that evaluates usual tensors by a shorter way; it gives None for others.
     short = None
+    #: Whether `kept` and `backward` are those of this class.
+    keeps_nothing = only_scales = True
 
     def __init_subclass__(cls):
         OPERATIONS[cls.__name__] = cls
-        #: Whether methods do what they do here.
         cls.keeps_nothing = cls.kept is Operation.kept
         cls.only_scales = cls.keeps_nothing and cls.backward is Operation.backward
 
@@ -105,16 +106,7 @@ def run(operation, *tensors):
     if torch.compiler.is_compiling():
         with_gradient = torch.is_grad_enabled() and any([t.requires_grad for t in tensors])
         return tuple(evaluate(list(tensors), operation.call(with_gradient))[: operation.values])
-    if _torch_bridge.wants_gradient(tensors):
-        return _Evaluate.apply(operation, *tensors)
-    return _torch_bridge.values_of(operation, *tensors)
-
-
-class _Evaluate(torch.autograd.Function):
-    """An operation in eager mode."""
-
-    forward = staticmethod(_torch_bridge.forward)
-    backward = staticmethod(_torch_bridge.backward)
+    return _torch_bridge.differentiable(operation, *tensors)
 
 
 @dataclass(eq=False)

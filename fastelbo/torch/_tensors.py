@@ -22,9 +22,12 @@ def usual(*tensors):
     """Whether kernels serve these tensors, and read them as they are: of floats in one dtype, or of
     integers where they are data, the first. What is told of others is then known.
     """
-    if always_composite or torch.compiler.is_compiling():
-        return False
-    return _torch_bridge.usual(tensors)
+    return may_be_usual() and _torch_bridge.usual(tensors)
+
+
+def may_be_usual():
+    """Whether `usual` looks at tensors at all."""
+    return not (always_composite or torch.compiler.is_compiling())
 
 
 def has_kernels(*tensors, constants=()):

@@ -19,6 +19,7 @@ from fastelbo.torch._tensors import (
     check_tensors,
     half_of,
     has_kernels,
+    may_be_usual,
     promoted,
     reduce,
     to_differentiate,
@@ -127,10 +128,18 @@ def elbo(
     )
 
 
+#: Of gradients that are only scaled.
+_SCALED = Operation()
+
+
 def negative_elbo(
     x, mu, logvar, x_recon, likelihood, beta, free_bits, mask, reduction, prior=None, z=None
 ):
     """Minus the ELBO, whose gradient is known without a further product; z is the decoder's."""
+    if may_be_usual() and prior is None and z is None and mask is None and not free_bits:
+        loss = _torch_bridge.loss(_SCALED, x, mu, logvar, x_recon, likelihood, beta, reduction)
+        if loss is not None:
+            return loss
     options = likelihood, beta, free_bits, mask, reduction, prior
     return _bound(x, mu, logvar, x_recon, *options, z=z, sign=-1.0)[0]
 
@@ -356,7 +365,7 @@ class NegativeElbo(Elbo):
     kept, backward = Operation.kept, Operation.backward
 
     def short(self, tensors, with_gradient):
-        return _torch_bridge.short_elbo(self, tensors, with_gradient)
+        return _torch_bridge.negative_elbo(self, tensors, with_gradient)
 
     def forward(self, arrays, with_gradient, threads):
         (value, *_), gradients = self._signed(-1.0, arrays, with_gradient, threads)
@@ -387,7 +396,7 @@ class WeightedElbo(Operation):
 
     def short(self, tensors, with_gradient):
         *rest, beta = tensors[: len(tensors) - self.masked]
-        return _torch_bridge.short_elbo(self._at(beta.item()), tuple(rest), with_gradient)
+        return _torch_bridge.negative_elbo(self._at(beta.item()), tuple(rest), with_gradient)
 
     def forward(self, arrays, with_gradient, threads):
         beta = arrays.pop(-1 - self.masked)
