@@ -77,11 +77,12 @@ def test_others_agree_with_the_reference():
     assert not any(worst.is_out_of_bounds for worst in found.values())
 
 
-def test_the_adapter_agrees_with_the_reference():
-    pytest.importorskip("torch")
-    found = parity.compare_torch("Laplace", "float64", SIZE)
+@pytest.mark.parametrize(("framework", "other"), [("torch", "composite"), ("jax", "formulas")])
+def test_adapters_agree_with_the_reference(framework, other):
+    pytest.importorskip(framework)
+    found = getattr(parity, f"compare_{framework}")("Laplace", "float64", SIZE)
     assert [(worst.against, worst.of) for worst in found] == [
-        (against, of) for against in ("reference", "composite") for of in ("value", "gradient")
+        (against, of) for against in ("reference", other) for of in ("value", "gradient")
     ]
     assert not any(worst.is_out_of_bounds for worst in found)
     assert all(worst.checks for worst in found)

@@ -20,7 +20,7 @@ import fastelbo
 from fastelbo import _builds
 from fastelbo._catalogue import REDUCTIONS, ROWS, TOLERANCE, flatten
 from fastelbo._catalogue._compare import errors, errors_at_limits, worst_errors
-from fastelbo._catalogue.twins import twins, value_and_grad
+from fastelbo._catalogue.twins import jax_twins, jax_value_and_grad, twins, value_and_grad
 from fastelbo._cli import _common
 from fastelbo._cli._common import DTYPES
 from fastelbo._cli.contenders import PyTorch, SciPy
@@ -85,7 +85,8 @@ class Found(dict):
     def raise_from(self, case, at, exception):
         """That a call has raised."""
         self.add(case, at, [float("inf")])
-        self[at, "value"].raised = f"{case.name}: {type(exception).__name__}: {exception}"
+        said = f"{case.name}: {type(exception).__name__}: {exception}"
+        self[at, "value"].raised = self[at, "value"].raised or said
 
 
 def variants(case):
@@ -182,6 +183,34 @@ def compare_torch(name, dtype, sizes=SIZES):
     return every
 
 
+def compare_jax(name, dtype, sizes=SIZES):
+    """Likewise for fastelbo.jax against the reference: under jit, of kernels, and of formulas.
+
+    Formulas, which serve other devices, are compared in float64. What takes long is to compile: a
+    case has one size, and one of the options, in turn.
+    """
+    import jax
+
+    import fastelbo.jax
+
+    jax.config.update("jax_enable_x64", True)
+    every = []
+    for turn, against in enumerate(("reference", "formulas")[: 1 + (dtype == "float64")]):
+        found = Found(f"jax.{name}", against, dtype, TOLERANCE[np.dtype(dtype)])
+        transform = fastelbo.jax.plain() if against == "formulas" else lambda function: function
+        for i, (case, gradient) in enumerate(jax_twins(ROWS[name])):
+            several = [p for p in problems(gradient, dtype, sizes[:1]) if "num_threads" not in p[1]]
+            arrays, options = several[(i + turn) % len(several)]
+            values, slopes = jax_value_and_grad(case, gradient, arrays, options, transform)
+            actual = (*(() if case.draws_noise else values), *slopes)
+            last = slice(-len(actual), None)
+            desired = flatten(gradient.reference(*arrays.values(), **options))[last]
+            scales = gradient.scales(arrays.values(), **options)[last]
+            found.add(gradient, "ordinary", worst_errors(actual, desired, dtype, scales))
+        every += found.values()
+    return every
+
+
 # The command ------------------------------------------------------------------------------------
 
 
@@ -196,15 +225,17 @@ def compare_build(names, sizes):
         ]
 
 
-def compare_frameworks(names, sizes):
-    """What does not depend on the build: others, and fastelbo.torch, as dicts."""
+def compare_frameworks(names, sizes, quick):
+    """What does not depend on the build: others, fastelbo.torch and fastelbo.jax, as dicts."""
+    adapters = {"torch": compare_torch} if quick else {"torch": compare_torch, "jax": compare_jax}
     found = []
     with quiet_torch():
         for name in names:
             found += compare_others(name, sizes)
-            if importlib.util.find_spec("torch") is not None:
-                for dtype in DTYPES:
-                    found += compare_torch(name, dtype, sizes)
+            for framework, compare_adapter in adapters.items():
+                if importlib.util.find_spec(framework) is not None:
+                    for dtype in DTYPES:
+                        found += compare_adapter(name, dtype, sizes)
     return [{**asdict(worst), "build": _builds.BUILD} for worst in found]
 
 
@@ -220,7 +251,7 @@ def quiet_torch():
 def add_arguments(parser):
     """The options of ``fastelbo parity``."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
-    parser.add_argument("--quick", action="store_true", help="small sizes only")
+    parser.add_argument("--quick", action="store_true", help="small sizes only, and not in JAX")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -235,7 +266,13 @@ def run(args):
     # The children end first: the pool waits for threads that wait for them.
     with ThreadPoolExecutor(fastelbo.get_num_threads()) as pool, _common.Children() as children:
         found = [
-            pool.submit(children.in_build, _builds.BUILD, function="compare_frameworks", **given),
+            pool.submit(
+                children.in_build,
+                _builds.BUILD,
+                function="compare_frameworks",
+                quick=args.quick,
+                **given,
+            ),
             *(
                 pool.submit(children.in_build, build, function="compare_build", **given)
                 for build in _builds.available()

@@ -106,7 +106,7 @@ cdef void power_of_two_all(const real* restrict x, real* restrict out, real* res
                            real* restrict _1, Py_ssize_t n) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(n):
-        out[i] = power.power_of_two(x[i])
+        out[i] = power.raised_power(x[i]) * <real>power.raised(x)
 
 
 def power_of_two(cnp.ndarray x, cnp.ndarray out):
