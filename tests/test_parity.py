@@ -102,10 +102,19 @@ def test_an_error_of_twice_the_bound_is_found(monkeypatch):
 
 
 def test_what_raises_is_out_of_bounds(monkeypatch):
-    monkeypatch.setattr(fastelbo, "elbo", partial(int, "no number"))
-    worst = parity.compare("elbo", "float64", SIZE)[0]
-    assert worst.is_out_of_bounds
-    assert "elbo: " in worst.raised
+    for name in ("kl_standard_normal", "kl_standard_normal_and_grad"):
+        with monkeypatch.context() as patch:
+            patch.setattr(fastelbo, name, partial(int, "no number"))
+            worst = parity.compare("kl_standard_normal", "float64", SIZE)
+        (raised,) = (w for w in worst if w.raised and w.at == "ordinary")
+        assert raised.is_out_of_bounds
+        assert f"{name}: " in raised.raised
+
+
+def test_what_goes_backward_is_a_gradient():
+    assert {w.of for w in parity.compare("reparameterize_backward", "float64", SIZE)} == {
+        "gradient"
+    }
 
 
 def test_command(capsys):

@@ -1,24 +1,70 @@
-"""What ``python -m fastelbo parity --json`` has found, as the page on accuracy shows it.
+"""What has been measured of the accuracy, as the page on it shows it.
 
-``python -m fastelbo parity --quick --json > docs/measured/parity.json`` measures anew; the build
-makes the command's own table of it.
+``python -m fastelbo parity --quick --json > docs/measured/parity.json`` and ``python -m
+tests.vecmath > docs/measured/vecmath.json`` measure anew; the build makes tables of them.
 """
 
 import json
 from pathlib import Path
 
+from fastelbo._cli._common import table
 from fastelbo._cli.parity import Worst, text
 
 FOLDER = Path(__file__).resolve().parents[1] / "measured"
 
 
-def render(app):
-    """Write the table, unless it is there."""
+def of_vecmath(found):
+    """A line a function and dtype, a column a build; where inputs differ, the fewest count."""
+    builds = list(dict.fromkeys(row["build"] for row in found["rows"]))
+    lines = {}
+    for row in found["rows"]:
+        key = row["name"], row["dtype"]
+        line = lines.setdefault(key, {"unit": row["unit"], "bound": f"{row['bound']:.2g}"})
+        line[row["build"]] = (
+            f"{row['error']:.2g}" if row["unit"] != "ulp" else f"{row['error']:.3f}"
+        )
+        line["inputs"] = min(row["inputs"], line.get("inputs", row["inputs"]))
+        line["against"] = row["against"]
+    header = ["worst error", "dtype", "in", *builds, "bound", "inputs", "against"]
+    cells = [
+        [
+            *key,
+            line["unit"],
+            *(line[b] for b in builds),
+            line["bound"],
+            f"{line['inputs']:,}",
+            line["against"],
+        ]
+        for key, line in lines.items()
+    ]
+    return table(header, cells, left=3)
+
+
+def tables():
+    """The text of each table, by name."""
     rows = json.loads((FOLDER / "parity.json").read_text())["rows"]
-    worst = [Worst(**{k: v for k, v in row.items() if k != "out_of_bounds"}) for row in rows]
-    path, table = FOLDER / "parity.txt", text(worst)
-    if not path.is_file() or path.read_text() != table:
-        path.write_text(table)
+    rows = [Worst(**{k: v for k, v in row.items() if k != "out_of_bounds"}) for row in rows]
+    ours = [row for row in rows if row.against == "reference" and "." not in row.name]
+    twins = [row for row in rows if "." in row.name]
+    found = {
+        "ordinary": [row for row in ours if row.at == "ordinary"],
+        "limits": [row for row in ours if row.at != "ordinary"],
+        "torch": twins,
+        "others": [row for row in rows if row not in ours and row not in twins],
+    }
+    vecmath = json.loads((FOLDER / "vecmath.json").read_text())
+    return {
+        "vecmath": of_vecmath(vecmath),
+        **{f"parity_{name}": text(chosen) for name, chosen in found.items()},
+    }
+
+
+def render(app):
+    """Write the tables, unless they are there."""
+    for name, table_text in tables().items():
+        path = FOLDER / f"{name}.txt"
+        if not path.is_file() or path.read_text() != table_text:
+            path.write_text(table_text)
 
 
 def setup(app):

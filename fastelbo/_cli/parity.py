@@ -70,12 +70,15 @@ class Worst:
 class Found(dict):
     """The Worst of one public thing against one other, by what an error is of, and where."""
 
-    def __init__(self, *common):
-        self.common = common
+    def __init__(self, name, *common):
+        self.is_backward = name.endswith("_backward")
+        self.common = name, *common
 
     def add(self, case, at, found):
-        """The errors of a flat result, of which the last are those of gradients."""
+        """The errors of a flat result, of which the last, or all, are those of gradients."""
         gradients = len(case.outs) if case.gives_gradients else 0
+        if self.is_backward:
+            gradients = len(found)
         for i, error in enumerate(found):
             of = "gradient" if i >= len(found) - gradients else "value"
             worst = self.setdefault((at, of), Worst(*self.common, of, at))
@@ -84,9 +87,9 @@ class Found(dict):
 
     def raise_from(self, case, at, exception):
         """That a call has raised."""
-        self.add(case, at, [float("inf")])
-        said = f"{case.name}: {type(exception).__name__}: {exception}"
-        self[at, "value"].raised = self[at, "value"].raised or said
+        worst = self.setdefault((at, "value"), Worst(*self.common, "value", at))
+        worst.error, worst.checks = float("inf"), worst.checks + 1
+        worst.raised = worst.raised or f"{case.name}: {type(exception).__name__}: {exception}"
 
 
 def variants(case):
