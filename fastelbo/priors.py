@@ -106,16 +106,23 @@ class MixtureOfGaussians:
     @property
     def log_weights(self) -> FloatArray:
         """Logarithms of the components' weights, which add up to one; (K,)."""
+        given = self.mu if self.logits is None else self.logits
+        return self._exact_log_weights().astype(given.dtype)
+
+    def _exact_log_weights(self):
+        """In float64, for what is not computed in float32."""
         if self.logits is None:
-            return np.full(len(self.mu), -np.log(len(self.mu)), self.mu.dtype)
+            return np.full(len(self.mu), -np.log(len(self.mu)))
         logits = np.asarray(self.logits, np.float64)
         shifted = logits - logits.max()
-        return (shifted - np.log(np.exp(shifted).sum())).astype(self.logits.dtype)
+        return shifted - np.log(np.exp(shifted).sum())
 
     def _run(self, z, weights=None, num_threads=None, with_gradient=True):
         """(log densities, PriorGrad of the sum of them times `weights`, or None)."""
         components = Components(self.mu, self.logvar, self.log_weights)
         points = components.points(z)
+        if not components.is_single(points):
+            components.log_weights = self._exact_log_weights()
         gradients = None
         if with_gradient:
             arrays = (points, components.mu, components.logvar, components.log_weights)

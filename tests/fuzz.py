@@ -438,6 +438,7 @@ def main():
     parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"))
+    parser.add_argument("--write", action="store_true", help="as a row of the page on reliability")
     args = parser.parse_args()
     started, made, answers, found = time.monotonic(), Counter(), Counter(), 0
     for number in range(args.first, args.first + args.problems):
@@ -452,18 +453,14 @@ def main():
         if time.monotonic() - started > args.seconds:
             break
     seconds = time.monotonic() - started
-    print(
-        json.dumps(
-            {
-                "problems": number + 1 - args.first,
-                "calls": sum(made.values()),
-                "found": found,
-                "seconds": round(seconds),
-                "made": made,
-                "answered": answers,
-            }
-        )
-    )
+    told = {"problems": number + 1 - args.first, "calls": sum(made.values()), "found": found}
+    told |= {"seconds": round(seconds), "made": made, "answered": answers}
+    print(json.dumps(told))
+    if args.write:
+        from tests.faults import write
+
+        counts = f"{told['calls']:,} calls, {sum(answers.values()):,} of them answered"
+        write("fuzz", "Random calls of anything public.", f"{counts}: {found} findings")
     return found > 0
 
 

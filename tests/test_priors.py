@@ -192,3 +192,14 @@ def test_elbo_errors():
         fastelbo.elbo(*arrays, prior=prior, noise=noise, free_bits=0.5)
     with pytest.raises(TypeError, match="prior must be an object"):
         fastelbo.elbo(*arrays, prior="vamp", noise=noise)
+
+
+@pytest.mark.parametrize("logits", [None, np.float32([0.1, -2.3])])
+def test_weights_are_as_exact_as_what_they_are_beside(logits):
+    mu, logvar = np.zeros((2, 2, 1), np.float32)
+    z = np.ones((1, 1))
+    got = fastelbo.MixtureOfGaussians(mu, logvar, logits).log_prob(z)
+    exact = fastelbo.MixtureOfGaussians(
+        mu.astype(float), logvar.astype(float), None if logits is None else logits.astype(float)
+    )
+    np.testing.assert_allclose(got, exact.log_prob(z), rtol=1e-14)

@@ -1,9 +1,12 @@
-"""What has been measured of the accuracy, as the page on it shows it.
+"""What was measured, as pages show it: the build makes tables of the files in docs/measured.
 
 ``python -m fastelbo parity --quick --json > docs/measured/parity.json`` and ``python -m
-tests.vecmath > docs/measured/vecmath.json`` measure anew; the build makes tables of them.
+tests.vecmath > docs/measured/vecmath.json`` measure the page on accuracy anew, ``python -m
+tests.faults --write`` and ``python -m tests.fuzz --write`` that on reliability.
 """
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -40,8 +43,16 @@ def of_vecmath(found):
     return table(header, cells, left=3)
 
 
+def of_faults(found):
+    made = io.StringIO()
+    writer = csv.writer(made, lineterminator="\n")
+    writer.writerow(["What happens", "What was seen"])
+    writer.writerows([row["fault"], row["found"]] for row in found.values())
+    return made.getvalue()
+
+
 def tables():
-    """The text of each table, by name."""
+    """The text of each table, by the name of its file."""
     rows = json.loads((FOLDER / "parity.json").read_text())["rows"]
     rows = [Worst(**{k: v for k, v in row.items() if k != "out_of_bounds"}) for row in rows]
     ours = [row for row in rows if row.against == "reference" and "." not in row.name]
@@ -54,15 +65,16 @@ def tables():
     }
     vecmath = json.loads((FOLDER / "vecmath.json").read_text())
     return {
-        "vecmath": of_vecmath(vecmath),
-        **{f"parity_{name}": text(chosen) for name, chosen in found.items()},
+        "vecmath.txt": of_vecmath(vecmath),
+        **{f"parity_{name}.txt": text(chosen) for name, chosen in found.items()},
+        "faults.csv": of_faults(json.loads((FOLDER / "faults.json").read_text())),
     }
 
 
 def render(app):
     """Write the tables, unless they are there."""
     for name, table_text in tables().items():
-        path = FOLDER / f"{name}.txt"
+        path = FOLDER / name
         if not path.is_file() or path.read_text() != table_text:
             path.write_text(table_text)
 
