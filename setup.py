@@ -6,7 +6,8 @@ once per row of BUILDS. (A module's init function carries only the last part of 
 
 Compiled are the first row and the best that this processor runs, unless the environment says
 otherwise: FASTELBO_BUILDS=all, or FASTELBO_BUILDS=avx512,baseline; FASTELBO_DEBUG=1 checks every
-index and keeps debug symbols; FASTELBO_OPENMP=0 builds without threads.
+index and keeps debug symbols; FASTELBO_OPENMP=0 builds without threads;
+FASTELBO_SANITIZE=address,undefined has clang watch every access.
 """
 
 import contextlib
@@ -50,9 +51,14 @@ ALWAYS = {
 # before the vectoriser sees them; and it would carry the two bounds of a clamp through all that
 # follows as constants, to blend every result in the end.
 OPTIONAL = ["--param=max-completely-peel-times=8", "-fno-thread-jumps"]
-DEBUG = bool(os.environ.get("FASTELBO_DEBUG"))
+SANITIZE = os.environ.get("FASTELBO_SANITIZE")
+DEBUG = bool(os.environ.get("FASTELBO_DEBUG") or SANITIZE)
 if not DEBUG:  # Python's own flags have -g, which is most of the size and a fifth of the time
     OPTIONAL.append("-g0")
+# Watched code is read by people and compiled in minutes: little of it is optimised. Cython calls
+# methods by pointers of other types, as Python's own interface wants it.
+WATCHED = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-sanitize=function", "-O1"]
+WATCHED = [*WATCHED, "-fno-omit-frame-pointer", "-gline-tables-only"] if SANITIZE else []
 
 INLINE = {
     "unix": "inline __attribute__((always_inline))",
@@ -197,7 +203,8 @@ class BuildKernels(build_ext):
         compile_openmp, link_openmp = compiler.openmp()
         for extension in self.extensions:
             extension.extra_compile_args = always + compile_openmp + extension.extra_compile_args
-            extension.extra_link_args = link_openmp + extension.extra_link_args
+            extension.extra_compile_args += WATCHED
+            extension.extra_link_args = link_openmp + extension.extra_link_args + WATCHED
             extension.define_macros.append(inline)
         super().build_extensions()
 

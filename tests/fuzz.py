@@ -437,13 +437,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--problems", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--kind", choices=[kind.__name__ for kind in KINDS])
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--write", action="store_true", help="as a row of the page on reliability")
     args = parser.parse_args()
     started, made, answers, found = time.monotonic(), Counter(), Counter(), 0
     for number in range(args.first, args.first + args.problems):
         try:
-            kind, calls, answered = problem(number)
+            kind, calls, answered = problem(number, globals().get(args.kind))
         except Exception:
             found += 1
             print(f"problem {number}:", *noted, traceback.format_exc(), flush=True)
