@@ -368,6 +368,14 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert {part.dtype.name for part in result} == {dtype}
     assert result.elbo == np.asarray(-4 * 0.75**2 - 0.25, dtype=jnp.dtype(dtype))
     assert jax.grad(lambda mu: fj.kl_standard_normal(mu, mu))(mu).dtype == dtype
+    for name in ("NegativeBinomial", "iwae-Bernoulli", "total_correlation"):
+        case = CASES[name]
+        halves = [jnp.asarray(a).astype(dtype) for a in case.draw(5, "float32").values()]
+        found = flatten(case.call(fj, *halves))
+        exact = flatten(case.call(fj, *[a.astype(jnp.float32) for a in halves]))
+        for mine, known in zip(found, exact, strict=True):
+            assert mine.dtype == dtype
+            assert mine == known.astype(dtype)
 
 
 @pytest.mark.parametrize("prior", [None, fastelbo.StandardNormal()])
