@@ -304,8 +304,9 @@ class Row:
     not_in_jax : str
         The same of ``fastelbo.jax``, which has nothing that ``fastelbo.torch`` has not.
     native : bool
-        Whether XLA calls the pass itself, without Python, for the first case that has a gradient,
-        or draws; elsewhere a call takes Python's lock, and is one of the public function.
+        Whether in JAX the first case that has a gradient, or draws, goes without Python: XLA calls
+        the pass itself, or needs none. Elsewhere a call takes Python's lock, and is one of the
+        public function.
     """
 
     name: str

@@ -239,6 +239,7 @@ STANDARD_NORMAL = Row(
         Bench("StandardNormal", "standard normal prior", VAMP),
         Bench("StandardNormal_and_grad", "standard normal prior and gradient", VAMP),
     ),
+    native=True,
 )
 
 
