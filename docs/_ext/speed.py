@@ -41,7 +41,8 @@ PEERS = {
 def measured():
     """The reports of both calls of bench."""
     command = [sys.executable, "-m", "fastelbo", "bench", "--json"]
-    runs = (subprocess.run([*command, *run], check=True, stdout=subprocess.PIPE) for run in RUNS)
+    # Not checked: bench says on stderr who was wrong, and its cells stay empty.
+    runs = (subprocess.run([*command, *run], stdout=subprocess.PIPE, check=False) for run in RUNS)
     return [json.loads(run.stdout) for run in runs]
 
 

@@ -1,6 +1,7 @@
 """What somebody who knows Numba would write of what compares every sample with every other.
 
-Like `numba_peers`. What all rows add to is added up by thread, and over threads afterwards.
+Like `numba_peers`. What all rows add to is added up by thread, and over threads afterwards: Numba
+takes no sum that goes through loops and branches for a reduction.
 """
 
 import math
@@ -21,22 +22,22 @@ def mmd(njit, prange):
         zero, scale = z.dtype.type(0.0), z.dtype.type(-0.5 / z.shape[1])
         of_z, of_y, of_both = 2.0 / (n * (n - 1)), 2.0 / (m * (m - 1)), -2.0 / (n * m)
         chunks = get_num_threads()
-        total = 0.0
+        total = np.zeros(chunks)
         for chunk in prange(chunks):
+            added = 0.0
             for i in range(chunk, n + m, chunks):
-                left, right = zero, zero
-                for j in range(i):
-                    square = zero
-                    for k in range(z.shape[1]):
-                        d = points[i, k] - points[j, k]
-                        square += d * d
-                    e = np.exp(scale * square)
-                    if j < n:
-                        left += e
-                    else:
-                        right += e
-                total += of_z * left if i < n else of_both * left + of_y * right
-        return total
+                for side in range(2 if i > n else 1):
+                    weight = of_y if side else of_z if i < n else of_both
+                    near = zero
+                    for j in range(n * side, i if side else min(i, n)):
+                        square = zero
+                        for k in range(z.shape[1]):
+                            d = points[i, k] - points[j, k]
+                            square += d * d
+                        near += np.exp(scale * square)
+                    added += weight * near
+            total[chunk] = added
+        return total.sum()
 
     return mmd
 
@@ -53,30 +54,29 @@ def mmd_and_grad(njit, prange):
         of_z, of_y, of_both = 2.0 / (n * (n - 1)), 2.0 / (m * (m - 1)), -2.0 / (n * m)
         chunks = get_num_threads()
         gradient = np.zeros((chunks, n + m, latent), z.dtype)
-        total = 0.0
+        total = np.zeros(chunks)
         for chunk in prange(chunks):
-            mine = gradient[chunk]
+            mine, added = gradient[chunk], 0.0
             for i in range(chunk, n + m, chunks):
-                left, right = zero, zero
-                for j in range(i):
-                    square = zero
-                    for k in range(latent):
-                        d = points[i, k] - points[j, k]
-                        square += d * d
-                    e = np.exp(scale * square)
-                    if j < n:
-                        left += e
-                    else:
-                        right += e
-                    weight = of_z if i < n else of_both if j < n else of_y
-                    pull = z.dtype.type(weight / latent) * e
-                    for k in range(latent):
-                        d = pull * (points[i, k] - points[j, k])
-                        mine[i, k] -= d
-                        mine[j, k] += d
-                total += of_z * left if i < n else of_both * left + of_y * right
-        added = gradient.sum(axis=0)
-        return total, added[:n], added[n:]
+                for side in range(2 if i > n else 1):
+                    weight = of_y if side else of_z if i < n else of_both
+                    steep, near = z.dtype.type(weight / latent), zero
+                    for j in range(n * side, i if side else min(i, n)):
+                        square = zero
+                        for k in range(latent):
+                            d = points[i, k] - points[j, k]
+                            square += d * d
+                        e = np.exp(scale * square)
+                        near += e
+                        pull = steep * e
+                        for k in range(latent):
+                            d = pull * (points[i, k] - points[j, k])
+                            mine[i, k] -= d
+                            mine[j, k] += d
+                    added += weight * near
+            total[chunk] = added
+        summed = gradient.sum(axis=0)
+        return total.sum(), summed[:n], summed[n:]
 
     return mmd_and_grad
 
@@ -122,9 +122,9 @@ def mixture_log_prob_and_grad(njit, prange):
         chunks = get_num_threads()
         d_z, d_mu = np.zeros_like(z), np.zeros((chunks, components, latent), z.dtype)
         d_logvar, d_weights = np.zeros_like(d_mu), np.zeros((chunks, components), z.dtype)
-        total = 0.0
+        total = np.zeros(chunks)
         for chunk in prange(chunks):
-            joint = np.empty_like(constant)
+            joint, added = np.empty_like(constant), 0.0
             for i in range(chunk, batch, chunks):
                 for k in range(components):
                     square = zero
@@ -137,7 +137,7 @@ def mixture_log_prob_and_grad(njit, prange):
                 for k in range(components):
                     joint[k] = np.exp(joint[k] - top)
                     mass += joint[k]
-                total += top + np.log(mass)
+                added += top + np.log(mass)
                 scale = z.dtype.type(1.0 / (mass * batch))
                 for k in range(components):
                     share = joint[k] * scale
@@ -148,8 +148,9 @@ def mixture_log_prob_and_grad(njit, prange):
                         d_z[i, j] -= pull
                         d_mu[chunk, k, j] += pull
                         d_logvar[chunk, k, j] += half * (pull * d - share)
+            total[chunk] = added
         return (
-            total / batch,
+            total.sum() / batch,
             d_z,
             d_mu.sum(axis=0),
             d_logvar.sum(axis=0),
@@ -219,9 +220,10 @@ def parts_and_grad(njit, prange, dataset_size):
         d_z = np.empty_like(z)
         d_mu = np.zeros((chunks, latent, n), z.dtype)
         d_logvar = np.zeros_like(d_mu)
-        mutual, total, dimension_wise = 0.0, 0.0, 0.0
+        sums = np.zeros((3, chunks))
         for chunk in prange(chunks):
             joint, share = np.empty(n, z.dtype), np.empty((latent, n), z.dtype)
+            of_own, of_joint, of_product, of_prior = 0.0, 0.0, 0.0, 0.0
             for i in range(chunk, n, chunks):
                 joint[:] = zero
                 product, prior = zero, zero
@@ -247,9 +249,10 @@ def parts_and_grad(njit, prange, dataset_size):
                     joint[j] = np.exp(joint[j] - top)
                     mass += joint[j]
                 log_joint = top + np.log(mass)
-                mutual += this - log_joint
-                total += log_joint - product
-                dimension_wise += product - prior
+                of_own += this
+                of_joint += log_joint
+                of_product += product
+                of_prior += prior
                 scale = by_joint / mass
                 for j in range(n):
                     joint[j] *= scale
@@ -264,6 +267,10 @@ def parts_and_grad(njit, prange, dataset_size):
                         d_mu[chunk, d, j] += pull
                         d_logvar[chunk, d, j] += half * (pull * e - weight)
                     d_z[i, d] = by_prior * at - pulled
+            sums[0, chunk] = of_own - of_joint
+            sums[1, chunk] = of_joint - of_product
+            sums[2, chunk] = of_product - of_prior
+        mutual, total, dimension_wise = sums.sum(axis=1)
         return (
             mutual / n + log_all,
             total / n + (latent - 1) * log_all,

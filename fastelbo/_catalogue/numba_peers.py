@@ -288,10 +288,10 @@ def negative_binomial_and_grad(njit, prange):
         log_theta = np.log(theta)
         weight = x.dtype.type(1.0 / batch)
         d_mean, d_theta = np.empty_like(mean), np.zeros((chunks, genes), theta.dtype)
-        total = 0.0
+        total = np.zeros(chunks)
         for chunk in prange(chunks):
+            row = 0.0
             for i in range(chunk, batch, chunks):
-                row = 0.0
                 for j in range(genes):
                     k, m, t = x[i, j], mean[i, j], theta[j]
                     both = t + m
@@ -311,7 +311,7 @@ def negative_binomial_and_grad(njit, prange):
                             slope += digamma(np.float64(k + t)) - digamma(np.float64(t))
                     d_mean[i, j] = t * (k - m) / (m * both) * weight
                     d_theta[chunk, j] += slope * weight
-                total += row
-        return total / batch, d_mean, d_theta.sum(axis=0)
+            total[chunk] = row
+        return total.sum() / batch, d_mean, d_theta.sum(axis=0)
 
     return log_prob_and_grad
