@@ -23,8 +23,8 @@ from fastelbo._kernels.latent cimport (
 )
 from fastelbo._kernels.operands cimport (
     BFLOAT16, FLOAT16, FLUSH, LANES, NATIVE, SPARSE, TILE, UINT8, Entries, Operand, Shape, add_lanes,
-    add_up, arrange, attach, attach_data, data_of, in_place, lanes_of, round_up, run_at, stage, stored,
-    stream, stream_fence,
+    add_up, arrange, attach, attach_data, data_of, in_place, lanes_of, padded_to, round_up, run_at, stage,
+    stored, stream, stream_fence,
 )
 from fastelbo._kernels.sparse cimport spread_out, take_entries
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
@@ -191,7 +191,7 @@ cdef void run_counts(const terms.term* tag, const wanted* want, const Job* job, 
     cdef real ga_c[TILE]
     cdef real values_c[TILE]
     cdef Py_ssize_t k, found = take_found(job.x.entries, run, first, n, counts, index)
-    cdef Py_ssize_t padded_found = round_up(found)
+    cdef Py_ssize_t padded_found = padded_to(found)
     if job.masked or job.nan_missing:
         spread_out(counts, index, found, padded, x)
     run_tile(tag, want, False, False, True, NATIVE, NATIVE, a, a, NULL, NULL, NULL, ga, NULL, NULL, padded,
@@ -313,7 +313,7 @@ cdef inline double run_unit(const terms.term* tag, const wanted* want, bint spar
                     g[i] = <real*>gr[i] + begin
                 else:
                     g[i] = g_s + i * TILE
-                    memset(g[i], 0, done * sizeof(real))
+                    clear_ends(g[i], done, n, padded)
         if direct:
             count[0] += n
             run_packed(tag, want, job, x, p[0], g[0], n, total, odds, bad)
@@ -324,16 +324,16 @@ cdef inline double run_unit(const terms.term* tag, const wanted* want, bint spar
         elif cheap:
             count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
             run_tile(tag, want, True, True, False, NATIVE, NATIVE, x, p[0], p[1], p[2], p[3], g[0], g[1],
-                     g[2], padded, done // STEP * STEP, keep, NULL, x_scale, weight, total, odds, NULL, NULL,
-                     bad)
+                     g[2], padded_to(n), done // STEP * STEP, keep, NULL, x_scale, weight, total, odds, NULL,
+                     NULL, bad)
         else:
             if sparse:
                 run_counts(tag, want, job, xr, begin, n, padded, done // STEP * STEP, p[0], g[0], values,
                            marks, x_s)
             else:
                 run_tile(tag, want, False, False, False, NATIVE, NATIVE, x, p[0], p[1], p[2], p[3], g[0],
-                         g[1], g[2], padded, done // STEP * STEP, NULL, NULL, x_scale, weight, total, odds,
-                         values, factors, marks)
+                         g[1], g[2], padded_to(n), done // STEP * STEP, NULL, NULL, x_scale, weight,
+                         total, odds, values, factors, marks)
             if missing:
                 count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
                 drop_missing(keep, padded, values)

@@ -26,7 +26,8 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
                           Py_ssize_t lane, const real* restrict keep, const Ahead* ahead, real x_scale,
                           real weight, double* restrict total, real* restrict odds, real* restrict values,
                           real* restrict factors, real* restrict bad) noexcept nogil:
-    """n elements, a multiple of LANES, but for those before number `lane`, a multiple of STEP.
+    """n elements, but for those before number `lane`, a multiple of STEP as n is; of LANES, where they are
+    `summed` without `some`.
 
     `summed` (a constant): they are added up at once; with `some` (a constant) those that `keep`
     marks. Else `values`, and `factors` of a term that has some, are left for `add_values`, and what
@@ -44,6 +45,7 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
     cdef real v, e, pa, xs, da, db, dc, here
     cdef real pb, pc, pd
     cdef Py_ssize_t j = 0, flush, at, l, i
+    cdef Py_ssize_t end
     cdef int k, lanes = lanes_of(x), step = lanes if summed and not some else STEP
     while j < n:
         flush = min(j + FLUSH * LANES, n)
@@ -66,7 +68,8 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
                 convert(<const char*>x + j * size_of(of_x), of_x, x_l, lanes)
                 convert(<const char*>a + j * size_of(of_a), of_a, a_l, lanes)
             at = max(<Py_ssize_t>0, lane - j) if some or not summed else 0
-            while at < lanes:
+            end = min(<Py_ssize_t>lanes, n - j) if some or not summed else lanes
+            while at < end:
                 for k in range(step):            # a constant: no loop for a rest
                     l = at + k
                     i = j + l
