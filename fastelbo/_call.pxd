@@ -11,7 +11,7 @@ cdef extern from "fastelbo.h":
 
     ctypedef struct Call "fastelbo_call":
         int64_t samples, batch, event, latent, classes
-        int32_t dtype, x_dtype, output_dtype
+        int32_t dtype, x_dtype, output_dtype, columns, summed
         const void* x
         const void** outputs
         const void* mu
@@ -44,7 +44,7 @@ cdef extern from "fastelbo.h":
     ctypedef struct Handle "fastelbo_likelihood":
         int32_t (*run)(const Handle*, Call*) noexcept nogil
         void** term
-        int32_t outputs, owns, gradients, nan_missing, follows
+        int32_t outputs, owns, gradients, nan_missing, follows, columns
         double x_scale, factor, constant
         int64_t event
         Own* own

@@ -6,6 +6,8 @@ cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_New
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_SET_ITEM
+from libc.math cimport log, sqrt
+from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
 from fastelbo._arrays cimport LATENT_COST
@@ -16,7 +18,7 @@ import math
 
 import numpy as np
 
-from fastelbo import _builds
+from fastelbo import _builds, _scales
 from fastelbo._threads import WORTH_TWO, threads_for
 
 cnp.import_array()
@@ -39,6 +41,12 @@ cdef enum:
     BRIEF = 512            # elements for which to let go of the interpreter's lock is not worth it
 
 
+#: Of a scale that is found, as `Gaussian` has them.
+cdef double LEAST_SCALE, MOST_SCALE, HALF_LOG_2PI
+LEAST_SCALE, MOST_SCALE = _scales.LEAST, _scales.MOST
+HALF_LOG_2PI = _scales.HALF_LOG_2PI
+
+
 cdef class Dense:
     """What a pass needs besides arrays."""
 
@@ -56,6 +64,30 @@ cdef class Dense:
         return 0
 
 
+cdef int32_t (*squared_error)(const Handle*, Call*) noexcept nogil
+squared_error = NULL
+
+
+cdef int32_t optimal(const Handle* likelihood, Call* call) noexcept nogil:
+    """The squared error's pass for the scale of a minibatch, then with it; something lies outside where
+    there is none."""
+    cdef Handle scaled = likelihood[0]
+    cdef Call error = call[0]
+    cdef double variance, scale
+    error.mu = error.follower = NULL
+    error.row_log_prob = NULL
+    error.d_outputs[0] = NULL
+    scaled.factor, scaled.constant = 1, 0
+    if squared_error(&scaled, &error):
+        return -1
+    variance = -error.log_prob / (max(<int64_t>1, call.samples) * call.batch * call.event)
+    call.outside = not LEAST_SCALE * LEAST_SCALE <= variance <= MOST_SCALE * MOST_SCALE
+    scale = sqrt(variance)
+    scaled.factor = 0.5 / (scale * scale)
+    scaled.constant = -log(scale) - HALF_LOG_2PI
+    return squared_error(&scaled, call) if not call.outside else 0
+
+
 cdef Dense bound(object likelihood, tuple event):
     """Of a likelihood over such events; `handle.run` is NULL where it has no pass over dense arrays.
 
@@ -65,9 +97,12 @@ cdef Dense bound(object likelihood, tuple event):
     cdef Handle* handle = &made.handle
     cdef cnp.ndarray a
     cdef int single, i
+    cdef bint couples = likelihood._couples_rows()
+    global squared_error
     made.bound = True
-    if made.name is None:
+    if made.name is None or couples and likelihood._missing_nan:
         return made
+    made.axis = likelihood._layout.axis
     made.classes = 0 if not likelihood._layout.more_axes else likelihood._outputs_each or -1
     handle.nan_missing = likelihood._missing_nan
     handle.x_scale = likelihood._x_scale
@@ -93,6 +128,9 @@ cdef Dense bound(object likelihood, tuple event):
                     cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_SIZE(a) == math.prod(event)):
                 return made
     made.load()
+    if couples:
+        squared_error = handle.run
+        handle.run = optimal
     return made
 
 
@@ -107,6 +145,10 @@ cdef Dense dense_of(object likelihood, object x):
 
 #: The KL of latents, from N(0, I) or another.
 KL = Dense(_builds.kernels("latent"), "kl")
+#: Those of Gaussians of full covariance and of discrete latents.
+cdef Dense FULL = Dense(_builds.kernels("divergences"), "full")
+cdef Dense CLASSES = Dense(_builds.kernels("divergences"), "classes")
+cdef Dense BITS = Dense(_builds.kernels("divergences"), "bits")
 
 
 cdef inline bint is_one_number(cnp.ndarray a) noexcept:
@@ -140,10 +182,53 @@ cdef inline bint is_event_of(tuple event, cnp.ndarray x) except -1:
     return True
 
 
+cdef bint lies_over(Call* call, Dense dense, cnp.ndarray a, cnp.ndarray x) noexcept:
+    """Whether a has the axes of x, and that of classes or components if there is one."""
+    cdef int d, axes = cnp.PyArray_NDIM(x), at = axes if dense.axis == -1 else dense.axis
+    cdef Py_ssize_t classes
+    if dense.classes == 0:
+        return cnp.PyArray_NDIM(a) == axes and begins_like(a, x)
+    if cnp.PyArray_NDIM(a) != axes + 1:
+        return False
+    for d in range(axes):
+        if cnp.PyArray_DIM(a, d + (d >= at)) != cnp.PyArray_DIM(x, d):
+            return False
+    classes = cnp.PyArray_DIM(a, at)
+    if classes == 0 or call.classes not in (0, classes) or dense.classes not in (-1, classes):
+        return False
+    call.classes = classes
+    return True
+
+
+cdef bint bind_columns(Call* call, int i, cnp.ndarray data, object output) except -1:
+    """Whether output number i is the same for all rows of x: one row, or broadcast to all."""
+    cdef cnp.ndarray a
+    cdef int d, more
+    cdef Py_ssize_t stride
+    if type(output) is not cnp.ndarray or not cnp.PyArray_ISBEHAVED_RO(<cnp.ndarray>output):
+        return False
+    a = <cnp.ndarray>output
+    more = cnp.PyArray_NDIM(data) - cnp.PyArray_NDIM(a)
+    if more > 1 or more < 0 or more == 0 and (
+            cnp.PyArray_DIM(a, 0) != cnp.PyArray_DIM(data, 0) or cnp.PyArray_STRIDE(a, 0) != 0):
+        return False
+    stride = cnp.PyArray_ITEMSIZE(a)
+    for d in range(cnp.PyArray_NDIM(data) - 1, 0, -1):
+        if cnp.PyArray_DIM(a, d - more) != cnp.PyArray_DIM(data, d):
+            return False
+        if cnp.PyArray_DIM(data, d) > 1 and cnp.PyArray_STRIDE(a, d - more) != stride:
+            return False
+        stride *= cnp.PyArray_DIM(data, d)
+    call.columns |= 1 << i
+    if more == 1:
+        call.summed |= 1 << i
+    return True
+
+
 cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs) except -1:
     """Whether x and the decoder's outputs are fit; then the call, all zero before, has them."""
     cdef cnp.ndarray data, a
-    cdef int i, more, type_ = -1
+    cdef int i, type_ = -1
     if not is_dense(x):
         return False
     data = <cnp.ndarray>x
@@ -151,20 +236,15 @@ cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs) except -1
         return False
     if dense.handle.run == NULL or len(outputs) != dense.handle.outputs:
         return False
-    more = dense.classes != 0
     for i in range(dense.handle.outputs):
-        if not is_dense(outputs[i]):
-            return False
+        if not is_dense(outputs[i]) or not lies_over(call, dense, <cnp.ndarray>outputs[i], data):
+            if not (dense.handle.columns & 1 << i and bind_columns(call, i, data, outputs[i])):
+                return False
         a = <cnp.ndarray>outputs[i]
         if type_ == -1:
             type_ = cnp.PyArray_TYPE(a)
-        if (cnp.PyArray_TYPE(a) != type_ or cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(data) + more
-                or not begins_like(a, data)):
+        if cnp.PyArray_TYPE(a) != type_:
             return False
-        if more:
-            call.classes = cnp.PyArray_DIM(a, cnp.PyArray_NDIM(data))
-            if call.classes == 0 or dense.classes > 0 and call.classes != dense.classes:
-                return False
         call.outputs[i] = cnp.PyArray_DATA(a)
     if type_ == cnp.NPY_FLOAT and cnp.PyArray_TYPE(data) != cnp.NPY_DOUBLE:
         call.dtype = FLOAT32
@@ -331,13 +411,40 @@ def log_density(likelihood, x, tuple outputs, mask, reduction, num_threads, out,
     return likelihood._log_prob(x, outputs, mask, reduction, num_threads, out, with_gradient)
 
 
+cdef object divergence_by(Dense dense, Call* call, tuple like, void*** slots, object reduction,
+                          object num_threads, object out, type kind, bint with_gradient):
+    """The KL of a call, and gradients like some arrays, for which there are slots, as a `kind`."""
+    cdef tuple gradients = None
+    cdef object value = None
+    cdef Py_ssize_t i
+    if not bind_reduction(call, reduction):
+        return None
+    call.kl_weight = call.weight
+    if with_gradient:
+        gradients = gradients_for(out, like, ())
+        if gradients is None:
+            return None
+        for i in range(len(gradients)):
+            slots[i][0] = cnp.PyArray_DATA(<cnp.ndarray>gradients[i])
+        if len(gradients) < len(kind._fields):                # of what is not there
+            gradients += (None,)
+    if is_word(reduction, "none"):
+        value = new_rows(call)
+        call.row_kl = <double*>cnp.PyArray_DATA(<cnp.ndarray>value)
+    run(dense, call, num_threads)
+    if call.outside:
+        return None
+    if value is None:
+        value = call.kl / call.batch if is_word(reduction, "mean") else call.kl
+    return (value, named(kind, gradients)) if with_gradient else value
+
+
 def divergence(tuple arguments, reduction, num_threads, out, type kind, bint with_gradient):
     """The KL between diagonal Gaussians, or of one from N(0, I), and gradients as a `kind`; None where
     arrays are not as a pass takes them."""
     cdef Call call
     cdef cnp.ndarray first
-    cdef tuple gradients = None
-    cdef object value = None
+    cdef void** slots[4]
     memset(&call, 0, sizeof(Call))
     if not bind_latents(&call, arguments[0], arguments[1]):
         return None
@@ -349,24 +456,73 @@ def divergence(tuple arguments, reduction, num_threads, out, type kind, bint wit
             return None
         call.mu, call.mu_p = call.mu_p, call.mu
         call.logvar, call.logvar_p = call.logvar_p, call.logvar
-    if not bind_reduction(&call, reduction):
+    slots = [&call.d_mu, &call.d_logvar, &call.d_mu_p, &call.d_logvar_p]
+    return divergence_by(KL, &call, arguments, slots, reduction, num_threads, out, kind, with_gradient)
+
+
+def full_divergence(tuple arguments, reduction, out, type kind, bint with_gradient):
+    """The same between Gaussians by means and Cholesky factors, (mu_q, tril_q, mu_p, tril_p)."""
+    cdef Call call
+    cdef cnp.ndarray first, tril
+    cdef void** slots[4]
+    cdef int i, d, axes
+    memset(&call, 0, sizeof(Call))
+    if not bind_latents(&call, arguments[0], arguments[2]) and (call.batch == 0 or call.mu == NULL):
         return None
-    call.kl_weight = call.weight
-    if with_gradient:
-        gradients = gradients_for(out, arguments, ())
-        if gradients is None:
+    call.mu_p, call.logvar = call.logvar, NULL
+    first = arguments[0]
+    for i in range(2):
+        if not is_dense(arguments[2 * i + 1]):
             return None
-        call.d_mu = cnp.PyArray_DATA(<cnp.ndarray>gradients[0])
-        call.d_logvar = cnp.PyArray_DATA(<cnp.ndarray>gradients[1])
-        if len(arguments) == 4:
-            call.d_mu_p = cnp.PyArray_DATA(<cnp.ndarray>gradients[2])
-            call.d_logvar_p = cnp.PyArray_DATA(<cnp.ndarray>gradients[3])
-    if is_word(reduction, "none"):
-        value = new_rows(&call)
-        call.row_kl = <double*>cnp.PyArray_DATA(value)
-    run(KL, &call, num_threads)
-    if value is None:
-        value = call.kl
-        if is_word(reduction, "mean"):
-            value = call.kl / call.batch if len(arguments) == 2 else call.kl * call.weight
-    return (value, named(kind, gradients)) if with_gradient else value
+        tril = arguments[2 * i + 1]
+        axes = cnp.PyArray_NDIM(tril)
+        if cnp.PyArray_TYPE(tril) != cnp.PyArray_TYPE(first) or axes != 2 and (
+                axes != 3 or cnp.PyArray_DIM(tril, 0) != call.batch):
+            return None
+        for d in range(axes - 2, axes):
+            if cnp.PyArray_DIM(tril, d) != call.latent:
+                return None
+        call.columns |= (axes == 2) << i
+        call.outputs[i] = cnp.PyArray_DATA(tril)
+    slots = [&call.d_mu, &call.d_outputs[0], &call.d_mu_p, &call.d_outputs[1]]
+    return divergence_by(FULL, &call, arguments, slots, reduction, None, out, kind, with_gradient)
+
+
+def discrete_divergence(logits, prior, bint with_classes, reduction, out, type kind, bint with_gradient):
+    """The same of discrete distributions by logits, from a prior with logits for each sample or for
+    all, or from the uniform one."""
+    cdef Call call
+    cdef cnp.ndarray data
+    cdef tuple like
+    cdef void** slots[2]
+    cdef int type_, axes
+    memset(&call, 0, sizeof(Call))
+    if not is_dense(logits):
+        return None
+    data = <cnp.ndarray>logits
+    type_, axes = cnp.PyArray_TYPE(data), cnp.PyArray_NDIM(data)
+    if axes < 1 + with_classes or type_ != cnp.NPY_FLOAT and type_ != cnp.NPY_DOUBLE:
+        return None
+    call.dtype = FLOAT32 if type_ == cnp.NPY_FLOAT else FLOAT64
+    call.batch = cnp.PyArray_DIM(data, 0)
+    call.classes = cnp.PyArray_DIM(data, axes - 1) if with_classes else 1
+    if call.batch == 0 or call.classes == 0:
+        return None
+    call.event = call.latent = cnp.PyArray_SIZE(data) // (call.batch * call.classes)
+    call.outputs[0] = cnp.PyArray_DATA(data)
+    if prior is not None:
+        if not is_dense(prior) or cnp.PyArray_TYPE(<cnp.ndarray>prior) != type_:
+            return None
+        if cnp.PyArray_NDIM(<cnp.ndarray>prior) == with_classes and cnp.PyArray_SIZE(
+                <cnp.ndarray>prior) == call.classes:
+            call.columns, call.latent = 1 << 1, 1
+        elif cnp.PyArray_NDIM(<cnp.ndarray>prior) < axes and not bind_columns(&call, 1, data, prior):
+            return None
+        elif not call.columns and (
+                cnp.PyArray_NDIM(<cnp.ndarray>prior) != axes or not begins_like(prior, data)):
+            return None
+        call.outputs[1] = cnp.PyArray_DATA(<cnp.ndarray>prior)
+    like = (logits,) if prior is None else (logits, prior)
+    slots = [&call.d_outputs[0], &call.d_outputs[1]]
+    return divergence_by(CLASSES if with_classes else BITS, &call, like, slots, reduction, None, out, kind,
+                         with_gradient)

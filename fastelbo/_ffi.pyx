@@ -216,7 +216,8 @@ def plan(bytes text, tuple names, tuple axes, int arguments, reduction="", likel
         return
     if likelihood is not None:
         dense = bound(likelihood, (1,))
-        if dense.handle.run == NULL or not is_of_numbers(&dense.handle):
+        if (dense.handle.run == NULL or not is_of_numbers(&dense.handle) or likelihood._couples_rows()
+                or dense.classes != 0 and dense.axis != -1):
             return
     elif sampling is not None:
         dense = Dense(_builds.kernels("aggregate"), sampling.weighting)
@@ -274,24 +275,10 @@ cdef bint run_likelihood(const Plan* plan, Work* work) noexcept nogil:
     """log p, and the KL where there are latents; gradients are those of their difference."""
     cdef Call* call = &work.call
     cdef const Handle* handle = plan.handle
-    cdef Handle own
-    cdef int i
-    cdef void* gradient
     call.row_log_prob = work.rows
     call.row_kl = work.rows + call.batch if work.rows != NULL else NULL
     call.kl_weight = -call.weight
-    if work.of_event:          # then the likelihood has it
-        own = handle[0]
-        own.owns = 1
-        own.outputs = handle.outputs - 1
-        own.own[0].data[0] = own.own[0].data[1] = call.outputs[plan.kept]
-        own.own[0].storage = own.own[0].spread = 0
-        gradient = call.d_outputs[plan.kept]
-        for i in range(plan.kept, own.outputs):
-            call.outputs[i] = call.outputs[i + 1]
-            call.d_outputs[i] = call.d_outputs[i + 1]
-        call.d_outputs[own.outputs] = gradient
-        handle = &own
+    call.columns = call.summed = 1 << plan.kept if work.of_event else 0
     if handle.run(handle, call):
         return False
     if call.mu != NULL and not handle.follows and KL.handle.run(&KL.handle, call):

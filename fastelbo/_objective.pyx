@@ -18,25 +18,47 @@ from fastelbo.divergences import as_free_bits, kl_pass
 from fastelbo._arguments import as_number, weighed
 from fastelbo._named import as_likelihood
 from fastelbo.likelihoods import Likelihood, check_reduction, own_shapes
-from fastelbo.posterior import noise_source
+from fastelbo.posterior import noise_key as key_of, noise_source
 from fastelbo.priors import arrays_of, as_prior, kl_estimate
 
 cdef type LIKELIHOOD = Likelihood
 
 
-cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta, reduction, out,
-                      num_threads):
+cdef bint bind_noise(Call* call, cnp.ndarray mu, rng, noise) except -1:
+    """Whether it is fit: an array like mu, or a seed, of which nothing is used up."""
+    cdef cnp.ndarray a
+    if noise is None:
+        if type(rng) is not int:
+            return False
+        call.draws, call.key = True, key_of(rng)
+        return True
+    if rng is not None or type(noise) is not cnp.ndarray:
+        return False
+    a = <cnp.ndarray>noise
+    call.noise = cnp.PyArray_DATA(a)
+    return (cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(mu)
+            and cnp.PyArray_NDIM(a) == 2 and cnp.PyArray_DIM(a, 0) == call.batch
+            and cnp.PyArray_DIM(a, 1) == call.latent)
+
+
+cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta, rng, noise, reduction,
+                      out, num_threads):
     """What `value` returns, or `value_and_grad`, where arrays are as a pass takes them; else None."""
     cdef Call call
     cdef Dense dense = dense_of(likelihood, x)
     cdef tuple outputs = x_recon if type(x_recon) is tuple else (x_recon,), d_outputs
-    cdef cnp.ndarray d_mu, d_logvar
+    cdef cnp.ndarray d_mu, d_logvar, z = None
     cdef object rows = None, row_kl = None, gradients = None
     cdef double b = beta, reconstruction, kl
     memset(&call, 0, sizeof(Call))
     if not (bind_event(&call, dense, x, outputs) and bind_latents(&call, mu, logvar)
             and bind_reduction(&call, reduction)):
         return None
+    if rng is not None or noise is not None:
+        if not bind_noise(&call, mu, rng, noise):
+            return None
+        z = new_like(mu)
+        call.z = cnp.PyArray_DATA(z)
     call.kl_weight = -b * call.weight
     if is_word(reduction, "none"):
         rows, row_kl = new_rows(&call), new_rows(&call)
@@ -49,7 +71,7 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
             return None
         else:
             out = (*out[:2], *(out[2] if isinstance(out[2], tuple) else out[2:]))
-            if not may_write(out, (mu, logvar, *outputs), (x,)):
+            if not may_write(out, (mu, logvar, *outputs), (x,) if noise is None else (x, noise)):
                 return None
             d_mu, d_logvar, d_outputs = out[0], out[1], out[2:]
         call.d_mu = cnp.PyArray_DATA(d_mu)
@@ -63,19 +85,19 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
     if not dense.handle.follows:
         run(KL, &call, num_threads)
     if rows is not None:
-        result = named(kind, (rows - b * row_kl, rows, row_kl, None))
+        result = named(kind, (rows - b * row_kl, rows, row_kl, z))
     else:
         reconstruction = call.log_prob
         kl = call.kl
         if is_word(reduction, "mean"):
             reconstruction /= call.batch
             kl /= call.batch
-        result = named(kind, (reconstruction - b * kl, reconstruction, kl, None))
+        result = named(kind, (reconstruction - b * kl, reconstruction, kl, z))
     return result if grad_kind is None else (result, gradients)
 
 
-cdef inline bint is_usual(likelihood, prior, beta, free_bits, rng, noise, mask):
-    return (prior is None and rng is None and noise is None and mask is None
+cdef inline bint is_usual(likelihood, prior, beta, free_bits, mask):
+    return (prior is None and mask is None
             and type(beta) is float and 0 < <double>beta < INFINITY
             and type(free_bits) is float and <double>free_bits == 0
             and isinstance(likelihood, LIKELIHOOD))
@@ -84,9 +106,10 @@ cdef inline bint is_usual(likelihood, prior, beta, free_bits, rng, noise, mask):
 def value(kind, x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng, noise, mask, reduction,
           num_threads):
     """What `elbo` returns, as a `kind` of named tuple."""
-    if is_usual(likelihood, prior, beta, free_bits, rng, noise, mask):
+    if is_usual(likelihood, prior, beta, free_bits, mask):
         result = short_way(
-            kind, None, x, mu, logvar, x_recon, likelihood, beta, reduction, None, num_threads)
+            kind, None, x, mu, logvar, x_recon, likelihood, beta, rng, noise, reduction, None,
+            num_threads)
         if result is not None:
             return result
     parts, _ = objective(
@@ -98,9 +121,10 @@ def value(kind, x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng,
 def value_and_grad(kind, grad_kind, x, mu, logvar, x_recon, likelihood, prior, beta, free_bits, rng,
                    noise, mask, reduction, out, num_threads):
     """What `elbo_and_grad` returns."""
-    if is_usual(likelihood, prior, beta, free_bits, rng, noise, mask):
+    if is_usual(likelihood, prior, beta, free_bits, mask):
         result = short_way(
-            kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta, reduction, out, num_threads)
+            kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta, rng, noise, reduction, out,
+            num_threads)
         if result is not None:
             return result
     parts, (d_mu, d_logvar, d_outputs) = objective(

@@ -51,8 +51,9 @@ class NegativeBinomial(Likelihood):
     like: nothing of it is made dense, and what is zero costs less. Several entries of one place add
     up; rows whose columns are in order, each once (``x.sum_duplicates()``), are read fastest.
 
-    Where theta is given for columns (its shape that of the event, or less), what it takes from
-    theta alone is computed once. A theta that differs between samples but is shared within them,
+    Where theta is given for columns (its shape that of the event, or less, or broadcast from that
+    to all samples, by ``np.broadcast_to`` or ``Tensor.expand``), what it takes from theta alone is
+    computed once. A theta that differs between samples but is shared within them,
     (B, 1) say, costs a temporary of the size of the mean for its gradient.
 
     References
@@ -115,10 +116,11 @@ class NegativeBinomial(Likelihood):
         if theta is None:
             (theta,) = self._own_parameters(mean.shape, batch_axes, mean.dtype)
         shape, event = mean.shape, mean.shape[batch_axes:]
-        if gradients is None and theta.size and theta.strides[:batch_axes] == (0,) * batch_axes:
+        if theta.size and theta.strides[:batch_axes] == (0,) * batch_axes:
             theta = theta[(0,) * batch_axes + (...,)]  # one for all samples, if broadcast to each
-        columns = _of_columns(theta, event)
-        theta_sums = None if d_theta is None or columns is None else np.empty(columns.size)
+        columns, theta_sums = _of_columns(theta, event), None
+        if d_theta is not None and _of_columns(d_theta, event) is not None:
+            theta_sums = np.empty(columns.size)
         logit_sums = None
         if d_logits is not None and d_logits.shape != shape:
             of_columns = _of_columns(d_logits, event)

@@ -325,6 +325,8 @@ class DiscretizedLogisticMixture(Likelihood):
     """
 
     parameters = ("logits", "means", "log_scales")
+    _kernels = _classes
+    _term = "DiscretizedLogisticMixture"
     _layout = _arrays.Layout("components", 1)
     _outputs_each = None
     _fuses_latents = False
@@ -335,6 +337,7 @@ class DiscretizedLogisticMixture(Likelihood):
     ) -> None:
         super().__init__(validate=validate, missing=missing)
         self.bins = _checked_bins(bins)
+        self._own = (np.array(self.bins - 1.0),)
         self._domain = f"the bins 0, 1, ..., {self.bins - 1}"
 
     def _pass(

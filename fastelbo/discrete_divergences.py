@@ -1,27 +1,20 @@
-"""KL divergences between distributions of discrete latents: categorical and Bernoulli, by logits.
-
-Classes are on the last axis for whoever calls, and on the first of what is computed with: NumPy is
-several times as fast there, for they are few.
-"""
+"""KL divergences between discrete distributions, categorical and Bernoulli, by logits."""
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple, overload
 
 import numpy as np
 
 from fastelbo import _arrays
-from fastelbo.bounds import reduce_rows
+from fastelbo._dense import discrete_divergence
 from fastelbo.likelihoods import broadcasts, check_reduction
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from fastelbo._typing import ByRow, Float64Array, FloatArray, Out, Reduced
-
-
-#: Elements that are computed with at once: temporary arrays of them stay in the cache.
-BLOCK = 8192
 
 
 class KlDiscreteGrad(NamedTuple):
@@ -80,111 +73,50 @@ def log_softmax(logits):
     return log_p, p
 
 
-def _over_the_prior(gradient, prior):
-    """The sum over what the prior was broadcast to."""
-    extra = gradient.ndim - prior.ndim
-    ones = [extra + i for i, n in enumerate(prior.shape) if n == 1]
-    axes = (*range(extra), *ones)
-    return gradient.sum(axis=axes, dtype=np.float64).reshape(prior.shape) if axes else gradient
+def _over_the_prior(gradient, shape):
+    """The sum over what a prior of this shape was broadcast to."""
+    own = shape[max(0, len(shape) - gradient.ndim) :]
+    extra = gradient.ndim - len(own)
+    axes = (*range(extra), *[extra + i for i, n in enumerate(own) if n == 1])
+    return gradient.sum(axis=axes, dtype=np.float64).reshape(shape)
 
 
-def _of_classes(logits, prior, with_gradient):
-    """(KL of each position, gradients by logits and prior logits), those of one position."""
-    shape = logits.shape
-    prior = classes_first(prior)
-    prior = prior.reshape(len(prior), *(1,) * (len(shape) - prior.ndim), *prior.shape[1:])
-    (log_p, p), (log_prior, prior) = log_softmax(classes_first(logits)), log_softmax(prior)
-    surprise = np.subtract(log_p, log_prior, out=log_p)
-    empty = p == 0
-    if empty.any():
-        surprise[empty] = 0
-    # p log(p / p0) - p + p0: no term is negative, but for rounding.
-    terms = p * surprise
-    terms -= p
-    terms += prior
-    kl = np.maximum(terms, 0, out=terms).sum(axis=0, dtype=np.float64)
-    if not with_gradient:
-        return kl, None
-    pull = np.subtract(surprise, kl, out=terms)
-    pull *= p
-    pull[empty] = 0
-    infinite = kl == np.inf
-    if infinite.any():
-        hit = surprise == np.inf
-        rest = ~(hit | empty)
-        limit = np.where(hit, np.where(rest.any(axis=0), np.inf, 0), np.where(rest, -np.inf, 0))
-        np.copyto(pull, limit, where=infinite, casting="same_kind")
-    p -= prior
-    return kl, (np.moveaxis(pull, 0, -1), np.moveaxis(p, 0, -1))
-
-
-def _of_bits(logits, prior, with_gradient):
-    """The same of Bernoulli distributions.
-
-    Of the more likely outcome, whose probability p is at least a half: log(p / p0) and the rest.
-    """
-    a, b = np.abs(logits), np.where(logits < 0, -prior, prior)
-    small, prior_small = np.exp(-a), np.exp(-np.abs(b))
-    p, prior_large = 1 / (1 + small), 1 / (1 + prior_small)
-    q = small * p
-    kl = np.log1p(prior_small)
-    kl -= np.log1p(small)
-    kl -= np.minimum(b, 0)
-    rest = b - a
-    rest *= q
-    rest[q == 0] = 0
-    kl += rest
-    np.maximum(kl, 0, out=kl)
-    kl[b == -np.inf] = np.inf
-    if not with_gradient:
-        return kl, None
-    rest *= p
-    prior_small *= prior_large
-    # p - p0 by the two that are small, which keep their digits.
-    prior_q = np.where(b > 0, prior_small, prior_large)
-    push = np.where(b > -a, prior_q - q, p - prior_small)
-    negative = logits < 0
-    return kl, (np.where(negative, rest, -rest), np.where(negative, -push, push))
+def _divergence(given, prior_given, reduction, with_classes, with_gradient=False, out=None):
+    options = with_classes, reduction
+    short = discrete_divergence(given, prior_given, *options, out, KlDiscreteGrad, with_gradient)
+    if short is not None:
+        return short
+    return _ordinary(given, prior_given, *options, with_gradient, out)
 
 
 @np.errstate(all="ignore")
-def _divergence(given, prior_given, reduction, with_classes, with_gradient=False, out=None):
+def _ordinary(given, prior_given, with_classes, reduction, with_gradient, out):
+    """By arrays as the short way takes them."""
     check_reduction(reduction)
+    options = with_classes, reduction
     logits, prior = checked_pair(given, prior_given, with_classes)
     single = _arrays.computes_in_float32((logits, prior))
-    logits, prior = (_arrays.in_dtype(a, single) for a in (logits, prior))
-    batch, has_prior = len(logits), prior_given is not None
-    outs = ()
+    whole, gradients = np.ascontiguousarray(_arrays.in_dtype(logits, single)), ()
+    names = KlDiscreteGrad._fields[: 1 if prior_given is None else 2]
     if with_gradient:
-        names, shapes = KlDiscreteGrad._fields, (logits.shape, prior.shape)
-        outs = _arrays.checked_outs(
-            out,
-            shapes[: 1 + has_prior],
-            single,
-            (given, prior_given),
-            names[: 1 + has_prior],
-        )
-    compute = _of_classes if with_classes else _of_bits
-    rows = np.empty(batch)
-    weight = 1.0 / batch if reduction == "mean" else 1.0
-    shared = prior.ndim < logits.ndim or prior.shape[0] != batch
-    by_prior = np.zeros(prior.shape if has_prior and with_gradient else ())
-    step = max(1, BLOCK // max(1, logits[0].size))
-    for block in (slice(first, first + step) for first in range(0, batch, step)):
-        own = prior if shared else prior[block]
-        kl, gradients = compute(logits[block], own, with_gradient)
-        rows[block] = kl.reshape(len(kl), -1).sum(axis=1, dtype=np.float64)
-        if with_gradient:
-            pull, push = gradients
-            np.multiply(pull, weight, out=outs[0][block], casting="same_kind")
-            if has_prior:
-                by_prior[... if shared else block] += _over_the_prior(push, own)
-    value = reduce_rows(rows, reduction)
+        shapes, inputs = (logits.shape, prior.shape), (given, prior_given)
+        gradients = _arrays.checked_outs(out, shapes[: len(names)], single, inputs, names)
+    if prior_given is not None:
+        # One for all latents, all samples or each; for what is shared otherwise, a temporary.
+        shape = logits.shape
+        if prior.ndim < logits.ndim or len(prior) < len(logits):
+            shape = shape[-1:] if with_classes else ()
+            shape = shape if prior.size == prod(shape) else logits.shape[1:]
+        own = prior.reshape(prior.shape[max(0, prior.ndim - len(shape)) :])
+        prior_given = np.broadcast_to(_arrays.in_dtype(own, single), shape).copy()
+    result = discrete_divergence(whole, prior_given, *options, None, KlDiscreteGrad, with_gradient)
     if not with_gradient:
-        return value
-    if has_prior:
-        np.multiply(by_prior, -weight, out=outs[1], casting="same_kind")
-    return value, KlDiscreteGrad(outs[0], outs[1] if has_prior else None)
+        return result
+    value, found = result
+    gradients[0][...] = found.logits
+    if prior_given is not None:
+        gradients[1][...] = _over_the_prior(found.prior_logits, prior.shape)
+    return value, KlDiscreteGrad(gradients[0], *gradients[1:] or (None,))
 
 
 @overload
@@ -282,7 +214,7 @@ def kl_categorical_and_grad(logits, prior_logits=None, *, reduction="mean", out=
     >>> import fastelbo
     >>> value, grad = fastelbo.kl_categorical_and_grad([[1.0, 1.0]], [2.0, 2.0])
     >>> value, grad.logits, grad.prior_logits
-    (0.0, array([[0., 0.]]), array([-0., -0.]))
+    (0.0, array([[0., 0.]]), array([0., 0.]))
     """
     return _divergence(logits, prior_logits, reduction, True, True, out)
 

@@ -346,7 +346,7 @@ def _between(arguments, reduction, num_threads, out, with_gradient):
     threads = threads_for(q[0].size * LATENT_COST, num_threads)
     total = _kernels.between(operands, gradients, weight, values, threads)
     if reduction != "none":
-        values = total * weight
+        values = total / batch if reduction == "mean" else total
     return (values, KlNormalGrad(*gradients)) if with_gradient else values
 
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays
-from fastelbo.bounds import reduce_rows
-from fastelbo.divergences import kl_standard_normal, over_rows
+from fastelbo._dense import full_divergence
+from fastelbo.divergences import over_rows
 from fastelbo.likelihoods import check_reduction
 
 
@@ -34,27 +34,15 @@ def checked_shapes(arguments):
     return mu_q, trils[0], mu_p, trils[1]
 
 
-def _factor(a, name):
-    """A stack of lower triangles in float64, (B, L, L) or (L, L)."""
-    check_diagonal(a, name)
-    return np.tril(a).astype(np.float64)
-
-
 def check_diagonal(a, name):
     if (np.diagonal(a, axis1=-2, axis2=-1) <= 0).any():
         raise ValueError(f"{name} must have a positive diagonal")
 
 
-def _inverse_times(tril, b, transposed=False):
-    """tril_p^-1 b, or tril_p^-T b, for stacks of both."""
-    try:
-        return np.linalg.solve(tril.swapaxes(-1, -2) if transposed else tril, b)
-    except np.linalg.LinAlgError:
-        raise ValueError("tril_p is singular to working precision") from None
-
-
-@np.errstate(all="ignore")
 def _between(arguments, reduction, out, with_gradient):
+    short = full_divergence(tuple(arguments), reduction, out, KlFullNormalGrad, with_gradient)
+    if short is not None:
+        return short
     if _arrays.as_any_array(arguments[0], "mu_q").ndim > 2:
 
         def compute(arrays, out):
@@ -62,49 +50,27 @@ def _between(arguments, reduction, out, with_gradient):
 
         return over_rows(compute, arguments, _NAMES, out, with_gradient)
     check_reduction(reduction)
-    mu_q, tril_q, mu_p, tril_p = checked_shapes(arguments)
-    tril_q, tril_p = _factor(tril_q, "tril_q"), _factor(tril_p, "tril_p")
-    batch, dims = mu_q.shape
-    ratio = _inverse_times(tril_p, tril_q)
-    scaled = _inverse_times(
-        np.broadcast_to(tril_p, (batch, dims, dims)), (mu_q.astype(np.float64) - mu_p)[..., None]
-    )
-    # The ratio's own diagonal: two small factors that are alike need not have logarithms that are.
-    logvar = np.broadcast_to(2 * np.log(np.diagonal(ratio, axis1=-2, axis2=-1)), mu_q.shape)
-    rows = kl_standard_normal(np.broadcast_to(0.0, mu_q.shape), logvar, reduction="none")
-    rows += 0.5 * ((np.tril(ratio, -1) ** 2).sum(axis=(-1, -2)) + (scaled**2).sum(axis=(-1, -2)))
-    value = reduce_rows(rows, reduction)
+    arrays = checked_shapes(arguments)
+    for name, tril in zip(_NAMES[1::2], arrays[1::2], strict=True):
+        check_diagonal(tril, name)
+    single, gradients = _arrays.computes_in_float32(arrays), None
+    if with_gradient:
+        shapes = [a.shape for a in arrays]
+        gradients = KlFullNormalGrad(*_arrays.checked_outs(out, shapes, single, arguments, _NAMES))
+    dense = tuple(np.ascontiguousarray(_arrays.in_dtype(a, single)) for a in arrays)
+    result = full_divergence(dense, reduction, None, KlFullNormalGrad, with_gradient)
+    if result is None:
+        raise ValueError("tril_p is singular to working precision")
     if not with_gradient:
-        return value
-    floats = [_arrays.as_floats(a, name) for a, name in zip(arguments, _NAMES, strict=True)]
-    single = _arrays.computes_in_float32(tuple(floats))
-    shapes = [a.shape for a in floats]
-    gradients = KlFullNormalGrad(*_arrays.checked_outs(out, shapes, single, arguments, _NAMES))
-    weight = 1.0 / batch if reduction == "mean" else 1.0
-    pull = weight * _inverse_times(tril_p, scaled, transposed=True)
-    gradients.mu_q[...] = pull[..., 0]
-    gradients.mu_p[...] = -pull[..., 0]
-    spread = ratio @ ratio.swapaxes(-1, -2) + scaled @ scaled.swapaxes(-1, -2)
-    by_q = _inverse_times(tril_p, ratio, transposed=True)
-    by_p = -_inverse_times(tril_p, spread, transposed=True)
-    for to, by, tril, sign in (
-        (gradients.tril_q, by_q, tril_q, -1.0),
-        (gradients.tril_p, by_p, tril_p, 1.0),
-    ):
-        by = np.broadcast_to(np.tril(by), (batch, dims, dims)) + sign * _inverse_diagonal(tril)
-        to[...] = weight * (by if to.ndim == 3 else by.sum(axis=0))
-    return value, gradients
-
-
-def _inverse_diagonal(tril):
-    """Diagonal matrices of one over the diagonals."""
-    return np.eye(tril.shape[-1]) / np.diagonal(tril, axis1=-2, axis2=-1)[..., None]
+        return result
+    _arrays.hand_over(tuple(result[1]), tuple(gradients))
+    return result[0], gradients
 
 
 def kl_full_normal(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
     """KL(N(mu_q, tril_q tril_q^T) || N(mu_p, tril_p tril_p^T)), covariances by Cholesky factors.
 
-    In float64 throughout, by LAPACK through NumPy, in O(B L^2) memory.
+    In float64 throughout, by forward substitution, in O(L^2) memory.
 
     Parameters
     ----------

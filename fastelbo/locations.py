@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from fastelbo import _builds
+from fastelbo._scales import HALF_LOG_2PI, LEAST, MOST
 from fastelbo.likelihoods import Likelihood, is_word, positive_array
 
 if TYPE_CHECKING:
     from fastelbo._typing import Missing, Number, Numbers
 
 _gamma = _builds.kernels("gamma")
-
-HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class SquaredError(Likelihood):
@@ -88,11 +87,13 @@ class Gaussian(Likelihood):
         if is_word(scale, "learned"):
             self.parameters = ("x_recon", "log_scale")
             self._term = "GaussianLogScale"
-        elif not isinstance(scale, str):
+        elif is_word(scale, "optimal"):
+            self._term = "SquaredError"  # of which the scale is found
+        else:
             self._set_scale(scale)
 
     def _set_scale(self, scale):
-        if scale.ndim == 0 and 1e-8 <= scale <= 1e8:  # the squared error times a factor
+        if scale.ndim == 0 and LEAST <= scale <= MOST:  # the squared error times a factor
             self._term = "SquaredError"
             self._factor = 0.5 / float(scale) ** 2
             self._constant = -math.log(scale) - HALF_LOG_2PI

@@ -45,12 +45,12 @@ def drawn(label, dtype, **extents):
     """x and a decoder's outputs of a variant, (B, D) or (K, B, D), dense."""
     case = next(c for c in CASES.values() if c.likelihood is VARIANTS[label])
     x, *outputs = case.draw(2, dtype, **extents).values()
-    outputs = [np.broadcast_to(a, x.shape + a.shape[x.ndim :]) for a in outputs]
+    outputs = [a if a.ndim > x.ndim else np.broadcast_to(a, x.shape) for a in outputs]
     return x, tuple(np.ascontiguousarray(a) for a in outputs)
 
 
 def event_of(x, outputs):
-    classes = outputs[0].shape[-1] if outputs[0].ndim > x.ndim else 0
+    classes = outputs[0].size // x.size if outputs[0].ndim > x.ndim else 0
     return {"batch": len(x), "event": x[0].size, "classes": classes}
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastelbo
-from fastelbo import _objective, divergences, likelihoods
+from fastelbo import _objective, discrete_divergences, divergences, likelihoods
 from fastelbo._catalogue import CASES, REDUCTIONS, VARIANTS, flatten
 
 #: What may take it.
@@ -37,6 +37,7 @@ def short(monkeypatch):
     monkeypatch.setattr(likelihoods.Likelihood, "_log_prob", ordinary)
     monkeypatch.setattr(_objective, "objective", ordinary)
     monkeypatch.setattr(divergences._arrays, "latents", ordinary)
+    monkeypatch.setattr(discrete_divergences, "_ordinary", ordinary)
 
 
 @pytest.mark.parametrize("extents", [{}, {"B": 1, "D": (1,), "L": 1}, {"B": 70, "D": (13, 10)}])
@@ -63,19 +64,23 @@ def test_usual_calls_take_it(label, short, dtype):
     """A likelihood of any event, copied and unpickled, too; latents beside it."""
     variant = VARIANTS[label]
     made = variant.make(fastelbo)
-    mu = np.zeros((5, 2), dtype)
+    mu = np.zeros((5, 2), dtype)  # then z is the noise
     case = next(c for c in CASES.values() if c.likelihood is variant)
     for likelihood in (made, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
         for event in (7,), (2, 3), (7,):
             drawn = case.draw(1, dtype, D=event)
             x = drawn.pop("x")
             outputs = tuple(
-                np.ascontiguousarray(np.broadcast_to(a, x.shape + a.shape[x.ndim :]))
+                a if a.ndim > x.ndim else np.ascontiguousarray(np.broadcast_to(a, x.shape))
                 for a in drawn.values()
             )
             likelihood.log_prob(x, *outputs)
             likelihood.log_prob_and_grad(x, *outputs, reduction="none")
             fastelbo.elbo_and_grad(x, mu, mu, outputs, likelihood=likelihood)
+            drawn = fastelbo.elbo(x, mu, mu, outputs, likelihood=likelihood, rng=3).z
+            given = fastelbo.elbo(x, mu, mu, outputs, likelihood=likelihood, noise=drawn).z
+            assert drawn.any()
+            np.testing.assert_array_equal(given, drawn)
 
 
 def test_a_copy_may_be_changed():
@@ -131,6 +136,37 @@ def test_divergences_take_it(short, dtype):
     assert fastelbo.kl_normal(a, a, a, a) == 0
     with pytest.raises(Taken):
         fastelbo.kl_normal(a, a, a[:, :2], a[:, :2])
+    tril = np.eye(3, dtype=dtype)
+    for p in (tril, np.stack([tril, tril])):
+        _, grad = fastelbo.kl_full_normal_and_grad(a, tril, a, p, reduction="none")
+        assert grad.tril_p.shape == p.shape
+        assert grad.tril_p.dtype == dtype
+    for kl in (fastelbo.kl_categorical_and_grad, fastelbo.kl_bernoulli_and_grad):
+        assert kl(a)[1].prior_logits is None
+        assert kl(a, a)[1].prior_logits.shape == (2, 3)
+        assert kl(a, a[0])[1].prior_logits.shape == (3,)
+        with pytest.raises(Taken):
+            kl(a[:, ::2])
+
+
+@pytest.mark.parametrize("name", ["NegativeBinomial", "ZeroInflatedNegativeBinomial"])
+@pytest.mark.parametrize("B", [1, 3, 200])
+def test_theta_of_genes_takes_it(name, B, short, dtype):
+    """As one row, or as clients hand it over, broadcast to all: whose gradients are by element."""
+    rng = np.random.default_rng(B)
+    x, logits = rng.poisson(1.0, (B, 600)), rng.normal(size=(B, 600)).astype(dtype)
+    mean = np.exp(logits)
+    theta = np.exp(rng.normal(size=600)).astype(dtype)
+    likelihood, last = getattr(fastelbo, name)(), (logits,) * (name != "NegativeBinomial")
+    shown = np.broadcast_to(theta, x.shape)
+    whole, wanted = likelihood.log_prob_and_grad(x, mean, shown.copy(), *last)
+    close = {"rtol": 100 * float(np.finfo(dtype).eps)}
+    for given, by_theta in (theta, wanted[1].sum(0, dtype=np.float64)), (shown, wanted[1]):
+        value, gradients = likelihood.log_prob_and_grad(x, mean, given, *last)
+        assert value == pytest.approx(whole, rel=close["rtol"])
+        assert likelihood.log_prob(x, mean, given, *last) == value
+        np.testing.assert_allclose(gradients[1], by_theta, atol=abs(by_theta).max() * close["rtol"])
+        np.testing.assert_allclose(gradients[0], wanted[0], **close)
 
 
 def test_what_lies_outside_is_named_by_the_ordinary_way():

@@ -153,8 +153,7 @@ cdef void narrow_tile(const Job* job, Py_ssize_t index, Py_ssize_t n, double* va
     cdef real* restrict to
     cdef bint counts
     cdef real w = <real>job.weight, e
-    cdef Py_ssize_t c, i, at
-    cdef int l
+    cdef Py_ssize_t c, i, at, l, lanes = padded_to(n)
     for i in range(n):
         counts = not job.masked or run_at(&job.keep, &job.shape, index + i)[0] != 0
         at = label_of(job, run_at(&job.x, &job.shape, index + i), &counts, bad)
@@ -162,31 +161,31 @@ cdef void narrow_tile(const Job* job, Py_ssize_t index, Py_ssize_t n, double* va
         from_ = <const real*>run_at(&job.output[0], &job.shape, index + i)
         for c in range(job.classes):
             t[c * LANES + i] = from_[c]
-    for i in range(n, LANES):
+    for i in range(n, lanes):
         label[i] = -2
         for c in range(job.classes):
             t[c * LANES + i] = 0
-    for l in range(LANES):
+    for l in range(lanes):
         m[l] = lowest(kind)
         s[l] = 0
         chosen[l] = <real>NAN if label[l] == <real>-1.0 else <real>0
     for c in range(job.classes):
-        for l in range(LANES):
+        for l in range(lanes):
             m[l] = t[c * LANES + l] if t[c * LANES + l] > m[l] else m[l]
     for c in range(job.classes):
-        for l in range(LANES):
+        for l in range(lanes):
             chosen[l] = t[c * LANES + l] - m[l] if label[l] == <real>c else chosen[l]
             e = exp(t[c * LANES + l] - m[l])
             s[l] = s[l] + e
             t[c * LANES + l] = e
-    for l in range(LANES):
+    for l in range(lanes):
         e = chosen[l] - log(s[l])
         values[l] = e if label[l] != <real>-2.0 else <real>0
         scale[l] = w / s[l] if label[l] != <real>-1.0 else <real>NAN
     if not job.with_gradient:
         return
     for c in range(job.classes):
-        for l in range(LANES):
+        for l in range(lanes):
             e = (w if label[l] == <real>c else <real>0) - scale[l] * t[c * LANES + l]
             t[c * LANES + l] = e if label[l] != <real>-2.0 else <real>0
     for i in range(n):

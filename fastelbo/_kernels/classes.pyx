@@ -8,13 +8,13 @@ cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from fastelbo._kernels.call cimport HANDLE, Call, Handle
+from fastelbo._kernels.call cimport HANDLE, Call, Handle, bind_dense, bind_output, lay_out
 from fastelbo._kernels.operands cimport (
     FLOAT32, FLOAT64, LANES, MAX_OPERANDS, MAX_OUTER, NATIVE, Operand, Shape, add_up, attach, ceil_div,
-    data_of, round_up, size_of,
+    data_of, padded_to, round_up, size_of,
 )
 from fastelbo._kernels.terms.vecmath cimport real
 from fastelbo._runtime cimport in_parallel
@@ -112,9 +112,10 @@ cdef int32_t run_units(Job* job, bint single, int threads, double* row_values,
                        double* total) noexcept nogil:
     """The units of a planned job: a value per row, or else their total. -1 where memory ran out."""
     cdef Py_ssize_t row, sums = job.rows * job.chunks
-    job.partial = <double*>calloc(sums * sizeof(double) + threads * job.room_size, 1)
+    job.partial = <double*>malloc(sums * sizeof(double) + threads * job.room_size)
     if job.partial == NULL:
         return -1
+    memset(job.partial, 0, sums * sizeof(double))
     job.room = <char*>(job.partial + sums)
     if single:
         in_parallel[float](units_share, job, threads)
@@ -190,6 +191,14 @@ def categorical(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, cnp.ndarray l
     return run_job(&job, single, row_values, threads)
 
 
+cdef void plan_mixture(Job* job) noexcept nogil:
+    """Cut samples into units."""
+    job.chunk = max(<Py_ssize_t>LANES, CHUNK // job.classes // LANES * LANES)
+    job.chunks = max(<Py_ssize_t>1, ceil_div(job.positions, job.chunk))
+    job.units = job.rows * job.chunks
+    job.room_size = 4 * job.classes * LANES * sizeof(double)
+
+
 def mixture(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple parameters, tuple gradients,
             double top, double weight, int batch_axes, cnp.ndarray row_values, cnp.ndarray elements,
             int threads):
@@ -232,10 +241,7 @@ def mixture(cnp.ndarray x, cnp.ndarray mask, bint nan_missing, tuple parameters,
     job.rows = 1
     for d in range(batch_axes):
         job.rows *= cnp.PyArray_DIM(first, d)
-    job.chunk = max(<Py_ssize_t>LANES, CHUNK // job.classes // LANES * LANES)
-    job.chunks = max(<Py_ssize_t>1, ceil_div(job.positions, job.chunk))
-    job.units = job.rows * job.chunks
-    job.room_size = 4 * job.classes * LANES * sizeof(double)
+    plan_mixture(&job)
     return run_job(&job, single, row_values, threads)
 
 
@@ -282,8 +288,40 @@ cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     return 0
 
 
-def fill(handle, name):
-    """Make a capsule's Handle that of the categorical likelihood."""
+cdef int32_t dense_mixture(const Handle* likelihood, Call* call) noexcept nogil:
+    """The pass of mixtures over dense arrays; what the likelihood has is the last bin."""
+    cdef Job job
+    cdef bint single = call.dtype == FLOAT32, found = False
+    cdef int i, axis
+    memset(&job, 0, sizeof(Job))
+    job.mixture = True
+    job.with_gradient = call.d_outputs[0] != NULL
+    job.nan_missing = likelihood.nan_missing
+    job.weight = call.weight
+    job.classes = call.classes
+    job.top = (<const float*>likelihood.own[0].data[1])[0] if single else (
+        <const double*>likelihood.own[0].data[0])[0]
+    job.found_outside = &found
+    lay_out(&job.shape, call, False)
+    job.rows, job.positions = job.shape.rows, job.shape.run
+    bind_dense(&job.x, call.x, call.x_dtype, call, False, True, True)
+    job.across_gradient = job.positions * size_of(call.dtype)
+    for i in range(MAX_OUTPUTS):
+        bind_output(&job.output[i], call.outputs[i], call)
+        bind_output(&job.gradient[i], call.d_outputs[i], call)
+        job.across[i] = job.across_gradient
+        for axis in range(job.shape.outer):
+            job.output[i].strides[axis] *= call.classes
+            job.gradient[i].strides[axis] *= call.classes
+    plan_mixture(&job)
+    if run_units(&job, single, call.threads, call.row_log_prob, &call.log_prob):
+        return -1
+    call.outside = found
+    return 0
+
+
+def fill(handle, str name):
+    """Make a capsule's Handle that of the categorical likelihood, or of mixtures."""
     cdef Handle* likelihood = <Handle*>PyCapsule_GetPointer(handle, HANDLE)
-    likelihood.run = dense
-    likelihood.outputs = likelihood.gradients = 1
+    likelihood.run = dense if name == "Categorical" else dense_mixture
+    likelihood.outputs = likelihood.gradients = 1 if name == "Categorical" else MAX_OUTPUTS

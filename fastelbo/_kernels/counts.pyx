@@ -19,7 +19,7 @@ from libc.string cimport memcpy, memset
 from fastelbo._kernels.call cimport HANDLE, Call, Handle, bind_dense, bind_output, lay_out
 from fastelbo._kernels.operands cimport (
     FLOAT32, LINE, MAX_OPERANDS, SPARSE, TILE, Entries, Operand, Shape, add_up, add_up_rows, aligned,
-    arrange, attach, attach_data, ceil_div, convert, data_of, round_up, run_at, tile_sum,
+    arrange, attach, attach_data, ceil_div, convert, data_of, padded_to, run_at, tile_sum,
 )
 from fastelbo._kernels.sparse cimport take_entries
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
@@ -34,13 +34,14 @@ include "counts_tile.pxi"
 cdef enum:
     LEAST_ROWS = 64        # rows a unit, or more, but
     FEW = 64               # sums that need no allocation
+    THETA = 1 << 1         # its bit, as an output of the decoder
     MOST_UNITS = 64        # no more blocks of rows than make this many units
 
 cdef struct Job:
     Shape shape
     Operand x, mask, mean, theta, logits
     Entries entries                # of x that is sparse
-    Operand dmean, dtheta, dlogits
+    Operand dmean, dtheta, dlogits     # dtheta without data: the gradient is summed, or not wanted
     Operand element                # log p of each element; written if `by_element`
     const char* column_theta       # (columns,) in the dtype of the pass; NULL: an operand
     Py_ssize_t theta_stride        # bytes; 0: one number
@@ -62,8 +63,8 @@ cdef struct Job:
 cdef const real* gather(const Operand* op, const Job* job, Py_ssize_t row, Py_ssize_t rows,
                         Py_ssize_t segment, Py_ssize_t first, Py_ssize_t n, real pad,
                         bint in_place, real* buffer) noexcept nogil:
-    """Columns first .. first + n of some rows, one row after another, padded to whole lanes."""
-    cdef Py_ssize_t i, k, size = rows * n, padded = round_up(size)
+    """Columns first .. first + n of some rows, one row after another, padded to whole vectors."""
+    cdef Py_ssize_t i, k, size = rows * n, padded = padded_to(size)
     cdef const char* run = run_at(op, &job.shape, row * job.shape.segments + segment)
     cdef real* to = buffer
     if in_place and rows == 1 and size == padded and op.storage == 0 and not op.spread:
@@ -95,7 +96,7 @@ cdef Py_ssize_t gather_counts(const Job* job, Py_ssize_t row, Py_ssize_t rows, P
 cdef real* target(const Operand* op, const Job* job, Py_ssize_t row, Py_ssize_t rows,
                   Py_ssize_t segment, Py_ssize_t first, Py_ssize_t n, real* buffer) noexcept nogil:
     """Where a gradient is to be written; `scatter` takes it from the buffer if that is not in place."""
-    if rows > 1 or n != round_up(n):
+    if rows > 1 or n != padded_to(n):
         return buffer
     return <real*>run_at(op, &job.shape, row * job.shape.segments + segment) + first
 
@@ -161,12 +162,12 @@ cdef void run_unit(const model* tag, const wanted* want, const Job* job, Py_ssiz
     cdef double* logit_sums = sums_of(job.logit_sums, job, block, column, n)
     if job.column_theta != NULL:
         size = min(job.rows_a_tile, stop - row) * n
-        for k in range(round_up(size)):
+        for k in range(padded_to(size)):
             theta_s[k] = (
                 within_limit((<const real*>(job.column_theta + (column + k % n) * job.theta_stride))[0])
                 if k < size else <real>1.0)
-        thetas_of(theta_s, of_value, of_slope, round_up(size))
-        invert(theta_s, inv_theta, round_up(size))
+        thetas_of(theta_s, of_value, of_slope, padded_to(size))
+        invert(theta_s, inv_theta, padded_to(size))
     while row < stop:
         rows = min(job.rows_a_tile, stop - row)
         size = rows * n
@@ -191,16 +192,16 @@ cdef void run_unit(const model* tag, const wanted* want, const Job* job, Py_ssiz
             elif job.missing_nan:
                 for k in range(size):
                     present[k] = present[k] if x[k] == x[k] else <real>0.0
-            for k in range(size, round_up(size)):
+            for k in range(size, padded_to(size)):
                 present[k] = 0
         if job.column_theta == NULL:
             gather(&job.theta, job, row, rows, segment, first, n, <real>1.0, False, theta_s)
             for k in range(size):
                 theta_s[k] = within_limit(theta_s[k])
-            invert(theta_s, inv_theta, round_up(size))
+            invert(theta_s, inv_theta, padded_to(size))
         if wanted is ValueAndGradient:
             dmu = target(&job.dmean, job, row, rows, segment, first, n, at + TILE)
-            if theta_sums == NULL and job.column_theta == NULL:
+            if job.dtheta.data != NULL:
                 dtheta = target(&job.dtheta, job, row, rows, segment, first, n, at + 2 * TILE)
             if model is Inflated:
                 if logit_sums == NULL:
@@ -219,7 +220,7 @@ cdef void run_unit(const model* tag, const wanted* want, const Job* job, Py_ssiz
             scatter(&job.dmean, job, row, rows, segment, first, n, dmu)
             if theta_sums != NULL:
                 add_rows(theta_sums, dtheta, rows, n)
-            elif job.column_theta == NULL:
+            elif job.dtheta.data != NULL:
                 scatter(&job.dtheta, job, row, rows, segment, first, n, dtheta)
             if logit_sums != NULL:
                 add_rows(logit_sums, dlogits, rows, n)
@@ -268,7 +269,7 @@ cdef void plan(Job* job) noexcept nogil:
 
 
 cdef void add_blocks(const Job* job, double* sums) noexcept nogil:
-    """The sums of all blocks of rows, in their order, into those of the first."""
+    """The sums of all blocks of rows, in their order, to those of the first."""
     cdef Py_ssize_t block, k, columns = job.shape.segments * job.shape.run
     for block in range(1, job.blocks):
         for k in range(columns):
@@ -291,9 +292,10 @@ def evaluate(object x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean, cnp
     None), mean, and logits of one shape, batch first, parameters in the dtype of the pass. theta is
     `theta`, of that shape, too, or `column_theta`, flat with one an element of the event, of any
     stride. With missing_nan NaN in x is missing.
-    `gradients` is None or (mean, theta, logits) in that shape, None for what is not wanted; those
-    summed over the batch go to theta_sums and logit_sums (columns,), in float64. With row_values
-    (batch,) a value per row is written there, with elements, of the common shape, one per element.
+    `gradients` is None or (mean, theta, logits) in that shape, None for what is not wanted (theta's may
+    be by element where theta is not); those summed over the batch go to theta_sums and logit_sums
+    (columns,), in float64. With row_values (batch,) a value per row is written there, with elements, of
+    the common shape, one per element.
 
     Returns (the sum of log p, whether something lay outside the domain).
     """
@@ -315,6 +317,7 @@ def evaluate(object x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean, cnp
     job.by_row = row_values is not None
     job.by_element = elements is not None
     job.found_outside = &outside
+    job.dtheta.data = NULL
     attach_data(ops, arrays, &n, &job.x, &job.entries, x, single)
     attach(ops, arrays, &n, &job.mask, mask, single)
     attach(ops, arrays, &n, &job.mean, mean, single)
@@ -349,9 +352,10 @@ def evaluate(object x, cnp.ndarray mask, bint missing_nan, cnp.ndarray mean, cnp
 
 # Dense arrays, from C and by the short way from Python -------------------------------------------
 
-cdef void write_sums(const Job* job, const double* sums, void* to, bint single) noexcept nogil:
-    """Those of all rows."""
+cdef void write_sums(const Job* job, double* sums, void* to, bint single) noexcept nogil:
+    """The sums of all blocks of rows, in the dtype of the pass."""
     cdef Py_ssize_t k
+    add_blocks(job, sums)
     for k in range(job.shape.run):
         if single:
             (<float*>to)[k] = <float>sums[k]
@@ -362,16 +366,12 @@ cdef void write_sums(const Job* job, const double* sums, void* to, bint single) 
 cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     """The pass over dense arrays: mean, theta unless the likelihood has it, logits. Returns -1 where
     memory ran out.
-
-    Where the likelihood has theta and more gradients than outputs, the last, (D,), is that of theta.
     """
     cdef Job job
-    cdef bint single = call.dtype == FLOAT32, outside = False, own = likelihood.owns == 1
+    cdef bint single = call.dtype == FLOAT32, outside = False, own = likelihood.owns == 1, summed = False
     cdef bint alone = call.batch == 1 and call.samples <= 1
-    cdef bint summed = call.d_outputs[0] != NULL and (
-        likelihood.gradients > likelihood.outputs if own else alone)
     cdef int last = likelihood.outputs - 1
-    cdef Py_ssize_t strips, partials, row
+    cdef Py_ssize_t strips, partials, room, row
     cdef double few[FEW]
     memset(&job, 0, sizeof(Job))
     job.inflated = likelihood.outputs == (2 if own else 3)
@@ -389,19 +389,21 @@ cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     if own:
         job.column_theta = <const char*>likelihood.own[0].data[single]
         job.theta_stride = 0 if likelihood.own[0].spread else job.mean.itemsize
-    elif alone:                    # what belongs to the only row belongs to the columns
+    elif alone or call.columns & THETA:        # what belongs to the only row belongs to the columns
         job.column_theta = <const char*>call.outputs[1]
         job.theta_stride = job.mean.itemsize
+        summed = job.with_gradient and (alone or call.summed & THETA)
     else:
         bind_output(&job.theta, call.outputs[1], call)
+    if not own and not summed:
         bind_output(&job.dtheta, call.d_outputs[1], call)
     plan(&job)
     strips = job.shape.segments * job.widths
     partials = job.shape.rows * strips if job.by_row else job.units
-    row = partials + (job.blocks * job.shape.run if summed else 0)
+    room = partials + (job.blocks * job.shape.run if summed else 0)
     job.partial = few
-    if row > FEW:
-        job.partial = <double*>malloc(row * sizeof(double))
+    if room > FEW:
+        job.partial = <double*>malloc(room * sizeof(double))
     if job.partial == NULL:
         return -1
     if summed:
@@ -411,8 +413,7 @@ cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     else:
         in_parallel[double](counts_share, &job, call.threads)
     if summed:
-        add_blocks(&job, job.theta_sums)
-        write_sums(&job, job.theta_sums, call.d_outputs[likelihood.outputs if own else 1], single)
+        write_sums(&job, job.theta_sums, call.d_outputs[1], single)
     if job.by_row:
         for row in range(job.shape.rows):
             call.row_log_prob[row] = add_up(job.partial + row * strips, strips)
@@ -430,3 +431,4 @@ def fill(handle, name):
     likelihood.run = dense
     likelihood.outputs = (3 if name == "ZeroInflatedNegativeBinomial" else 2) - likelihood.owns
     likelihood.gradients = likelihood.outputs
+    likelihood.columns = 0 if likelihood.owns else THETA

@@ -4,7 +4,7 @@
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, memset
 
-from fastelbo._kernels.operands cimport LANES, TILE, ceil_div, padded_to, round_up
+from fastelbo._kernels.operands cimport TILE, VECTOR, ceil_div, padded_to
 from fastelbo._kernels.sparse cimport spread_out
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, wanted
 from fastelbo._kernels.terms.negative_binomial cimport (
@@ -51,12 +51,12 @@ cdef extern from *:
 
 cdef void survey(const content* all_of, const real* restrict x, const real* restrict mu,
                  const real* restrict theta, Py_ssize_t n, real* restrict odd) noexcept nogil:
-    """odd (LANES,) notes where step 3 is needed, of n elements, a multiple of LANES."""
+    """odd (VECTOR,) notes where step 3 is needed, of n elements, whole vectors."""
     cdef Py_ssize_t j, i
     cdef int l
-    for j in range(n // LANES):
-        for l in range(LANES):
-            i = j * LANES + l
+    for j in range(n // VECTOR):
+        for l in range(VECTOR):
+            i = j * VECTOR + l
             odd[l] += oddity(x[i] if content is Mixed else <real>0.0, mu[i], theta[i])
 
 
@@ -71,9 +71,9 @@ cdef void zeros_of(const model* tag, const wanted* want, const content* all_of,
     cdef real log_p, dm, dt, dl, share
     cdef bint none
     cdef int l
-    for j in range(n // LANES):
-        for l in range(LANES):
-            i = j * LANES + l
+    for j in range(n // VECTOR):
+        for l in range(VECTOR):
+            i = j * VECTOR + l
             none = x[i] == <real>0.0 if content is Mixed else True
             log_p = log_prob_of_zero(mu[i], theta[i], inv_theta[i], &dm, &dt)
             share = <real>1.0
@@ -120,14 +120,14 @@ cdef void invert(const real* restrict theta, real* restrict inv_theta, Py_ssize_
 
 
 cdef Py_ssize_t find_counts(const real* restrict x, int* restrict index, Py_ssize_t n) noexcept nogil:
-    """Where x is not zero, of n elements, a multiple of LANES."""
+    """Where x is not zero, of n elements, whole vectors."""
     cdef unsigned char flags[TILE]
     cdef uint64_t eight, bits
     cdef Py_ssize_t j, word, found = 0
     cdef int l
-    for j in range(n // LANES):
-        for l in range(LANES):
-            flags[j * LANES + l] = x[j * LANES + l] != <real>0.0
+    for j in range(n // VECTOR):
+        for l in range(VECTOR):
+            flags[j * VECTOR + l] = x[j * VECTOR + l] != <real>0.0
     memset(flags + n, 0, ceil_div(n, WORD) * WORD - n)
     for word in range(ceil_div(n, WORD)):
         bits = 0
@@ -201,7 +201,7 @@ cdef bint run_tile(const model* tag, const wanted* want, const real* x, const re
                    const real* of_slope, const real* logits, const real* present, real* x_c, int* index,
                    Py_ssize_t found, real* value, real* dmu, real* dtheta, real* dlogits, Py_ssize_t n,
                    double weight) noexcept nogil:
-    """n elements; arrays have room up to round_up(n), with zeros in x.
+    """n elements; arrays have room up to padded_to(n), with zeros in x.
 
     Returns whether some are outside the domain. Where x is NULL, it is sparse: x_c and index (TILE,)
     are its counts and where they are, `found` of them; else they are room.
@@ -215,11 +215,11 @@ cdef bint run_tile(const model* tag, const wanted* want, const real* x, const re
     cdef real dmu_c[TILE]
     cdef real dtheta_c[TILE]
     cdef real x_room[TILE]
-    cdef real odd[LANES]
-    cdef Py_ssize_t padded = round_up(n), k, j, padded_found
+    cdef real odd[VECTOR]
+    cdef Py_ssize_t padded = padded_to(n), k, j, padded_found
     cdef int l
     cdef bint any_odd = False, outside = False, sparse = x == NULL
-    for l in range(LANES):
+    for l in range(VECTOR):
         odd[l] = 0
     if sparse:
         survey(<const Zeros*>NULL, x, mu, theta, padded, odd)
@@ -232,7 +232,7 @@ cdef bint run_tile(const model* tag, const wanted* want, const real* x, const re
         zeros_of(tag, want, <const Zeros*>NULL, x, mu, theta, inv_theta, logits, value, dmu, dtheta,
                  dlogits, padded, <real>weight, odd)
     else:
-        if model is Plain and found == padded:
+        if model is Plain and found == n:
             if of_value == NULL:
                 thetas_of(theta, of_value_c, of_slope_c, padded)
                 of_value = of_value_c
@@ -257,10 +257,10 @@ cdef bint run_tile(const model* tag, const wanted* want, const real* x, const re
                 x_c[k] = x[j]
             mu_c[k] = mu[j]
             theta_c[k] = theta[j]
-        for k in range(found, round_up(found)):
+        for k in range(found, padded_found):
             x_c[k] = mu_c[k] = theta_c[k] = 1
         if sparse:
-            survey(<const Mixed*>NULL, x_c, mu_c, theta_c, round_up(found), odd)
+            survey(<const Mixed*>NULL, x_c, mu_c, theta_c, padded_found, odd)
         if of_value == NULL:
             thetas_of(theta_c, of_value_c, of_slope_c, padded_found)
         else:
@@ -277,7 +277,7 @@ cdef bint run_tile(const model* tag, const wanted* want, const real* x, const re
             if wanted is ValueAndGradient:
                 dmu[j] = dmu_c[k]
                 dtheta[j] = dtheta_c[k]
-    for l in range(LANES):
+    for l in range(VECTOR):
         any_odd |= odd[l] != 0
     if any_odd:
         if x == NULL:

@@ -13,16 +13,17 @@ cdef const real* staged(const Operand* op, const char* run, Py_ssize_t first, Py
     return stage(op, run, first, n, LANES, buffer)
 
 
-# Loops over lanes as functions of their own: only then does the compiler see that nothing overlaps.
+# Loops over lanes, as many whole vectors of them as there is need for, as functions of their own: only
+# then does the compiler see that nothing overlaps.
 cdef void weigh_component(const real* restrict x, const real* restrict a, const real* restrict b,
                           const real* restrict c, real top, real step,
                           real* restrict joint, real* restrict logit, real* restrict by_mean,
                           real* restrict by_scale, real* restrict top_joint,
-                          real* restrict top_logit) noexcept nogil:
+                          real* restrict top_logit, Py_ssize_t n) noexcept nogil:
     """log(weight * mass), its derivatives, and the running maxima, of one component."""
     cdef real v
-    cdef int l
-    for l in range(LANES):
+    cdef Py_ssize_t l
+    for l in range(n):
         v = a[l] + logistic_bin(x[l], b[l], exp(-c[l]), top, step, &by_mean[l], &by_scale[l])
         joint[l] = v
         logit[l] = a[l]
@@ -32,9 +33,9 @@ cdef void weigh_component(const real* restrict x, const real* restrict a, const 
 
 cdef void add_component(real* restrict joint, real* restrict logit, const real* restrict top_joint,
                         const real* restrict top_logit, real* restrict sum_joint,
-                        real* restrict sum_logit) noexcept nogil:
-    cdef int l
-    for l in range(LANES):
+                        real* restrict sum_logit, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t l
+    for l in range(n):
         joint[l] = exp(joint[l] - top_joint[l])
         logit[l] = exp(logit[l] - top_logit[l])
         sum_joint[l] = sum_joint[l] + joint[l]
@@ -43,10 +44,10 @@ cdef void add_component(real* restrict joint, real* restrict logit, const real* 
 
 cdef void close_mixture(const real* restrict top_joint, const real* restrict top_logit,
                         const real* restrict sum_joint, const real* restrict sum_logit,
-                        const real* restrict keep, double* restrict values) noexcept nogil:
+                        const real* restrict keep, double* restrict values, Py_ssize_t n) noexcept nogil:
     cdef real v
-    cdef int l
-    for l in range(LANES):
+    cdef Py_ssize_t l
+    for l in range(n):
         v = (top_joint[l] - top_logit[l]) + (log(sum_joint[l]) - log(sum_logit[l]))
         values[l] = v if keep[l] != <real>0 else <real>0
 
@@ -54,11 +55,11 @@ cdef void close_mixture(const real* restrict top_joint, const real* restrict top
 cdef void share_component(real* restrict joint, const real* restrict logit, real* restrict by_mean,
                           real* restrict by_scale, const real* restrict scale_joint,
                           const real* restrict scale_logit,
-                          const real* restrict keep) noexcept nogil:
+                          const real* restrict keep, Py_ssize_t n) noexcept nogil:
     """The derivatives of the logarithm of the sum, of one component; by its logit in `joint`."""
     cdef real e, q
-    cdef int l
-    for l in range(LANES):
+    cdef Py_ssize_t l
+    for l in range(n):
         e = joint[l] * scale_joint[l]
         q = logit[l] * scale_logit[l]
         joint[l] = e - q if keep[l] != <real>0 else <real>0
@@ -71,7 +72,7 @@ cdef void share_component(real* restrict joint, const real* restrict logit, real
 cdef void mixture_tile(const Job* job, Py_ssize_t sample, Py_ssize_t first, Py_ssize_t n,
                        double* values, char* room, bint* bad, const real* kind) noexcept nogil:
     """Positions first .. first + n of a sample, at most LANES."""
-    cdef Py_ssize_t size = job.classes * LANES, m, at_m
+    cdef Py_ssize_t size = job.classes * LANES, m, at_m, lanes = padded_to(n), l
     cdef real* joint = <real*>room                               # (components, LANES), and the rest
     cdef real* logit = <real*>room + size
     cdef real* by_mean = <real*>room + 2 * size
@@ -91,26 +92,26 @@ cdef void mixture_tile(const Job* job, Py_ssize_t sample, Py_ssize_t first, Py_s
     cdef const char* at[MAX_OUTPUTS]
     cdef char* to[MAX_OUTPUTS]
     cdef real w = <real>job.weight, top = <real>job.top, step = <real>(1.0 / job.top)
-    cdef int i, l
+    cdef int i
     for i in range(MAX_OUTPUTS):
         at[i] = run_at(&job.output[i], &job.shape, sample)
     x = staged(&job.x, run_at(&job.x, &job.shape, sample), first, n, buffer[3])
-    for l in range(LANES):
+    for l in range(lanes):
         keep[l] = <real>1 if l < n else <real>0
     if job.masked:
         given = staged(&job.keep, run_at(&job.keep, &job.shape, sample), first, n, buffer[4])
-        for l in range(LANES):
+        for l in range(lanes):
             keep[l] = keep[l] if given[l] != <real>0 else <real>0
     if job.nan_missing:
-        for l in range(LANES):
+        for l in range(lanes):
             keep[l] = keep[l] if x[l] == x[l] else <real>0
-    for l in range(LANES):
+    for l in range(lanes):
         outside[l] = keep[l] if is_no_count(x[l]) | (x[l] > top) else <real>0
         top_joint[l] = lowest(kind)
         top_logit[l] = lowest(kind)
         sum_joint[l] = 0
         sum_logit[l] = 0
-    for l in range(LANES):
+    for l in range(lanes):
         if outside[l] != <real>0:
             bad[0] = True
     for m in range(job.classes):
@@ -119,13 +120,14 @@ cdef void mixture_tile(const Job* job, Py_ssize_t sample, Py_ssize_t first, Py_s
         c = staged(&job.output[2], at[2] + m * job.across[2], first, n, buffer[2])
         at_m = m * LANES
         weigh_component(x, a, b, c, top, step, joint + at_m, logit + at_m, by_mean + at_m,
-                        by_scale + at_m, top_joint, top_logit)
+                        by_scale + at_m, top_joint, top_logit, lanes)
     for m in range(job.classes):
-        add_component(joint + m * LANES, logit + m * LANES, top_joint, top_logit, sum_joint, sum_logit)
-    close_mixture(top_joint, top_logit, sum_joint, sum_logit, keep, values)
+        add_component(joint + m * LANES, logit + m * LANES, top_joint, top_logit, sum_joint, sum_logit,
+                      lanes)
+    close_mixture(top_joint, top_logit, sum_joint, sum_logit, keep, values, lanes)
     if not job.with_gradient:
         return
-    for l in range(LANES):
+    for l in range(lanes):
         sum_joint[l] = w / sum_joint[l]
         sum_logit[l] = w / sum_logit[l]
     for i in range(MAX_OUTPUTS):
@@ -134,7 +136,7 @@ cdef void mixture_tile(const Job* job, Py_ssize_t sample, Py_ssize_t first, Py_s
     for m in range(job.classes):
         at_m = m * LANES
         share_component(joint + at_m, logit + at_m, by_mean + at_m, by_scale + at_m, sum_joint,
-                        sum_logit, keep)
+                        sum_logit, keep, lanes)
         memcpy(to[0] + m * job.across_gradient, joint + m * LANES, n * sizeof(real))
         memcpy(to[1] + m * job.across_gradient, by_mean + m * LANES, n * sizeof(real))
         memcpy(to[2] + m * job.across_gradient, by_scale + m * LANES, n * sizeof(real))
@@ -146,11 +148,11 @@ cdef void mixture_unit(const Job* job, Py_ssize_t unit, char* room, bint* bad,
     cdef double values[LANES]
     cdef Py_ssize_t sample = unit // job.chunks, chunk = unit - sample * job.chunks
     cdef Py_ssize_t first = chunk * job.chunk, stop = min(first + job.chunk, job.positions), n
-    cdef int l
+    cdef Py_ssize_t l
     while first < stop:
         n = min(<Py_ssize_t>LANES, stop - first)
         mixture_tile(job, sample, first, n, values, room, bad, kind)
-        for l in range(LANES):
+        for l in range(n):
             job.partial[unit] += values[l]
         for l in range(n if job.elements != NULL else 0):
             (<real*>job.elements)[sample * job.positions + first + l] = <real>values[l]

@@ -39,10 +39,13 @@ enum fastelbo_estimator { FASTELBO_STANDARD = 0, FASTELBO_STL = 1, FASTELBO_DREG
 typedef struct {
     int64_t samples;                    /* K of outputs (K, B, D); 0: they are (B, D) */
     int64_t batch, event, latent;       /* B, D, L */
-    int64_t classes;                    /* C of a categorical likelihood, whose outputs end in it */
+    int64_t classes;                    /* C of a categorical likelihood, whose outputs are (B, D, C),
+                                           or of a mixture, whose outputs are (B, C, D) */
     int32_t dtype;                      /* FASTELBO_FLOAT32 or _FLOAT64: of all but x */
     int32_t x_dtype;
     int32_t output_dtype;               /* of outputs and d_outputs, in half precision; 0: dtype */
+    int32_t columns, summed;            /* outputs (bits: 2 is the second) that are (D,), and whose
+                                           gradients are: only theta of counts may be */
     const void *x;                      /* (B, D); NULL: there is no likelihood */
     const void *outputs[FASTELBO_OUTPUTS];      /* of the decoder, (B, D) each */
     const void *mu, *logvar;            /* (B, L); NULL: there is no KL */
@@ -75,7 +78,7 @@ struct fastelbo_likelihood {
     int32_t (*run)(const fastelbo_likelihood *, fastelbo_call *);
     void *term[2];                      /* for float64 and float32 */
     int32_t outputs, owns, gradients;
-    int32_t nan_missing, follows;
+    int32_t nan_missing, follows, columns;
     double x_scale, factor, constant;
     int64_t event;                      /* elements that what it adds is for; 0: any number */
     struct fastelbo_own own[FASTELBO_OWN];
