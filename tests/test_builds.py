@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +12,6 @@ import pytest
 
 import fastelbo
 from fastelbo import _builds
-from fastelbo._catalogue import CASES, flatten
-from tests.conftest import assert_close
 
 RUNNABLE = _builds.available()
 SETUP = Path(__file__).parent.parent / "setup.py"
@@ -193,17 +190,19 @@ def test_no_headers_of_python(tmp_path):
 # One result ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("build", RUNNABLE)
-def test_every_build_agrees(build, dtype, monkeypatch):
-    """Every function in every build that runs here, against the reference, in one process."""
-    package = importlib.import_module(f"fastelbo._kernels.{build}")
-    families = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    assert "likelihood" in families
-    for family in families:
-        kernels = importlib.import_module(f"{package.__name__}.{family}")
-        monkeypatch.setattr(_builds.kernels(family), "__dict__", dict(vars(kernels)))
+AGREES = """
+from fastelbo._catalogue import CASES, flatten
+from tests.conftest import assert_close
+for dtype in ("float32", "float64"):
     for function in CASES.values():
         arrays = function.draw(1, dtype, B=33, L=20).values()
-        got = flatten(function.public(*arrays))
-        expected = flatten(function.reference(*arrays))
+        got, expected = flatten(function.public(*arrays)), flatten(function.reference(*arrays))
         assert_close(tuple(got), tuple(expected), dtype, tuple(function.scales(arrays)))
+"""
+
+
+@pytest.mark.parametrize("build", RUNNABLE)
+def test_every_build_agrees(build):
+    """Every function in every build that runs here, against the reference."""
+    done = python(AGREES, build)  # a process of its own: handles of passes are kept
+    assert done.returncode == 0, done.stderr

@@ -207,7 +207,7 @@ def compare_jax(name, dtype, sizes=SIZES):
             values, slopes = jax_value_and_grad(case, gradient, arrays, options, transform)
             actual = (*(() if case.draws_noise else values), *slopes)
             last = slice(-len(actual), None)
-            desired = flatten(gradient.reference(*arrays.values(), **options))[last]
+            desired = tuple(flatten(gradient.reference(*arrays.values(), **options))[last])
             scales = gradient.scales(arrays.values(), **options)[last]
             found.add(gradient, "ordinary", worst_errors(actual, desired, dtype, scales))
         every += found.values()
