@@ -557,8 +557,12 @@ def test_jax(monkeypatch, capsys):
         assert [row.case for row in several] == [entry.case for entry in entries]
     assert not any(row.disagrees for row in rows)
     assert all(row.best_peer == "JAX jit" and row.ahead > 0 for row in mine)
-    exact = contenders.FastelboInJax._first
-    monkeypatch.setattr(contenders.FastelboInJax, "_first", lambda *given: 1.001 * exact(*given))
+    exact = contenders.FastelboInJax._values
+
+    def wrong(*given):
+        return tuple(1.001 * value for value in exact(*given))
+
+    monkeypatch.setattr(contenders.FastelboInJax, "_values", wrong)
     monkeypatch.setattr(bench, "entries_in_jax", lambda: small[:1])
     only_ours(monkeypatch)
     assert run("--quick", "--jax", "--size", "1", "1", "1", "--threads", "1") == 1
