@@ -14,7 +14,7 @@ import fastelbo.torch
 from fastelbo._catalogue import CASES
 from fastelbo._catalogue.sizes import GENES, STANDARD
 from fastelbo._catalogue.twins import tensors_of
-from fastelbo._cli import _common
+from fastelbo._cli import _common, contenders
 from fastelbo._cli._torch_vae import TorchVAE, negative_elbo
 from fastelbo._cli.measure import THEIRS, error_of_largest, size_of
 
@@ -39,12 +39,14 @@ class Loss:
         self.gradient = CASES[f"{name}_and_grad"]
         self.arrays = self.case.draw(2026, "float32", **extents)
         self.title = f"{name}, {size_of(self.case, extents)}"
+        call = contenders.call_of(self.case, fastelbo.torch, self.tensors()[0])
+        self.function = partial(call.func, **call.keywords)
 
     def plain(self, *tensors):
         return -first(self.case.peers["torch"](torch, *tensors))
 
     def ours(self, *tensors):
-        return -first(self.case.call(fastelbo.torch, *tensors))
+        return -first(self.function(*tensors))
 
     def tensors(self, dtype=None):
         """(all, those that are differentiated by)."""
@@ -84,8 +86,8 @@ def measure_loss(loss, quick, rounds, burst):
     """Times of one loss, its value and its gradients; one that is wrong is not timed."""
     losses = {EAGER: loss.plain, OURS: loss.ours}
     if not quick:
-        losses[COMPILED] = torch.compile(loss.plain, dynamic=False)
-        losses[OURS_COMPILED] = torch.compile(loss.ours, fullgraph=True, dynamic=False)
+        losses[COMPILED] = contenders.compiled(torch, loss.plain)
+        losses[OURS_COMPILED] = contenders.compiled(torch, loss.ours, fullgraph=True)
     desired = value_and_grad(loss.plain, *loss.tensors("float64"))
     rows, calls = {}, {}
     for label, function in losses.items():
@@ -179,7 +181,7 @@ def training_step(x, loss, compiled):
         return loss(logits, x, mu, logvar)
 
     if compiled:
-        loss_of = torch.compile(loss_of, dynamic=False)
+        loss_of = contenders.compiled(torch, loss_of)
 
     def step():
         optimizer.zero_grad()

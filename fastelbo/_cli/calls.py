@@ -7,6 +7,7 @@ import numpy as np
 
 import fastelbo
 from fastelbo._catalogue import ROWS
+from fastelbo._cli.contenders import call_of
 
 #: What everything is compared with: its name and its call.
 UNIT = "np.add"
@@ -16,34 +17,14 @@ ONE = {"B": 1, "D": (1,), "L": 1, "K": 1, "N": 1}
 BURST = 5e-4
 
 
-class _Noting:
-    """fastelbo, that notes the calls of its functions."""
-
-    def __init__(self):
-        self.calls = []
-
-    def __getattr__(self, name):
-        found = getattr(fastelbo, name)
-        return found if isinstance(found, type) else partial(self._call, found)
-
-    def _call(self, function, *arguments, **options):
-        self.calls.append(partial(function, *arguments, **options))
-        return self.calls[-1]()
-
-
-def call_of(case):
-    """The one call that a case makes, on a problem of one element; None if there are more, or it is
-    none of such a problem."""
-    arrays = case.given(case.draw(0, **ONE))
-    if case.likelihood:
-        method = f"log_prob{'_and_grad' * case.gives_gradients}"
-        return partial(getattr(case.likelihood.make(fastelbo), method), *arrays)
-    noting = _Noting()
+def _call_of(case):
+    """What a case calls, on a problem of one element; None if it calls several things, or has no
+    such problem."""
     try:
-        case.call(noting, *arrays)
+        call = call_of(case, fastelbo, case.given(case.draw(0, **ONE)))
     except ValueError:
         return None
-    return noting.calls[0] if len(noting.calls) == 1 else None
+    return None if call.func == case.call else call
 
 
 def measure(names, rounds):
@@ -54,7 +35,7 @@ def measure(names, rounds):
     for name in names:
         for case in ROWS[name].cases:
             known = case.likelihood or case.name in (name, f"{name}_and_grad")
-            if known and (call := call_of(case)):
+            if known and (call := _call_of(case)):
                 calls[case.name] = call
     best = dict.fromkeys(calls, np.inf)
     for _ in range(10 * rounds):

@@ -8,6 +8,7 @@ from functools import cache, partial
 
 import numpy as np
 
+import fastelbo
 from fastelbo import _builds
 from fastelbo._catalogue import CASES, flatten
 from fastelbo._catalogue.twins import objective
@@ -15,6 +16,35 @@ from fastelbo._catalogue.twins import objective
 
 def thread_count(threads):
     return f"{threads} thread" + "s" * (threads != 1)
+
+
+class _Noting:
+    """A module that notes the calls of its functions."""
+
+    def __init__(self, module):
+        self.module = module
+        self.calls = []
+
+    def __getattr__(self, name):
+        found = getattr(self.module, name)
+        return found if isinstance(found, type) else partial(self._call, found)
+
+    def _call(self, function, *arguments, **options):
+        self.calls.append(partial(function, *arguments, **options))
+        return self.calls[-1]()
+
+
+def call_of(case, module, arrays, **options):
+    """What a case calls of a module, to be timed: the catalogue makes a likelihood and sorts the
+    arguments on every way there, users once. Of several calls, all that the case does."""
+    if case.likelihood:
+        method = f"log_prob{'_and_grad' * case.gives_gradients}"
+        return partial(getattr(case.likelihood.make(module), method), *arrays, **options)
+    noting = _Noting(module)
+    case.call(noting, *arrays, **options)
+    if len(noting.calls) == 1:
+        return noting.calls[0]
+    return partial(case.call, module, *arrays, **options)
 
 
 class Contender:
@@ -37,6 +67,10 @@ class Contender:
 
     def call(self, peer, case, arrays):
         return partial(peer, *case.given(arrays))
+
+    def results(self, case, arrays, call):
+        """What the case comes to by a call that `bind` has made: a tuple of float64 arrays."""
+        return self.numpy(call())
 
     def numpy(self, result):
         """A result as a tuple of float64 arrays."""
@@ -104,13 +138,24 @@ class PyTorch(Contender):
         return tuple(leaf.detach().numpy().astype(np.float64) for leaf in leaves)
 
 
+def compiled(torch, function, **options):
+    """A function through torch.compile, for tensors of these sizes."""
+
+    def own(*tensors):
+        return function(*tensors)
+
+    # torch.compile keeps few programs for the same code, and then none more.
+    own.__code__ = own.__code__.replace()
+    return torch.compile(own, dynamic=False, **options)
+
+
 class TorchCompile(PyTorch):
     """The same functions through torch.compile, warmed up."""
 
     label = "torch.compile"
 
     def prepared(self, function):
-        return self.torch.compile(function, dynamic=False)
+        return compiled(self.torch, function)
 
 
 class TorchCompileProducts(TorchCompile):
@@ -232,11 +277,14 @@ class Fastelbo(Contender):
         self.label = f"fastelbo, {thread_count(threads)}"
 
     def bind(self, case, arrays):
-        return self.call(case.public, case, arrays)
+        return call_of(case, fastelbo, case.given(arrays), **self.options(case, arrays))
 
-    def call(self, function, case, arrays):
-        options = {"num_threads": self.threads} if case.takes_threads else {}
-        return partial(function, *case.given(arrays), **options)
+    def results(self, case, arrays, call):
+        """Of the case, since a public function may return more."""
+        return self.numpy(case.public(*case.given(arrays), **self.options(case, arrays)))
+
+    def options(self, case, arrays):
+        return {"num_threads": self.threads} if case.takes_threads else {}
 
 
 class FastelboOut(Fastelbo):
@@ -247,10 +295,11 @@ class FastelboOut(Fastelbo):
         self.label += ", out="
 
     def bind(self, case, arrays):
-        if not case.outs or not case.takes_out:
-            return None
-        out = case.as_out([np.empty(s, self.dtype) for s in case.out_shapes(arrays).values()])
-        return super().call(partial(case.public, out=out), case, arrays)
+        return super().bind(case, arrays) if case.outs and case.takes_out else None
+
+    def options(self, case, arrays):
+        out = [np.empty(shape, self.dtype) for shape in case.out_shapes(arrays).values()]
+        return {**super().options(case, arrays), "out": case.as_out(out)}
 
 
 class Machine(Contender):

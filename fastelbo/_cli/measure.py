@@ -24,7 +24,6 @@ def peak_memory(contender, call):
     taken, after unused memory has been given back, or the size of the results where that is more:
     frameworks keep small buffers for the next call. None where the system does not tell.
     """
-    results = sum(a.size for a in contender.numpy(call())) * contender.dtype.itemsize
     if contender.memory == "numpy":
         tracemalloc.start()
         try:
@@ -32,6 +31,7 @@ def peak_memory(contender, call):
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
+    results = sum(a.size for a in contender.numpy(call())) * contender.dtype.itemsize
     try:
         return max(results, statistics.median(_resident_growth(call) for _ in range(3)))
     except (OSError, AttributeError, KeyError):
@@ -110,7 +110,7 @@ def measure(entry, dtype, entrants, rounds, burst, extents=None):
         if call is None:
             continue
         times[contender.label] = time = new(contender.label, contender.threads)
-        found = case.shared(contender.numpy(call()))
+        found = case.shared(contender.results(case, arrays, call))
         time.error = error_of_largest(found, desired)
         if time.is_ours:
             error, bound = worst_error(found, desired, dtype, scales), TOLERANCE[np.dtype(dtype)]
