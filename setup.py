@@ -48,9 +48,11 @@ ALWAYS = {
     "msvc": ["/O2"],
 }
 # Kept only where the compiler takes them. gcc would otherwise unroll short lane loops completely
-# before the vectoriser sees them; and it would carry the two bounds of a clamp through all that
-# follows as constants, to blend every result in the end.
+# before the vectoriser sees them; it would carry the two bounds of a clamp through all that follows
+# as constants, to blend every result in the end; and it would clear the few lanes of a sum by
+# `rep stos`, which takes as long as to add up half a tile.
 OPTIONAL = ["--param=max-completely-peel-times=8", "-fno-thread-jumps"]
+OPTIONAL.append("-fno-tree-loop-distribute-patterns")
 SANITIZE = os.environ.get("FASTELBO_SANITIZE")
 DEBUG = bool(os.environ.get("FASTELBO_DEBUG") or SANITIZE)
 if not DEBUG:  # Python's own flags have -g, which is most of the size and a fifth of the time

@@ -48,7 +48,7 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
     cdef Py_ssize_t end
     cdef int k, lanes = lanes_of(x), step = lanes if summed and not some else STEP
     while j < n:
-        flush = min(j + FLUSH * LANES, n)
+        flush = min(j + FLUSH * LANES, n) if real is float else n
         for l in range(lanes if summed else 0):
             acc[l] = 0
         while j < flush:
@@ -114,8 +114,11 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
                 if of_a != NATIVE:
                     stored(g_l, of_a, lanes, <uint16_t*>ga + j)
             j += lanes
-        for l in range(lanes if summed else 0):
-            total[l] += acc[l]
+        if summed:
+            for l in range(lanes // 2):          # first of the dtype's, which are cheaper
+                acc[l] = acc[l] + acc[lanes // 2 + l]
+            for l in range(lanes // 4):
+                total[l] += acc[l] + acc[lanes // 4 + l]
 
 
 cdef void add_values(const real* restrict values, const real* restrict factors, Py_ssize_t n,
