@@ -40,13 +40,13 @@ class Loss:
         self.arrays = self.case.draw(2026, "float32", **extents)
         self.title = f"{name}, {size_of(self.case, extents)}"
         call = contenders.call_of(self.case, fastelbo.torch, self.tensors()[0])
-        self.function = partial(call.func, **call.keywords)
+        #: Of tensors: that of the module, as it is minimised.
+        self.ours = partial(minus, call.func, **call.keywords)
+        if call.func is fastelbo.torch.elbo:
+            self.ours = fastelbo.torch.ElboLoss(**call.keywords)
 
     def plain(self, *tensors):
-        return -first(self.case.peers["torch"](torch, *tensors))
-
-    def ours(self, *tensors):
-        return -first(self.function(*tensors))
+        return minus(self.case.peers["torch"], torch, *tensors)
 
     def tensors(self, dtype=None):
         """(all, those that are differentiated by)."""
@@ -54,8 +54,9 @@ class Loss:
         return tuple(tensors.values()), [tensors[name] for name in self.gradient.outs]
 
 
-def first(result):
-    return result[0] if isinstance(result, tuple) else result
+def minus(function, *tensors, **options):
+    result = function(*tensors, **options)
+    return -(result[0] if isinstance(result, tuple) else result)
 
 
 # How they are measured --------------------------------------------------------------------------
