@@ -3,10 +3,12 @@
 The build is chosen when fastelbo is imported: the whole suite runs once per FASTELBO_BUILD.
 """
 
+import ast
 import functools
 import inspect
 import itertools
 import os
+import re
 
 import numpy as np
 import pytest
@@ -152,20 +154,67 @@ def layout(request, tmp_path):
 
 @pytest.fixture
 def composite(monkeypatch):
-    """A function that makes every tensor take fastelbo.torch's composites from now on."""
+    """A function that makes every tensor take fastelbo.torch's composites from now on, or not."""
     tensors = pytest.importorskip("fastelbo.torch._tensors")
-    return lambda: monkeypatch.setattr(tensors, "always_composite", True)
+    return lambda forced=True: monkeypatch.setattr(tensors, "always_composite", forced)
 
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_setupnodes():
-    """Workers have one thread of BLAS: these wait by spinning, and would keep each other from the
-    processors. It is said before workers start, since plugins import NumPy before this file."""
+    """Workers have one thread of BLAS, and those of OpenMP sleep while they wait: they would spin,
+    and keep each other from the processors. It is said before workers start, since plugins import
+    NumPy before this file."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow")
+    parser.addoption("--record", metavar="FILE", help="write there what became of each test")
+    parser.addoption(
+        "--after",
+        metavar="FILE",
+        type=_outcomes,
+        help="only what the run that wrote FILE could not test: what did not pass, or was not"
+        " there, and what names a framework, which may say more where there is one",
+    )
+
+
+def _outcomes(path):
+    """{a test that a run recorded: what became of it}, and likewise of files, of which several."""
+    tests, files = {}, {}
+    with open(path, encoding="utf-8") as lines:
+        for line in lines:
+            outcome, test = line.rstrip("\n").split(" ", 1)
+            tests[test] = outcome
+            files.setdefault(test.split("::")[0], set()).add(outcome)
+    return tests, files
+
+
+FRAMEWORK = re.compile("torch|jax|numba")
+
+
+@functools.cache
+def naming_a_framework(path):
+    """The names of the tests of a file that name one, and whether what tests share does."""
+    source = path.read_text(encoding="utf-8")
+    lines, named = source.splitlines(), set()
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            first = min(n.lineno for n in (node, *node.decorator_list)) - 1
+            if FRAMEWORK.search("\n".join(lines[first : node.end_lineno])):
+                named.add(node.name)
+            del lines[first : node.end_lineno]
+    return named, FRAMEWORK.search("\n".join(lines)) is not None
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Files of which everything has passed, and nothing names a framework, are not even read."""
+    if (before := config.getoption("--after")) and collection_path.suffix == ".py":
+        outcomes = before[1].get(collection_path.relative_to(config.rootpath).as_posix())
+        if outcomes == {"passed"} and naming_a_framework(collection_path) == (set(), False):
+            return True
+    return None
 
 
 def pytest_collection_modifyitems(config, items):
@@ -173,3 +222,20 @@ def pytest_collection_modifyitems(config, items):
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+    if before := config.getoption("--after"):
+        chosen, again = [], []
+        for item in items:
+            named, all_do = naming_a_framework(item.path)
+            is_new = before[0].get(item.nodeid) != "passed"
+            says_more = all_do or item.function.__name__ in named
+            (chosen if is_new or says_more else again).append(item)
+        items[:] = chosen
+        config.hook.pytest_deselected(items=again)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if path := config.getoption("--record"):
+        with open(path, "w", encoding="utf-8") as lines:
+            for outcome in ("passed", "skipped", "failed", "error"):
+                for report in terminalreporter.stats.get(outcome, ()):
+                    print(outcome, report.nodeid, file=lines)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.torch_cases import CASES, each, flat, torch, weighted
+from tests.torch_cases import CASES, FEW, each, flat, torch, weighted
 
 ft = pytest.importorskip("fastelbo.torch")
 func = pytest.importorskip("torch.func")
@@ -16,7 +16,7 @@ SURE = [case for case in CASES if not case.draws_noise]
 
 def given(case, seed=0):
     """Tensors without gradients, and which of them have one."""
-    tensors = case.draw(requires_grad=False, seed=seed)
+    tensors = case.draw(requires_grad=False, seed=seed, **FEW)
     wanted = tuple(i for i, name in enumerate(tensors) if name not in case.constants)
     floating = [t.is_floating_point() for t in tensors.values()]
     return tuple(tensors.values()), tuple(i for i in wanted if floating[i])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.conftest import together
 from tests.torch_cases import CASES, each, flat, torch
 
 ft = pytest.importorskip("fastelbo.torch")
@@ -28,14 +29,12 @@ def exactly(case, half):
     }
 
 
-@PATHS
-@HALVES
 @each([case for case in CASES if not case.draws_noise], ("mean", "none"))
+@together(half=[torch.float16, torch.bfloat16], forced=[False, True])
 def test_arithmetic_is_in_float32(case, reduction, half, forced, composite):
     few, many = exactly(case, half)
     options = case.options(reduction)
-    if forced:
-        composite()
+    composite(forced)
     values, slopes = results(case, few, **options)
     expected, expected_slopes = results(case, many, **options)
     for mine, theirs in zip(values, expected, strict=True):

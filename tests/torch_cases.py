@@ -1,5 +1,7 @@
 """The catalogue's cases as fastelbo.torch has them: with which tensors, which of them constant."""
 
+import functools
+import inspect
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +10,14 @@ import pytest
 from fastelbo._catalogue import REDUCTIONS as REDUCTIONS
 from fastelbo._catalogue import ROWS, flatten
 from fastelbo._catalogue import Case as Catalogued
+from tests.conftest import together
 
 torch = pytest.importorskip("torch")
 
 flat = flatten
 EXTENTS = {"B": 4, "D": (7,), "L": 3, "K": 2}
+#: Where every element is moved, or has a gradient of its own.
+FEW = {"B": 3, "D": (3,), "L": 2}
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,13 @@ class Case:
     def call(self, module, *tensors, **options):
         return self.of.call(module, *tensors, **{**self.options_of_it, **options})
 
-    def draw(self, dtype=torch.float64, requires_grad=True, seed=0):
+    def draw(self, dtype=torch.float64, requires_grad=True, seed=0, **extents):
         """Tensors to call it with, by name."""
         return {
             name: torch.tensor(a, dtype=None if a.dtype.kind == "b" else dtype).requires_grad_(
                 requires_grad and name not in self.constants
             )
-            for name, a in self.of.draw(seed, **EXTENTS).items()
+            for name, a in self.of.draw(seed, **{**EXTENTS, **extents}).items()
         }
 
     def options(self, reduction):
@@ -69,14 +74,23 @@ LIKELIHOODS = [case.of.likelihood for case in CASES if case.of.likelihood]
 
 
 def each(cases, reductions=REDUCTIONS, *, in_turn=False):
-    """A parametrisation by case and reduction; in turn: each case with one of them."""
+    """Has a test go through cases, an item each, with every reduction; in turn: one of them."""
     rows = []
     for i, c in enumerate(cases):
         own = reductions if c.has_reduction else reductions[:1]
-        rows += [(c, r) for r in ([own[i % len(own)]] if in_turn else own)]
-    return pytest.mark.parametrize(
-        ("case", "reduction"), [pytest.param(c, r, id=f"{c.name}-{r}") for c, r in rows]
-    )
+        rows.append(pytest.param(c, [own[i % len(own)]] if in_turn else own, id=c.name))
+
+    def decorate(test):
+        @functools.wraps(test)
+        def through_all(reductions, **given):
+            together(reduction=reductions)(test)(**given)
+
+        parameters = inspect.signature(test).parameters.values()
+        renamed = [p.replace(name="reductions") if p.name == "reduction" else p for p in parameters]
+        through_all.__signature__ = inspect.Signature(renamed)
+        return pytest.mark.parametrize(("case", "reductions"), rows)(through_all)
+
+    return decorate
 
 
 def weighted(result, seed=1):
