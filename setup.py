@@ -7,8 +7,8 @@ once per row of BUILDS. (A module's init function carries only the last part of 
 Compiled are the first row and the best that this processor runs, unless the environment says
 otherwise: FASTELBO_BUILDS=all, or FASTELBO_BUILDS=avx512,baseline; FASTELBO_DEBUG=1 checks every
 index and keeps debug symbols; FASTELBO_OPENMP=0 builds without threads;
-FASTELBO_SANITIZE=address,undefined has clang watch every access, FASTELBO_SANITIZE=thread every race
-(`.ci/sanitize`).
+FASTELBO_SANITIZE=address,undefined has clang watch every access, FASTELBO_SANITIZE=thread look for
+races (`.ci/sanitize`).
 """
 
 import contextlib
@@ -58,9 +58,9 @@ SANITIZE = os.environ.get("FASTELBO_SANITIZE")
 DEBUG = bool(os.environ.get("FASTELBO_DEBUG") or SANITIZE)
 if not DEBUG:  # Python's own flags have -g, which is most of the size and a fifth of the time
     OPTIONAL.append("-g0")
-# Accesses are watched in code as it is written, which compiles in half the time; threads, whose tests
-# take larger arrays, in a little faster code. Cython calls methods by pointers of other types, as
-# Python's own interface wants it.
+# Accesses are watched in code as it is written, which compiles in half the time; threads, whose
+# tests take larger arrays, in a little faster code. Cython calls methods by pointers of other
+# types, as Python's own interface wants it.
 WATCHED = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-sanitize=function"]
 WATCHED += ["-O1" if SANITIZE == "thread" else "-O0", "-fno-omit-frame-pointer", "-g1"]
 WATCHED = WATCHED if SANITIZE else []
