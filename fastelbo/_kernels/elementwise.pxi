@@ -40,19 +40,14 @@ include "elementwise_tile.pxi"
 cdef enum:
     CHUNK = 64 * LANES     # elements a unit; in a lane no more than there may be factors
     STRETCH = FLUSH * LANES        # elements that float32 sums take up; no fewer than TILE
-    MAX_PARAMETERS = 4
     OPERANDS = 3 + MAX_PARAMETERS + MAX_GRADIENTS
     FEW_UNITS = 64
     PARTS = 16             # units that are enough where a gradient is summed over rows
     SUMS = 1 << 16         # sums that may be kept once for every block of rows
     STREAM_FROM = 1 << 23  # bytes of a gradient that is written past the caches
 
-# The pass of one term in one dtype; both pointers are tags, and NULL.
-ctypedef void (*Share)(const void* tag, const void* kind, const Job* job, Py_ssize_t share,
-                       Py_ssize_t shares) noexcept nogil
-
 cdef struct Job:
-    Share run              # the pass of the term, in the dtype of its operands
+    const Loops* loops     # of the term, in the dtype of its operands
     Shape shape
     Operand x
     Entries entries        # of x that is sparse
@@ -179,60 +174,49 @@ cdef void finish_elements(const Job* job, real* restrict values, const real* res
         values[i] = factor * values[i] + constant
 
 
-cdef void run_counts(const terms.term* tag, const wanted* want, const Job* job, const char* run,
-                     Py_ssize_t first, Py_ssize_t n, Py_ssize_t padded, Py_ssize_t lane, const real* a,
-                     real* ga, real* values, real* bad, real* x) noexcept nogil:
-    """run_tile, not summed, of one parameter and sparse x: of zeros, then of the counts. Where something
-    may be missing, x itself is written."""
+cdef void run_counts(const Job* job, const char* run, Py_ssize_t first, Py_ssize_t n, Py_ssize_t padded,
+                     const Tile* given, real* x) noexcept nogil:
+    """Not summed, of one parameter and sparse x: of zeros, then of the counts. Where something may be
+    missing, x itself is written."""
     cdef real counts[TILE]
     cdef int index[TILE]
     cdef real x_c[TILE]
     cdef real a_c[TILE]
     cdef real ga_c[TILE]
     cdef real values_c[TILE]
+    cdef const real* a = <const real*>given.parameter[0]
+    cdef real* ga = <real*>given.gradient[0]
+    cdef real* values = <real*>given.values
     cdef Py_ssize_t k, found = take_found(job.x.entries, run, first, n, counts, index)
-    cdef Py_ssize_t padded_found = padded_to(found)
+    cdef Tile t = given[0]
     if job.masked or job.nan_missing:
         spread_out(counts, index, found, padded, x)
-    run_tile(tag, want, False, False, True, NATIVE, NATIVE, a, a, NULL, NULL, NULL, ga, NULL, NULL, padded,
-             lane, NULL, NULL, <real>1, <real>job.weight, NULL, NULL, values, NULL, bad)
-    for k in range(padded_found):
+    t.n = padded
+    t.x_scale = 1
+    job.loops.zeros(NULL, NULL, NULL, &t)
+    t.n = padded_to(found)
+    for k in range(t.n):
         x_c[k] = counts[min(k, found - 1)]
         a_c[k] = a[index[min(k, found - 1)]]
-    run_tile(tag, want, False, False, False, NATIVE, NATIVE, x_c, a_c, NULL, NULL, NULL, ga_c, NULL, NULL,
-             padded_found, 0, NULL, NULL, <real>1, <real>job.weight, NULL, NULL, values_c, NULL, bad)
+    t.x, t.parameter[0], t.gradient[0], t.values = x_c, a_c, ga_c, values_c
+    t.lane = 0
+    job.loops.each(NULL, NULL, NULL, &t)
     for k in range(found):
         values[index[k]] = values_c[k]
-        if wanted is ValueAndGradient:
+        if job.gradients > 0:
             ga[index[k]] = ga_c[k]
 
 
-cdef void run_packed(const terms.term* tag, const wanted* want, const Job* job, const real* x,
-                     const real* a, real* g, Py_ssize_t n, double* total, real* odds,
-                     real* bad) noexcept nogil:
-    """run_tile, summed, of bytes or half precision beside a parameter of half precision."""
-    cdef real x_scale = <real>job.x_scale, weight = <real>job.weight
-    if job.parameter[0].storage == FLOAT16 and job.x.storage == UINT8:
-        run_tile(tag, want, True, False, False, UINT8, FLOAT16, x, a, NULL, NULL, NULL, g, NULL, NULL, n, 0,
-                 NULL, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
-    elif job.parameter[0].storage == FLOAT16:
-        run_tile(tag, want, True, False, False, FLOAT16, FLOAT16, x, a, NULL, NULL, NULL, g, NULL, NULL, n,
-                 0, NULL, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
-    elif job.x.storage == UINT8:
-        run_tile(tag, want, True, False, False, UINT8, BFLOAT16, x, a, NULL, NULL, NULL, g, NULL, NULL, n, 0,
-                 NULL, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
-    else:
-        run_tile(tag, want, True, False, False, BFLOAT16, BFLOAT16, x, a, NULL, NULL, NULL, g, NULL, NULL, n,
-                 0, NULL, NULL, x_scale, weight, total, odds, NULL, NULL, bad)
-
-
-cdef inline double run_unit(const terms.term* tag, const wanted* want, bint sparse, const Job* job,
-                            Py_ssize_t index, Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead,
-                            double* count, real* bad) noexcept nogil:
+cdef inline double run_unit(int parameters, int gradients, bint sparse, const Job* job, Py_ssize_t index,
+                            Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
+                            real* bad) noexcept nogil:
     """A chunk of run number `index`: its sum, and in `count` how many elements were not missing.
 
-    `sparse` (a constant): x is.
+    Compiled for every term at once: only the loop over a tile knows which it is. `parameters`,
+    `gradients` (those wanted) and `sparse` (x is) are the job's, or constants.
     """
+    cdef const Loops* loops = job.loops
+    cdef Tile t
     cdef real x_s[TILE]
     cdef real keep[STRETCH]
     cdef real values[STRETCH]
@@ -252,31 +236,34 @@ cdef inline double run_unit(const terms.term* tag, const wanted* want, bint spar
     cdef const real* p[MAX_PARAMETERS]
     cdef real* g[MAX_GRADIENTS]
     cdef double total[LANES]
-    cdef real weight = <real>job.weight, x_scale = <real>job.x_scale
     cdef Py_ssize_t first = chunk * job.chunk, stop = min(first + job.chunk, job.shape.run)
     cdef real odds[LANES]
     cdef Py_ssize_t n, done, begin, padded, multiplied = 0
-    cdef bint cheap = terms.is_cheap(tag) and not job.by_element
+    cdef bint cheap = loops.whole != NULL and not job.by_element
     cdef Py_ssize_t tile = CHUNK if cheap else STRETCH
-    cdef bint missing = job.masked or job.nan_missing, whole, packed = False, direct
+    cdef bint missing = job.masked or job.nan_missing, whole, packed, direct
     cdef int i, l
-    for i in range(MAX_PARAMETERS):
-        p[i] = NULL
-    for i in range(MAX_GRADIENTS):
-        g[i] = NULL
-    for i in range(terms.parameters_of(tag)):
+    t.x_scale = job.x_scale
+    t.weight = job.weight
+    t.total = total
+    t.odds = odds
+    t.values = values
+    t.factors = factors
+    t.keep = keep
+    t.ahead = ahead
+    t.x_storage = job.x.storage
+    t.storage = job.parameter[0].storage
+    for i in range(parameters):
         pr[i] = run_at(&job.parameter[i], &job.shape, index)
     if job.masked:
         kr = run_at(&job.keep, &job.shape, index)
-    if wanted is ValueAndGradient:
-        for i in range(terms.gradients_of(tag)):
-            gr[i] = run_at(&job.gradient[i], &job.shape, index)
+    for i in range(gradients):
+        gr[i] = run_at(&job.gradient[i], &job.shape, index)
     for l in range(LANES):
         total[l] = 0
+    for l in range(LANES if loops.has_factor else 0):
         odds[l] = 0
-    if real is float:
-        if terms.is_cheap(tag) and terms.parameters_of(tag) == 1:
-            packed = job.packed and cheap and job.own[0] == NULL
+    packed = job.packed and cheap and loops.packed != NULL and job.own[0] == NULL
     if (job.staged or job.streamed) and not packed:
         tile = TILE
     if missing:                              # what is outside may be missing
@@ -297,102 +284,108 @@ cdef inline double run_unit(const terms.term* tag, const wanted* want, bint spar
         if direct:
             x = <const real*>(xr + begin * job.x.itemsize)
             p[0] = <const real*>(pr[0] + begin * job.parameter[0].itemsize)
-            if wanted is ValueAndGradient:
+            if gradients > 0:
                 g[0] = <real*>(gr[0] + begin * job.gradient[0].itemsize)
         elif job.staged or n < padded:
             x = &x_s[0] if sparse else staged(&job.x, xr, begin, n, padded, x_s)
-            for i in range(terms.parameters_of(tag)):
+            for i in range(parameters):
                 p[i] = staged(&job.parameter[i], pr[i], begin, n, padded, p_s[i])
         else:
             x = <const real*>xr + begin
-            for i in range(terms.parameters_of(tag)):
+            for i in range(parameters):
                 p[i] = <const real*>pr[i] + begin
-        if wanted is ValueAndGradient and not direct:
-            for i in range(terms.gradients_of(tag)):
-                if whole and not job.streamed and job.own[i] == NULL and job.gradient[i].storage == NATIVE:
-                    g[i] = <real*>gr[i] + begin
-                else:
-                    g[i] = g_s + i * TILE
-                    clear_ends(g[i], done, n, padded)
+        for i in range(gradients if not direct else 0):
+            if whole and not job.streamed and job.own[i] == NULL and job.gradient[i].storage == NATIVE:
+                g[i] = <real*>gr[i] + begin
+            else:
+                g[i] = g_s + i * TILE
+                clear_ends(g[i], done, n, padded)
+        t.x = x
+        for i in range(parameters):
+            t.parameter[i] = p[i]
+        for i in range(gradients):
+            t.gradient[i] = g[i]
+        t.n = n if direct else padded_to(n)
+        t.lane = done // STEP * STEP
+        t.bad = bad if cheap else marks
         if direct:
             count[0] += n
-            run_packed(tag, want, job, x, p[0], g[0], n, total, odds, bad)
+            loops.packed(NULL, NULL, NULL, &t)
         elif cheap and whole and not missing:
             count[0] += n
-            run_tile(tag, want, True, False, False, NATIVE, NATIVE, x, p[0], p[1], p[2], p[3], g[0], g[1],
-                     g[2], n, 0, NULL, ahead, x_scale, weight, total, odds, NULL, NULL, bad)
+            loops.whole(NULL, NULL, NULL, &t)
         elif cheap:
             count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
-            run_tile(tag, want, True, True, False, NATIVE, NATIVE, x, p[0], p[1], p[2], p[3], g[0], g[1],
-                     g[2], padded_to(n), done // STEP * STEP, keep, NULL, x_scale, weight, total, odds, NULL,
-                     NULL, bad)
+            loops.some(NULL, NULL, NULL, &t)
         else:
             if sparse:
-                run_counts(tag, want, job, xr, begin, n, padded, done // STEP * STEP, p[0], g[0], values,
-                           marks, x_s)
+                run_counts(job, xr, begin, n, padded, &t, x_s)
             else:
-                run_tile(tag, want, False, False, False, NATIVE, NATIVE, x, p[0], p[1], p[2], p[3], g[0],
-                         g[1], g[2], padded_to(n), done // STEP * STEP, NULL, NULL, x_scale, weight,
-                         total, odds, values, factors, marks)
+                loops.each(NULL, NULL, NULL, &t)
             if missing:
                 count[0] += keep_tile(job, kr, x, begin, done, n, padded, keep)
                 drop_missing(keep, padded, values)
-                if terms.has_factor(tag):
+                if loops.has_factor:
                     drop_missing(keep, padded, factors)
-                for i in range(terms.gradients_of(tag) if wanted is ValueAndGradient else 0):
+                for i in range(gradients):
                     drop_missing(keep, padded, g[i])
-                if any_marked(marks) and any_outside(tag, x, p, keep, n, x_scale):
-                    bad[0] = 1
+                if any_marked(marks):
+                    t.n = n
+                    if loops.any_outside(NULL, NULL, &t):
+                        bad[0] = 1
             else:
                 count[0] += n - done
                 if not whole:
                     clear_ends(values, done, n, padded)
-                    if terms.has_factor(tag):
+                    if loops.has_factor:
                         clear_ends(factors, done, n, padded)
-                    for i in range(terms.gradients_of(tag) if wanted is ValueAndGradient else 0):
+                    for i in range(gradients):
                         clear_ends(g[i], done, n, padded)
             if job.by_element:
-                finish_elements(job, values, &factors[0] if terms.has_factor(tag) else NULL, padded)
+                finish_elements(job, values, &factors[0] if loops.has_factor else NULL, padded)
                 if missing:
                     drop_missing(keep, padded, values)
                 memcpy(<real*>run_at(&job.element, &job.shape, index) + first, values + done,
                        (n - done) * sizeof(real))
             else:
-                add_values(values, &factors[0] if terms.has_factor(tag) else NULL, padded, total, odds)
+                add_values(values, &factors[0] if loops.has_factor else NULL, padded, total, odds)
         n -= done
-        if wanted is ValueAndGradient and not direct:
-            for i in range(terms.gradients_of(tag)):
-                if job.own[i] != NULL:
-                    add_own(job, i, block, chunk, index, begin, n + done, padded, <const real*>g[i])
-                else:
-                    to = gr[i] + first * job.gradient[i].itemsize
-                    source = stored(g[i] + done, job.gradient[i].storage, n, halves)
-                    if job.streamed:
-                        stream(to, source, n * job.gradient[i].itemsize)
-                    elif source != to:
-                        memcpy(to, source, n * job.gradient[i].itemsize)
-        if terms.has_factor(tag):
+        for i in range(gradients if not direct else 0):
+            if job.own[i] != NULL:
+                add_own(job, i, block, chunk, index, begin, n + done, padded, <const real*>g[i])
+            else:
+                to = gr[i] + first * job.gradient[i].itemsize
+                source = stored(g[i] + done, job.gradient[i].storage, n, halves)
+                if job.streamed:
+                    stream(to, source, n * job.gradient[i].itemsize)
+                elif source != to:
+                    memcpy(to, source, n * job.gradient[i].itemsize)
+        if loops.has_factor:
             multiplied += padded // lanes_of(odds)
             if multiplied > most_factors(odds) - CHUNK // lanes_of(odds):
                 take_logs(total, odds, multiplied)
                 multiplied = 0
         first += n
-    if terms.has_factor(tag) and multiplied > 0:
+    if loops.has_factor and multiplied > 0:
         take_logs(total, odds, multiplied)
     return add_lanes(total)
 
 
-# Two functions: in one, gcc spills the constants of one's loops for the sake of the other's.
-cdef double dense_unit(const terms.term* tag, const wanted* want, const Job* job, Py_ssize_t index,
-                       Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
-                       real* bad) noexcept nogil:
-    return run_unit(tag, want, False, job, index, block, chunk, ahead, count, bad)
+# Of one parameter, which leaves nothing to find out, and of any number.
+cdef double value_of_one(const Job* job, Py_ssize_t index, Py_ssize_t block, Py_ssize_t chunk,
+                         const Ahead* ahead, double* count, real* bad) noexcept nogil:
+    return run_unit(1, 0, False, job, index, block, chunk, ahead, count, bad)
 
 
-cdef double sparse_unit(const terms.term* tag, const wanted* want, const Job* job, Py_ssize_t index,
-                        Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
-                        real* bad) noexcept nogil:
-    return run_unit(tag, want, True, job, index, block, chunk, ahead, count, bad)
+cdef double gradient_of_one(const Job* job, Py_ssize_t index, Py_ssize_t block, Py_ssize_t chunk,
+                            const Ahead* ahead, double* count, real* bad) noexcept nogil:
+    return run_unit(1, 1, False, job, index, block, chunk, ahead, count, bad)
+
+
+cdef double of_any(const Job* job, Py_ssize_t index, Py_ssize_t block, Py_ssize_t chunk,
+                   const Ahead* ahead, double* count, real* bad) noexcept nogil:
+    return run_unit(job.parameters, job.gradients, job.x.storage == SPARSE, job, index, block, chunk,
+                    ahead, count, bad)
 
 
 cdef Py_ssize_t unit_of(const Job* job, Py_ssize_t turn) noexcept nogil:
@@ -435,8 +428,8 @@ cdef void hand_over(const Job* job, Py_ssize_t row) noexcept nogil:
     job.follower.take(job.follower.job, row)
 
 
-cdef inline void run_share(const terms.term* tag, const wanted* want, const Job* job, Py_ssize_t share,
-                           Py_ssize_t shares, const real* kind) noexcept nogil:
+cdef void likelihood_share(const Job* job, Py_ssize_t share, Py_ssize_t shares,
+                           const real* kind) noexcept nogil:
     """The units of one of `shares` workers."""
     cdef real bad[LANES]
     cdef Py_ssize_t groups = job.units // job.group, turn, unit, block, chunk, index, at
@@ -456,11 +449,12 @@ cdef inline void run_share(const terms.term* tag, const wanted* want, const Job*
         for index in range(job.slices * block // job.blocks * job.slice,
                            job.slices * (block + 1) // job.blocks * job.slice):
             at = index // job.shape.segments * job.chunks + chunk if job.by_row else unit
-            if terms.reads_sparse(tag) and job.x.storage == SPARSE:
-                sum = sparse_unit(tag, want, job, index, block, chunk, NULL, &count, bad)
+            if job.parameters > 1 or job.x.storage == SPARSE:
+                sum = of_any(job, index, block, chunk, &ahead if fetches else NULL, &count, bad)
+            elif job.gradients > 0:
+                sum = gradient_of_one(job, index, block, chunk, &ahead if fetches else NULL, &count, bad)
             else:
-                sum = dense_unit(tag, want, job, index, block, chunk, &ahead if fetches else NULL, &count,
-                                 bad)
+                sum = value_of_one(job, index, block, chunk, &ahead if fetches else NULL, &count, bad)
             job.partial[at] += sum
             job.partial[job.partials + at] += count
         if job.follower != NULL and (turn + 1) % job.group == 0:
@@ -472,31 +466,34 @@ cdef inline void run_share(const terms.term* tag, const wanted* want, const Job*
         stream_fence()
 
 
-cdef void run_term(const terms.term* tag, const real* kind, const Job* job, Py_ssize_t share,
-                   Py_ssize_t shares) noexcept nogil:
-    if job.gradients > 0:
-        run_share(tag, <const ValueAndGradient*>NULL, job, share, shares, kind)
-    else:
-        run_share(tag, <const ValueOnly*>NULL, job, share, shares, kind)
-
-
-cdef inline void likelihood_share(const Job* job, Py_ssize_t share, Py_ssize_t shares,
-                                  const real* kind) noexcept nogil:
-    """The share of a worker, of the term that the job names."""
-    job.run(NULL, kind, job, share, shares)
+cdef void choose(const terms.term* tag, const wanted* want, const real* kind, Loops* loops) noexcept nogil:
+    loops.each = <Loop>each_tile[terms.term, wanted, real]
+    loops.any_outside = <Question>any_outside[terms.term, real]
+    loops.has_factor = terms.has_factor(tag)
+    loops.whole = loops.some = loops.zeros = loops.packed = NULL
+    if terms.is_cheap(tag):
+        loops.whole = <Loop>whole_tile[terms.term, wanted, real]
+        loops.some = <Loop>some_tile[terms.term, wanted, real]
+        if real is float:
+            if terms.parameters_of(tag) == 1:
+                loops.packed = <Loop>packed_tile[terms.term, wanted, real]
+    if terms.reads_sparse(tag):
+        loops.zeros = <Loop>zeros_tile[terms.term, wanted, real]
 
 
 cdef class Term:
-    """A row of TERMS: the pass of a term, and how many parameters and gradients it takes."""
+    """A row of TERMS: the loops of a term, and how many parameters and gradients it takes."""
 
-    cdef Share of_float, of_double
+    cdef Loops loops[2][2]         # float64 and float32; value alone and with gradients
     cdef readonly int parameters, gradients
 
 
 cdef Term entry(const terms.term* tag):
     cdef Term made = Term.__new__(Term)
-    made.of_float = <Share>run_term[terms.term, float]
-    made.of_double = <Share>run_term[terms.term, double]
+    choose(tag, <const ValueOnly*>NULL, <const double*>NULL, &made.loops[0][0])
+    choose(tag, <const ValueAndGradient*>NULL, <const double*>NULL, &made.loops[0][1])
+    choose(tag, <const ValueOnly*>NULL, <const float*>NULL, &made.loops[1][0])
+    choose(tag, <const ValueAndGradient*>NULL, <const float*>NULL, &made.loops[1][1])
     made.parameters = terms.parameters_of(tag)
     made.gradients = terms.gradients_of(tag)
     return made

@@ -5,18 +5,47 @@ from libc.stdint cimport uint16_t
 from libc.string cimport memset
 
 from fastelbo._kernels.operands cimport (
-    FLUSH, LANES, NATIVE, VECTOR, convert, fetch_lanes, lanes_of, size_of, stored,
+    BFLOAT16, FLOAT16, FLUSH, LANES, NATIVE, UINT8, VECTOR, convert, fetch_lanes, lanes_of, size_of, stored,
 )
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, wanted
 from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
 
 cdef enum:
+    MAX_PARAMETERS = 4
     MAX_GRADIENTS = 3
     STEP = VECTOR          # lanes that may be left out together
 
 cdef struct Ahead:         # from what a unit reads and writes to what the next one will, in bytes
     Py_ssize_t parameter[MAX_GRADIENTS]
     Py_ssize_t gradient[MAX_GRADIENTS]
+
+cdef struct Tile:          # what `run_tile` takes, but for its constants; pointers are to the dtype of the pass
+    const void* x
+    const void* parameter[MAX_PARAMETERS]
+    void* gradient[MAX_GRADIENTS]
+    int x_storage, storage         # of x, and of the parameter and its gradient, where they are packed
+    Py_ssize_t n, lane
+    const void* keep
+    const Ahead* ahead
+    double x_scale, weight
+    double* total
+    void* odds
+    void* values
+    void* factors
+    void* bad
+
+# A loop over a tile, compiled for a term, a dtype and what is wanted: three tags, all NULL.
+ctypedef void (*Loop)(const void* tag, const void* want, const void* kind, const Tile* tile) noexcept nogil
+ctypedef bint (*Question)(const void* tag, const void* kind, const Tile* tile) noexcept nogil
+
+cdef struct Loops:         # of a term, for one dtype and one thing wanted; NULL is what it does not need
+    Loop whole             # summed, nothing missing
+    Loop some              # summed, where `keep` is not 0
+    Loop each              # not summed
+    Loop zeros             # not summed, x is zero and not read
+    Loop packed            # summed; x, the parameter and its gradient as they are stored
+    Question any_outside
+    bint has_factor
 
 
 cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed, bint some, bint none,
@@ -51,7 +80,7 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
         flush = min(j + FLUSH * LANES, n) if real is float else n
         for l in range(lanes if summed else 0):
             acc[l] = 0
-        while j < flush:
+        while True:                              # once at least: then `acc` stays in registers
             if ahead != NULL:
                 fetch_lanes(a + j, lanes, ahead.parameter[0])
                 if terms.gradients_of(tag) > 1:
@@ -114,11 +143,52 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
                 if of_a != NATIVE:
                     stored(g_l, of_a, lanes, <uint16_t*>ga + j)
             j += lanes
+            if j >= flush:
+                break
         if summed:
             for l in range(lanes // 2):          # first of the dtype's, which are cheaper
                 acc[l] = acc[l] + acc[lanes // 2 + l]
             for l in range(lanes // 4):
                 total[l] += acc[l] + acc[lanes // 4 + l]
+
+
+cdef inline void over_tile(const terms.term* tag, const wanted* want, const real* kind, bint summed, bint some,
+                           bint none, int of_x, int of_a, const Tile* t) noexcept nogil:
+    run_tile(tag, want, summed, some, none, of_x, of_a, <const real*>t.x, <const real*>t.parameter[0],
+             <const real*>t.parameter[1], <const real*>t.parameter[2], <const real*>t.parameter[3],
+             <real*>t.gradient[0], <real*>t.gradient[1], <real*>t.gradient[2], t.n, t.lane,
+             <const real*>t.keep, t.ahead if summed and not some and of_a == NATIVE else NULL,
+             <real>t.x_scale, <real>t.weight, t.total, <real*>t.odds, <real*>t.values, <real*>t.factors,
+             <real*>t.bad)
+
+
+# Functions of their own: in one, gcc spills the constants of one's loops for the sake of the other's.
+cdef void whole_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+    over_tile(tag, want, kind, True, False, False, NATIVE, NATIVE, t)
+
+
+cdef void some_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+    over_tile(tag, want, kind, True, True, False, NATIVE, NATIVE, t)
+
+
+cdef void each_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+    over_tile(tag, want, kind, False, False, False, NATIVE, NATIVE, t)
+
+
+cdef void zeros_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+    over_tile(tag, want, kind, False, False, True, NATIVE, NATIVE, t)
+
+
+cdef void packed_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+    """Bytes or half precision beside a parameter of half precision."""
+    if t.storage == FLOAT16 and t.x_storage == UINT8:
+        over_tile(tag, want, kind, True, False, False, UINT8, FLOAT16, t)
+    elif t.storage == FLOAT16:
+        over_tile(tag, want, kind, True, False, False, FLOAT16, FLOAT16, t)
+    elif t.x_storage == UINT8:
+        over_tile(tag, want, kind, True, False, False, UINT8, BFLOAT16, t)
+    else:
+        over_tile(tag, want, kind, True, False, False, BFLOAT16, BFLOAT16, t)
 
 
 cdef void add_values(const real* restrict values, const real* restrict factors, Py_ssize_t n,
@@ -164,16 +234,17 @@ cdef bint any_marked(real* marks) noexcept nogil:
     return found
 
 
-cdef bint any_outside(const terms.term* tag, const real* x, const real** p, const real* keep,
-                      Py_ssize_t n, real x_scale) noexcept nogil:
+cdef bint any_outside(const terms.term* tag, const real* kind, const Tile* t) noexcept nogil:
     """Whether something that is not missing is outside the domain."""
+    cdef const real* x = <const real*>t.x
+    cdef const real* keep = <const real*>t.keep
     cdef Py_ssize_t i
-    for i in range(n):
+    for i in range(t.n):
         if keep[i] != <real>0 and terms.outside(
-            tag, x[i] * x_scale, p[0][i],
-            p[1][i] if terms.parameters_of(tag) > 1 else <real>0,
-            p[2][i] if terms.parameters_of(tag) > 2 else <real>0,
-            p[3][i] if terms.parameters_of(tag) > 3 else <real>0,
+            tag, x[i] * <real>t.x_scale, (<const real*>t.parameter[0])[i],
+            (<const real*>t.parameter[1])[i] if terms.parameters_of(tag) > 1 else <real>0,
+            (<const real*>t.parameter[2])[i] if terms.parameters_of(tag) > 2 else <real>0,
+            (<const real*>t.parameter[3])[i] if terms.parameters_of(tag) > 3 else <real>0,
         ):
             return True
     return False

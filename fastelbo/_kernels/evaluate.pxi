@@ -96,7 +96,7 @@ cdef inline bint plan_own(Job* job, tuple gradients) noexcept:
 
 
 cdef bint is_packed(const Job* job, bint single) noexcept nogil:
-    """Whether `run_packed` can serve, if the term has a part there."""
+    """Whether `packed_tile` can serve, if the term has a part there."""
     cdef const Operand* a = &job.parameter[0]
     if a.storage != FLOAT16 and a.storage != BFLOAT16 or a.spread or job.x.spread or not single:
         return False
@@ -200,7 +200,7 @@ def evaluate(str name, object x, cnp.ndarray mask, bint nan_missing, tuple param
     if job.parameters != term.parameters or job.gradients not in (0, term.gradients):
         raise ValueError(f"{name} takes {term.parameters} parameters and {term.gradients} gradients"
                          f", got {job.parameters} and {job.gradients}")
-    job.run = term.of_float if single else term.of_double
+    job.loops = &term.loops[single][job.gradients > 0]
     attach_data(ops, arrays, &n, &job.x, &job.entries, x, single)
     job.masked = mask is not None
     attach(ops, arrays, &n, &job.keep, mask, single)
@@ -268,9 +268,9 @@ cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     cdef bint joined = not by_row
     cdef double kept = 0
     cdef int i
-    job.run = <Share>likelihood.term[single]
     job.parameters = likelihood.outputs + likelihood.owns
     job.gradients = likelihood.gradients if call.d_outputs[0] != NULL else 0
+    job.loops = <const Loops*>likelihood.term[single] + (job.gradients > 0)
     job.nan_missing = likelihood.nan_missing
     job.x_scale = likelihood.x_scale
     job.factor = likelihood.factor
@@ -318,8 +318,8 @@ def fill(handle, str name):
     cdef Handle* likelihood = <Handle*>PyCapsule_GetPointer(handle, HANDLE)
     cdef Term term = (<dict>TERMS)[name]
     likelihood.run = dense
-    likelihood.term[0] = <void*>term.of_double
-    likelihood.term[1] = <void*>term.of_float
+    likelihood.term[0] = <void*>&term.loops[0][0]
+    likelihood.term[1] = <void*>&term.loops[1][0]
     likelihood.outputs = term.parameters - likelihood.owns
     likelihood.gradients = term.gradients
     likelihood.follows = True
