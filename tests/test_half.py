@@ -6,6 +6,7 @@ import pytest
 import fastelbo
 from fastelbo._catalogue import CASES, OF_ELEMENTS, REDUCTIONS, flatten
 from fastelbo._catalogue._compare import errors
+from tests.conftest import together
 from tests.importance import peak_of
 
 KINDS = [np.dtype(np.float16)]
@@ -16,7 +17,7 @@ except ImportError:
 else:
     KINDS.append(np.dtype(ml_dtypes.bfloat16))
 
-kinds = pytest.mark.parametrize("kind", KINDS, ids=str)
+kinds = together(kind=KINDS)
 cases = pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.halves])
 
 

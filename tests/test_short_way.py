@@ -10,6 +10,7 @@ import pytest
 import fastelbo
 from fastelbo import _objective, discrete_divergences, divergences, likelihoods
 from fastelbo._catalogue import CASES, REDUCTIONS, VARIANTS, flatten
+from tests.conftest import DTYPES, together
 
 #: What may take it.
 NAMES = [n for n, case in CASES.items() if case.likelihood or n.startswith(("elbo", "kl_"))]
@@ -40,8 +41,8 @@ def short(monkeypatch):
     monkeypatch.setattr(discrete_divergences, "_ordinary", ordinary)
 
 
-@pytest.mark.parametrize("extents", [{}, {"B": 1, "D": (1,), "L": 1}, {"B": 70, "D": (13, 10)}])
 @pytest.mark.parametrize("name", NAMES)
+@together(extents=[{}, {"B": 1, "D": (1,), "L": 1}, {"B": 70, "D": (13, 10)}], dtype=DTYPES)
 def test_same_bits(name, extents, dtype):
     case = CASES[name]
     for data in (dtype, np.int16):
