@@ -69,18 +69,18 @@ def test_peers_compute_the_same(kind, recwarn):
             assert row.minimum > 0
 
 
-class AsPython(contenders.Contender):
-    """What is written for Numba, without it: Python runs the same lines."""
-
-    kind = "numba"
-
-    def call(self, peer, case, arrays):
-        return partial(peer(lambda function: function, range), *arrays.values())
-
-
 def test_numba_peers_are_right():
     """As Python, for all that Numba needs half a minute to compile for."""
     pytest.importorskip("numba")
+
+    class AsPython(contenders.Contender):
+        """What is written for Numba, without it: Python runs the same lines."""
+
+        kind = "numba"
+
+        def call(self, peer, case, arrays):
+            return partial(peer(lambda function: function, range), *arrays.values())
+
     found = set()
     for case in CASES.values():
         for dtype in bench.DTYPES:
