@@ -5,7 +5,7 @@ import pytest
 
 from fastelbo import reference, reparameterize, reparameterize_backward
 from fastelbo._catalogue.posterior import backward_magnitudes
-from tests.conftest import assert_close, numerical_gradient
+from tests.conftest import assert_close, numerical_gradient, together
 
 
 def draw(shape, dtype, samples=None, seed=0):
@@ -19,10 +19,12 @@ def weight_of(kind, latent):
     return {"none": 0.0, "number": 0.7, "dimensions": np.linspace(0.0, 2.0, latent)}[kind]
 
 
-@pytest.mark.parametrize("samples", [None, 3])
-@pytest.mark.parametrize("kind", ["none", "number", "dimensions"])
-@pytest.mark.parametrize("shape", [(1, 1), (7, 31), (3, 1025), (130, 20)])
 @pytest.mark.parametrize("source", ["noise", "rng"])
+@together(
+    samples=[None, 3],
+    kind=["none", "number", "dimensions"],
+    shape=[(1, 1), (7, 31), (3, 1025), (130, 20)],
+)
 def test_noise_stands_for_z(source, shape, kind, samples, dtype):
     grad_z, mu, logvar, eps = draw(shape, dtype, samples)
     given = {"noise": eps} if source == "noise" else {"rng": 77}

@@ -9,7 +9,7 @@ import scipy.stats
 
 import fastelbo
 from fastelbo import Weibull
-from tests.conftest import assert_close
+from tests.conftest import assert_close, together
 from tests.likelihood_checks import exact, offends
 
 
@@ -32,8 +32,7 @@ def test_a_concentration_of_one_is_exponential(dtype):
 
 
 @pytest.mark.parametrize("k", [0.3, 1.0, 2.5, 20.0])
-@pytest.mark.parametrize("ratio", [1e-12, 1e-3, 0.999, 1.0, 1.001, 1.5, 4.0])
-@pytest.mark.parametrize("scale", [1e-8, 0.7, 1e9])
+@together(ratio=[1e-12, 1e-3, 0.999, 1.0, 1.001, 1.5, 4.0], scale=[1e-8, 0.7, 1e9])
 def test_mpmath(scale, ratio, k, dtype):
     """Both tails, and next to the scale, where log(x / scale) cancels."""
     x, scale, k = (float(dtype.type(v)) for v in (scale * ratio, scale, k))
