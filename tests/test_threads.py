@@ -26,9 +26,12 @@ HAS_OPENMP = fastelbo.build_info()["openmp"] > 0
 
 @pytest.fixture
 def eight_cpus(monkeypatch):
-    """As if this process might use eight: more threads than there may be CPUs really run."""
+    """As if this process might use eight: more threads than there may be CPUs really run, whatever
+    they are given."""
     monkeypatch.setattr(_threads.runtime, "usable_cpus", lambda: 8)
     monkeypatch.setattr(_threads.runtime, "usable_threads", lambda: 8)
+    monkeypatch.setattr(_threads, "ELEMENTS_PER_THREAD", 8)
+    monkeypatch.setattr(_threads, "WORTH_TWO", 16)
     before = _threads.runtime.govern(False)  # they run whether they pay or not
     yield
     _threads.runtime.govern(before)
