@@ -287,7 +287,9 @@ cdef inline double run_unit(int parameters, int gradients, bint sparse, const Jo
             if gradients > 0:
                 g[0] = <real*>(gr[0] + begin * job.gradient[0].itemsize)
         elif job.staged or n < padded:
-            x = &x_s[0] if sparse else staged(&job.x, xr, begin, n, padded, x_s)
+            x = x_s
+            if not sparse:
+                x = staged(&job.x, xr, begin, n, padded, x_s)
             for i in range(parameters):
                 p[i] = staged(&job.parameter[i], pr[i], begin, n, padded, p_s[i])
         else:
