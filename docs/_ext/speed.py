@@ -1,6 +1,6 @@
 """README's tables of speed, from one run of ``python -m fastelbo bench --json``.
 
-``python docs/_ext/speed.py --measure`` measures for about five minutes, on a machine that should do
+``python docs/_ext/speed.py --measure`` measures for about ten minutes, on a machine that should do
 nothing else, keeps what bench says in docs/measured/bench.json, and writes the tables that README
 has between markers; without --measure it makes these of the file anew.
 """
@@ -25,8 +25,12 @@ CASES = (
     "mixture_log_prob_and_grad",
     "mmd_and_grad",
 )
-#: The two calls of bench: their options.
-RUNS = ((), ("--dtype", "float32", "--calls", *CASES))
+#: The calls of bench: their options.
+RUNS = (
+    (),
+    ("--dtype", "float32", "--calls", *CASES),
+    ("--dtype", "float32", "--torch", "--jax", "elbo_from_buffers"),
+)
 #: The columns of the second table, and whom they are of: the fastest of these counts.
 PEERS = {
     "NumPy": ("NumPy",),
@@ -39,7 +43,7 @@ PEERS = {
 
 
 def measured():
-    """The reports of both calls of bench."""
+    """The reports of all calls of bench."""
     command = [sys.executable, "-m", "fastelbo", "bench", "--json"]
     # Not checked: bench says on stderr who was wrong, and its cells stay empty.
     runs = (subprocess.run([*command, *run], stdout=subprocess.PIPE, check=False) for run in RUNS)
@@ -146,7 +150,42 @@ def calls_table(reports):
     return table([f"in `np.add(a, b, out=c)`, {1e6 * unit:.2g} us", "value", "and gradient"], lines)
 
 
+def torch_table(reports):
+    """fastelbo.torch beside PyTorch: losses, forward and backward, and a step, in microseconds."""
+    lines, labels = [], ()
+    for found in reports[2]["torch"]["tables"]:
+        times = {row["label"]: row.get("minimum") for row in found["rows"]}
+        labels = labels or tuple(times)
+        if times.keys() == set(labels):
+            cells = [digits(times[label], 1e-6) for label in labels]
+            lines.append([found["title"], *cells, by(times, labels[0]), by(times, labels[2])])
+    ratios = (f"over {labels[0]}", f"over {labels[2]}")
+    return table(["us", *labels, *ratios], lines)
+
+
+def by(times, label):
+    """How many times as fast as another the loss of fastelbo.torch is."""
+    mine, other = times["fastelbo.torch"], times[label]
+    return f"{other / mine:.2f}x" if mine and other else ""
+
+
+def jax_table(reports):
+    """fastelbo.jax beside plain JAX, both under jit: value and gradients, in milliseconds."""
+    lines = []
+    rows = reports[2]["jax"]
+    for case, size in dict.fromkeys((row["case"], row["size"]) for row in rows):
+        mine = [row for row in rows if (row["case"], row["size"]) == (case, size)]
+        ours = ours_of(mine)
+        if ours["minimum"]:
+            plain = digits(fastest(mine, [ours["best_peer"]]), 1e-3)
+            ours_too = f"**{digits(ours['minimum'], 1e-3)}**"
+            lines.append([f"`{case}`, {size}", plain, ours_too, f"{ours['ahead']:.2f}x"])
+    return table(["ms", "jax.jit", "**fastelbo.jax**", "ahead"], lines)
+
+
 BLOCKS = {
+    "torch": torch_table,
+    "jax": jax_table,
     "machine": machine,
     "elbo": elbo_table,
     "cases": cases_table,
