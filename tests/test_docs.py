@@ -37,9 +37,10 @@ def reports():
     """What bench would say, of contenders whose times are whole microseconds, in all cases."""
     speed_of = {"NumPy": 9.0, "Numba prange": 3.0, "JAX jit, GEMM": 1e9, "fastelbo, 2 threads": 2.0}
     speed_of["memory traffic alone, 2 threads"] = 1.0
+    in_torch = {"PyTorch eager": 9.0, "fastelbo.torch": 2.0, "torch.compile": 5.0}
 
-    def rows(case, dtype, size):
-        times = [Time(case, "", size, dtype, label, 2, 1e-6 * us) for label, us in speed_of.items()]
+    def rows(case, dtype, size, times_of=speed_of):
+        times = [Time(case, "", size, dtype, label, 2, 1e-6 * us) for label, us in times_of.items()]
         _compare(CASES["elbo"], CASES["elbo"].draw(B=2, D=3, L=1), times)
         return [asdict(time) for time in times]
 
@@ -52,7 +53,14 @@ def reports():
     ]
     calls = {"np.add": 4e-7, **dict.fromkeys(CASES, 1.5)}
     common = {"environment": bench.environment(2), "busy": 0.04}
-    return [{**common, "rows": main}, {**common, "rows": others, "small_call": calls}]
+    losses = [{"label": label, "minimum": 1e-6 * us} for label, us in in_torch.items()]
+    of_torch = {"tables": [{"title": "elbo", "rows": losses}, {"title": "", "rows": losses[:1]}]}
+    of_jax = rows("elbo", "float32", "B 2", {"JAX jit": 5.0, "fastelbo.jax": 2.0})
+    return [
+        {**common, "rows": main},
+        {**common, "rows": others, "small_call": calls},
+        {**common, "rows": [], "torch": of_torch, "jax": of_jax},
+    ]
 
 
 def test_readme_has_what_was_measured(extension):
@@ -71,7 +79,11 @@ def test_readme_has_what_was_measured(extension):
     lines = speed.cases_table(reports()).splitlines()[2:]
     assert set(speed.CASES) <= {line.split("`")[1] for line in lines}
     assert all(line.endswith(" | **0.002** | 1.50x Numba prange |") for line in lines)
-    with pytest.raises(ValueError, match="measured: machine"):
+    lines = speed.torch_table(reports()).splitlines()[2:]
+    assert lines == ["| elbo | 9 | 2 | 5 | 4.50x | 2.50x |"]
+    lines = speed.jax_table(reports()).splitlines()[2:]
+    assert lines == ["| `elbo`, B 2 | 0.005 | **0.002** | 2.50x |"]
+    with pytest.raises(ValueError, match="measured: torch"):
         speed.written("a text without", reports())
     if speed.MEASURED.is_file():
         assert speed.written(before, json.loads(speed.MEASURED.read_text())) == before

@@ -145,11 +145,8 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
             j += lanes
             if j >= flush:
                 break
-        if summed:
-            for l in range(lanes // 2):          # first of the dtype's, which are cheaper
-                acc[l] = acc[l] + acc[lanes // 2 + l]
-            for l in range(lanes // 4):
-                total[l] += acc[l] + acc[lanes // 4 + l]
+        for l in range(lanes if summed else 0):
+            total[l] += acc[l]
 
 
 cdef inline void over_tile(const terms.term* tag, const wanted* want, const real* kind, bint summed, bint some,
