@@ -19,7 +19,7 @@ cdef struct Ahead:         # from what a unit reads and writes to what the next 
     Py_ssize_t parameter[MAX_GRADIENTS]
     Py_ssize_t gradient[MAX_GRADIENTS]
 
-cdef struct Tile:          # what `run_tile` takes, but for its constants; pointers are to the dtype of the pass
+cdef struct Tile:          # what `run_tile` takes, but constants; pointers are to the dtype of the pass
     const void* x
     const void* parameter[MAX_PARAMETERS]
     void* gradient[MAX_GRADIENTS]
@@ -149,8 +149,8 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
             total[l] += acc[l]
 
 
-cdef inline void over_tile(const terms.term* tag, const wanted* want, const real* kind, bint summed, bint some,
-                           bint none, int of_x, int of_a, const Tile* t) noexcept nogil:
+cdef inline void over_tile(const terms.term* tag, const wanted* want, const real* kind, bint summed,
+                           bint some, bint none, int of_x, int of_a, const Tile* t) noexcept nogil:
     run_tile(tag, want, summed, some, none, of_x, of_a, <const real*>t.x, <const real*>t.parameter[0],
              <const real*>t.parameter[1], <const real*>t.parameter[2], <const real*>t.parameter[3],
              <real*>t.gradient[0], <real*>t.gradient[1], <real*>t.gradient[2], t.n, t.lane,
@@ -160,23 +160,28 @@ cdef inline void over_tile(const terms.term* tag, const wanted* want, const real
 
 
 # Functions of their own: in one, gcc spills the constants of one's loops for the sake of the other's.
-cdef void whole_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+cdef void whole_tile(const terms.term* tag, const wanted* want, const real* kind,
+                     const Tile* t) noexcept nogil:
     over_tile(tag, want, kind, True, False, False, NATIVE, NATIVE, t)
 
 
-cdef void some_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+cdef void some_tile(const terms.term* tag, const wanted* want, const real* kind,
+                    const Tile* t) noexcept nogil:
     over_tile(tag, want, kind, True, True, False, NATIVE, NATIVE, t)
 
 
-cdef void each_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+cdef void each_tile(const terms.term* tag, const wanted* want, const real* kind,
+                    const Tile* t) noexcept nogil:
     over_tile(tag, want, kind, False, False, False, NATIVE, NATIVE, t)
 
 
-cdef void zeros_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+cdef void zeros_tile(const terms.term* tag, const wanted* want, const real* kind,
+                     const Tile* t) noexcept nogil:
     over_tile(tag, want, kind, False, False, True, NATIVE, NATIVE, t)
 
 
-cdef void packed_tile(const terms.term* tag, const wanted* want, const real* kind, const Tile* t) noexcept nogil:
+cdef void packed_tile(const terms.term* tag, const wanted* want, const real* kind,
+                      const Tile* t) noexcept nogil:
     """Bytes or half precision beside a parameter of half precision."""
     if t.storage == FLOAT16 and t.x_storage == UINT8:
         over_tile(tag, want, kind, True, False, False, UINT8, FLOAT16, t)
