@@ -289,6 +289,8 @@ def test_calls_are_timed_as_their_rows_make_them():
         *[name + end for name in forms for end in ("", "_and_grad")],
     ]
     assert all(seconds > 0 for seconds in report.values())
+    assert calls._call_of(CASES["Laplace"]).func.__self__.scale is not None
+    assert calls._call_of(CASES["elbo_and_grad"]).func is fastelbo.elbo_and_grad
     report |= {"kl_normal": 1.26, "Laplace_and_grad": 3.0}
     del report["Laplace"]
     header, _, *lines = bench_report.show_calls(report).splitlines()

@@ -39,20 +39,23 @@ def spoiled(tensor):
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_shapes_that_do_not_fit(case):
     """Each input in turn, with and without gradients; what kernels broadcast, composites do."""
-    refused = 0
-    for name, tensor in case.draw(requires_grad=False).items():
-        for what, other in spoiled(tensor):
-            tensors = {**case.draw(), name: other}
-            call = partial(case.call, ft, *tensors.values(), **case.options("none"))
-            (kind, kernels), (composite_kind, got) = both(call)
-            assert kind == composite_kind, (name, what, kernels, got)
-            if kind == "a value":
-                if not case.draws_noise:
-                    torch.testing.assert_close(kernels, got, equal_nan=True)
-            else:
-                refused += 1
-                assert kernels == got, (name, what)
-    assert refused or case.name.startswith("StandardNormal")  # of points of any shape
+    for reduction in ("mean", "none") if case.has_reduction else (None,):
+        options = {} if reduction is None else case.options(reduction)
+        refused = 0
+        for name, tensor in case.draw(requires_grad=False).items():
+            for what, other in spoiled(tensor):
+                tensors = {**case.draw(), name: other}
+
+                call = partial(case.call, ft, *tensors.values(), **options)
+                (kind, kernels), (composite_kind, got) = both(call)
+                assert kind == composite_kind, (name, what, kernels, got)
+                if kind == "a value":
+                    if not case.draws_noise:
+                        torch.testing.assert_close(kernels, got, equal_nan=True)
+                else:
+                    refused += 1
+                    assert kernels == got, (name, what)
+        assert refused or case.name.startswith("StandardNormal")  # of points of any shape
 
 
 def g(*shape):
