@@ -40,6 +40,8 @@ PEERS = {
     "matrix products": ("torch.compile, GEMM", "JAX jit, GEMM"),
     "Numba": ("Numba prange", "Numba prange, fastmath"),
 }
+#: Whom fastelbo.torch is compared with.
+IN_TORCH = ("PyTorch eager", "torch.compile")
 
 
 def measured():
@@ -158,9 +160,8 @@ def torch_table(reports):
         labels = labels or tuple(times)
         if times.keys() == set(labels):
             cells = [digits(times[label], 1e-6) for label in labels]
-            lines.append([found["title"], *cells, by(times, labels[0]), by(times, labels[2])])
-    ratios = (f"over {labels[0]}", f"over {labels[2]}")
-    return table(["us", *labels, *ratios], lines)
+            lines.append([found["title"], *cells, *(by(times, peer) for peer in IN_TORCH)])
+    return table(["us", *labels, *(f"over {peer}" for peer in IN_TORCH)], lines)
 
 
 def by(times, label):
