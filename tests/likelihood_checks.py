@@ -15,7 +15,7 @@ def exact(likelihood, x, parameters, density, dtype, *, sizes=None, digits=80):
     to the results, or to ``sizes`` (of the value and of each derivative) where those are larger.
     """
     arrays = [np.full((1, 1), p, dtype) for p in parameters]
-    value, gradients = likelihood.log_prob_and_grad(np.full((1, 1), x), *arrays)
+    value, gradients = likelihood.log_prob_and_grad(np.full((1, 1), x, dtype), *arrays)
     got = [value, *(float(g[0, 0]) for g in gradients)]
     sizes = sizes or (0.0,) * len(got)
     tiny = float(np.finfo(dtype).smallest_subnormal)
