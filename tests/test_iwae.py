@@ -102,6 +102,37 @@ def test_long_rows_and_views(name, rows, dtype, monkeypatch):
     check(name, (*arrays[:4], views if len(views) > 1 else views[0]), dtype)
 
 
+@pytest.mark.parametrize("event", [(1024,), (1030,), (5000,), (13, 81)])
+@pytest.mark.parametrize("name", ["SquaredError", "Bernoulli", "Gaussian-learned"])
+def test_large_gradients_are_those_of_a_few_rows(name, event, dtype):
+    """They wait for their weights elsewhere, and are written past the caches; no bit differs."""
+    ours, _ = likelihoods(name)
+    batch = -(-(8 << 20) // (24 * int(np.prod(event)) * np.dtype(dtype).itemsize))
+    x, z, mu, logvar, recon = draw(dtype, 24, batch + 16, event, outputs=outputs_of(name))
+    mask = None if event[0] == 1024 else np.random.default_rng(1).random(x.shape) < 0.9
+    if len(event) > 1:  # rows of several runs
+        x, mask = (a[..., ::-1, 1:] for a in (x, mask))
+        recon = (
+            tuple(a[..., ::-1, 1:] for a in recon)
+            if isinstance(recon, tuple)
+            else recon[..., ::-1, 1:]
+        )
+
+    def bound_of(rows):
+        some = tuple(a[:, rows] for a in recon) if isinstance(recon, tuple) else recon[:, rows]
+        arrays = (x[rows], z[:, rows], mu[rows], logvar[rows], some)
+        options = {"likelihood": ours, "mask": None if mask is None else mask[rows]}
+        return iwae_and_grad(*arrays, reduction="none", **options)
+
+    value, grad = bound_of(slice(None))
+    few = slice(3, 19)
+    expected, desired = bound_of(few)
+    np.testing.assert_array_equal(value[few], expected)
+    for whole, part in zip(flat(grad), flat(desired), strict=True):
+        by_sample = whole.ndim > 2 or whole.shape[0] == 24
+        np.testing.assert_array_equal(whole[:, few] if by_sample else whole[few], part)
+
+
 def test_memory_besides_the_gradients():
     """A problem of 26 MB: the log weights take 64 KB."""
     arrays = draw(np.float32, 64, 128, (784,), 20)

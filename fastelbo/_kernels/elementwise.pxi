@@ -14,7 +14,7 @@ cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport uint16_t
-from libc.stdlib cimport calloc, free
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from fastelbo._kernels.follower cimport FOLLOWER, Follower
@@ -22,9 +22,9 @@ from fastelbo._kernels.latent cimport (
     LATENT_SHARES, LatentShares, Latents, ROWS, TOTAL, bind_latents, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
-    BFLOAT16, FLOAT16, FLUSH, LANES, NATIVE, SPARSE, TILE, UINT8, Entries, Operand, Shape, add_lanes,
-    add_up, arrange, attach, attach_data, data_of, in_place, lanes_of, padded_to, round_up, run_at, stage,
-    stored, stream, stream_fence,
+    BFLOAT16, FLOAT16, FLUSH, LANES, LINE, NATIVE, SPARSE, TILE, UINT8, Entries, Operand, Shape, add_lanes,
+    add_up, arrange, attach, attach_data, ceil_div, data_of, fetch_line_for_later, in_place, lanes_of,
+    padded_to, round_up, run_at, stage, stored, stream, stream_fence,
 )
 from fastelbo._kernels.sparse cimport spread_out, take_entries
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
@@ -61,6 +61,7 @@ cdef struct Job:
     bint staged            # some operand cannot be read, or gradient not be written, in place
     bint packed            # x, the parameter and its gradient are read and written as they are stored
     bint streamed          # gradients are written past the caches
+    bint plain             # `whole_run` serves
     bint by_row, by_element
     double x_scale         # what x is multiplied by
     double weight          # what the gradients are multiplied by
@@ -74,7 +75,6 @@ cdef struct Job:
     Py_ssize_t slices      # a row each, or a position of the first outer axis
     Py_ssize_t slice       # outer positions a slice
     Py_ssize_t units       # blocks * chunks
-    Py_ssize_t group       # units that one worker takes: 1, or all samples of a follower's row
     Py_ssize_t partials    # one a unit, or (rows, chunks)
     double* partial        # sums of log p, then the numbers of elements that were not missing
     double* own[MAX_GRADIENTS]     # of a gradient that is a sum over rows: (copies, size), else NULL
@@ -86,6 +86,11 @@ cdef struct Job:
 cdef struct Both:          # passes of an ELBO
     const Job* job
     const Latents* latents
+
+cdef float[LANES] FLOAT_ONES
+cdef double[LANES] DOUBLE_ONES
+for _lane in range(LANES):
+    FLOAT_ONES[_lane] = DOUBLE_ONES[_lane] = 1
 
 # Plain functions around the inline ones: one copy each, where inlining would make dozens.
 cdef const real* staged(const Operand* op, const char* run, Py_ssize_t first, Py_ssize_t n,
@@ -390,30 +395,82 @@ cdef double of_any(const Job* job, Py_ssize_t index, Py_ssize_t block, Py_ssize_
                     ahead, count, bad)
 
 
-cdef Py_ssize_t unit_of(const Job* job, Py_ssize_t turn) noexcept nogil:
-    """The unit whose turn it is, where all samples of a row go before the next row."""
-    cdef Py_ssize_t row = turn // job.group, of_row = turn % job.group
-    cdef Py_ssize_t sample = of_row // job.chunks, chunk = of_row % job.chunks
-    return (sample * job.follower.rows + row) * job.chunks + chunk
-
-
-cdef Py_ssize_t distance(const Job* job, const Operand* op, Py_ssize_t unit,
-                         Py_ssize_t other) noexcept nogil:
-    """From where a unit finds an operand to where another does, in bytes; rows are single runs."""
-    cdef Py_ssize_t row = unit // job.chunks, other_row = other // job.chunks
-    cdef Py_ssize_t chunks = (other - other_row * job.chunks) - (unit - row * job.chunks)
-    return (run_at(op, &job.shape, other_row) - run_at(op, &job.shape, row)
-            + chunks * job.chunk * op.itemsize)
-
-
-cdef void look_ahead(const Job* job, Py_ssize_t unit, Py_ssize_t other, Ahead* ahead) noexcept nogil:
-    """Rows of one sample after the other are short runs, far apart: no processor foresees them."""
+cdef inline bint is_plain(const Job* job) noexcept nogil:
+    """Whether `whole_run` can serve: nothing is missing, and all is where it is computed."""
     cdef int i
-    for i in range(MAX_GRADIENTS):
-        if i < job.parameters:
-            ahead.parameter[i] = distance(job, &job.parameter[i], unit, other)
-        if i < job.gradients:
-            ahead.gradient[i] = distance(job, &job.gradient[i], unit, other)
+    for i in range(job.gradients):
+        if job.own[i] != NULL:
+            return False
+    return (job.loops.whole != NULL and job.shape.run >= LANES and job.shape.run % STEP == 0
+            and not (job.staged or job.streamed or job.masked or job.nan_missing or job.by_element))
+
+
+cdef double whole_run(const Job* job, Py_ssize_t index, Py_ssize_t chunk, const Ahead* ahead,
+                      real* bad) noexcept nogil:
+    """A chunk of run number `index` of a `plain` job."""
+    cdef const Loops* loops = job.loops
+    cdef Py_ssize_t first = chunk * job.chunk, n = min(job.chunk, job.shape.run - first)
+    cdef Py_ssize_t rest = n % LANES, back = n - LANES
+    cdef double total[LANES]
+    cdef real odds[LANES]
+    cdef Tile t
+    cdef int i, l
+    for l in range(LANES):
+        total[l] = 0
+    for l in range(LANES if loops.has_factor else 0):
+        odds[l] = 0
+    t.x = <const real*>run_at(&job.x, &job.shape, index) + first
+    for i in range(job.parameters):
+        t.parameter[i] = <const real*>run_at(&job.parameter[i], &job.shape, index) + first
+    for i in range(job.gradients):
+        t.gradient[i] = <real*>run_at(&job.gradient[i], &job.shape, index) + first
+    t.x_scale = job.x_scale
+    t.weight = job.weight
+    t.total = total
+    t.odds = odds
+    t.bad = bad
+    t.ahead = ahead
+    t.n = n - rest
+    t.lane = 0
+    loops.whole(NULL, NULL, NULL, &t)
+    if rest > 0:                             # its lanes that are done already are passed over
+        t.x = <const real*>t.x + back
+        for i in range(job.parameters):
+            t.parameter[i] = <const real*>t.parameter[i] + back
+        for i in range(job.gradients):
+            t.gradient[i] = <real*>t.gradient[i] + back
+        t.n = LANES
+        t.lane = LANES - rest
+        t.keep = FLOAT_ONES if real is float else DOUBLE_ONES
+        loops.some(NULL, NULL, NULL, &t)
+    if loops.has_factor:
+        take_logs(total, odds, (n + LANES - 1) // lanes_of(odds))
+    return add_lanes(total)
+
+
+cdef void take_unit(const Job* job, Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead,
+                    real* bad) noexcept nogil:
+    """A chunk of every run of a block: their sums, and how many elements were not missing."""
+    cdef Py_ssize_t first = block * job.shape.segments, last = first + job.shape.segments, index, at
+    cdef double sum, count
+    if job.blocks != job.shape.rows:
+        first = job.slices * block // job.blocks * job.slice
+        last = job.slices * (block + 1) // job.blocks * job.slice
+    for index in range(first, last):
+        if job.plain:
+            sum = whole_run(job, index, chunk, ahead, bad)
+            count = min(job.chunk, job.shape.run - chunk * job.chunk)
+        elif job.parameters > 1 or job.x.storage == SPARSE:
+            sum = of_any(job, index, block, chunk, ahead, &count, bad)
+        elif job.gradients > 0:
+            sum = gradient_of_one(job, index, block, chunk, ahead, &count, bad)
+        else:
+            sum = value_of_one(job, index, block, chunk, ahead, &count, bad)
+        at = block * job.chunks + chunk
+        if job.by_row and job.blocks != job.shape.rows:
+            at = index // job.shape.segments * job.chunks + chunk
+        job.partial[at] += sum
+        job.partial[job.partials + at] += count
 
 
 cdef void write_row_value(const Job* job, Py_ssize_t row) noexcept nogil:
@@ -422,45 +479,28 @@ cdef void write_row_value(const Job* job, Py_ssize_t row) noexcept nogil:
     job.row_values[row] += job.constant * add_up(sums + job.partials, job.chunks)
 
 
-cdef void hand_over(const Job* job, Py_ssize_t row) noexcept nogil:
-    """All samples of a row are through: the follower takes over."""
-    cdef Py_ssize_t sample
-    for sample in range(job.group // job.chunks):
-        write_row_value(job, sample * job.follower.rows + row)
-    job.follower.take(job.follower.job, row)
+include "followed.pxi"
+
+
+cdef void units_share(const Job* job, Py_ssize_t share, Py_ssize_t shares, real* bad) noexcept nogil:
+    """The units of one of `shares` workers."""
+    cdef Py_ssize_t unit, block
+    for unit in range(job.units * share // shares, job.units * (share + 1) // shares):
+        block = unit // job.chunks
+        take_unit(job, block, unit - block * job.chunks, NULL, bad)
 
 
 cdef void likelihood_share(const Job* job, Py_ssize_t share, Py_ssize_t shares,
                            const real* kind) noexcept nogil:
-    """The units of one of `shares` workers."""
+    """What one of `shares` workers does."""
     cdef real bad[LANES]
-    cdef Py_ssize_t groups = job.units // job.group, turn, unit, block, chunk, index, at
-    cdef Ahead ahead
-    cdef bint fetches = job.follower != NULL and not job.staged and job.shape.segments == 1
-    cdef double sum, count
     cdef int l
     for l in range(LANES):
         bad[l] = 0
-    for turn in range(groups * share // shares * job.group,
-                      groups * (share + 1) // shares * job.group):
-        unit = turn if job.follower == NULL else unit_of(job, turn)
-        block = unit // job.chunks
-        chunk = unit - block * job.chunks
-        if fetches:
-            look_ahead(job, unit, unit_of(job, min(turn + 1, job.units - 1)), &ahead)
-        for index in range(job.slices * block // job.blocks * job.slice,
-                           job.slices * (block + 1) // job.blocks * job.slice):
-            at = index // job.shape.segments * job.chunks + chunk if job.by_row else unit
-            if job.parameters > 1 or job.x.storage == SPARSE:
-                sum = of_any(job, index, block, chunk, &ahead if fetches else NULL, &count, bad)
-            elif job.gradients > 0:
-                sum = gradient_of_one(job, index, block, chunk, &ahead if fetches else NULL, &count, bad)
-            else:
-                sum = value_of_one(job, index, block, chunk, &ahead if fetches else NULL, &count, bad)
-            job.partial[at] += sum
-            job.partial[job.partials + at] += count
-        if job.follower != NULL and (turn + 1) % job.group == 0:
-            hand_over(job, turn // job.group)
+    if job.follower != NULL:
+        followed_share(job, share, shares, bad)
+    else:
+        units_share(job, share, shares, bad)
     for l in range(LANES):
         if bad[l] != 0:
             job.found_outside[0] = True

@@ -106,6 +106,15 @@ cdef bint is_packed(const Job* job, bint single) noexcept nogil:
             and not job.nan_missing and not job.streamed and job.follower == NULL)
 
 
+cdef bint goes_past_caches(const Job* job) noexcept nogil:
+    """Whether gradients are too large to stay in a cache, and, where they have to wait for a follower's
+    weights, can do so in one."""
+    cdef Py_ssize_t size = job.shape.rows * job.shape.segments * job.shape.run * job.gradient[0].itemsize
+    if job.gradients == 0 or size < STREAM_FROM:
+        return False
+    return job.follower == NULL or job.gradients * size // job.follower.rows <= WAITING
+
+
 cdef inline void finish_own(const Job* job, int i, const real* kind) noexcept nogil:
     """Add up the copies of a gradient that is a sum over rows."""
     cdef Py_ssize_t copies = 1, c, e, size = job.own_size[i]
@@ -135,7 +144,7 @@ cdef bint compute(Job* job, Latents* latents, bint single, int threads, double* 
     both.job = job
     both.latents = latents
     job.units = job.blocks * job.chunks
-    job.group = 1 if job.follower == NULL else max(<Py_ssize_t>1, job.units // job.follower.rows)
+    job.plain = is_plain(job)
     job.partials = job.shape.rows * job.chunks if job.by_row else job.units
     job.partial = zeros(2 * job.partials, few)
     if not job.by_row:
@@ -222,8 +231,7 @@ def evaluate(str name, object x, cnp.ndarray mask, bint nan_missing, tuple param
     job.follower = NULL
     if follower is not None:
         job.follower = <const Follower*>PyCapsule_GetPointer(follower, FOLLOWER)
-    job.streamed = (job.gradients > 0 and job.follower == NULL
-                    and cnp.PyArray_NBYTES(<cnp.ndarray>gradients[0]) >= STREAM_FROM)
+    job.streamed = goes_past_caches(&job)
     job.staged = job.masked or nan_missing or not in_place(&job.x)
     for i in range(job.parameters):
         job.staged = job.staged or not in_place(&job.parameter[i])
@@ -298,8 +306,7 @@ cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
         if i < job.gradients:
             bind_output(&job.gradient[i], call.d_outputs[i], call)
             job.staged = job.staged or not in_place(&job.gradient[i])
-    job.streamed = (job.gradients > 0 and job.follower == NULL
-                    and job.shape.rows * job.shape.run * job.gradient[0].itemsize >= STREAM_FROM)
+    job.streamed = goes_past_caches(&job)
     job.packed = is_packed(&job, single)
     job.chunk = CHUNK
     job.slices = job.blocks = job.shape.rows

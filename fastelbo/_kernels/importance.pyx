@@ -49,7 +49,7 @@ cdef struct Weighing:
     Py_ssize_t z_stride[2]
     double* prior                      # (K, B): log p(z), or NULL for the standard normal
     const char* prior_gradient         # (K, B, L): its derivative
-    double* log_w                      # (last - first, K): ends as the normalised weights
+    double* log_w                      # (last - first, K): ends as what derivatives are multiplied by
     double* log_w_out                  # (K, B) or NULL
     double* bound                      # (B,), or NULL where no more than log_w_out is wanted
     Estimator estimator
@@ -224,11 +224,13 @@ cdef void settle(const Weighing* job, Py_ssize_t b, const real* kind) noexcept n
     for k in range(job.samples):
         (<real*>job.weights_out)[k * job.rows + b] = <real>log_w[k]
     latent_gradients(job, b, log_w, kind)
+    for k in range(job.samples):
+        log_w[k] *= job.weight
 
 
 cdef void rescale(const Weighing* job, Py_ssize_t k, Py_ssize_t b, const real* kind) noexcept nogil:
     """Multiply the gradients by the decoder's outputs, of sample k of row b, by the weight."""
-    cdef real w = <real>(job.log_w[(b - job.first) * job.samples + k] * job.weight)
+    cdef real w = <real>job.log_w[(b - job.first) * job.samples + k]
     cdef real* g
     cdef Py_ssize_t i
     cdef int output
@@ -261,19 +263,38 @@ cdef void weigh(const Weighing* job, int threads, const real* kind) noexcept nog
     in_parallel[real](rescale_share, job, threads)
 
 
-cdef inline void take_row(const Weighing* job, Py_ssize_t b, const real* kind) noexcept nogil:
+cdef inline const double* settle_row(const Weighing* job, Py_ssize_t row, const real* kind) noexcept nogil:
+    settle(job, job.first + row, kind)
+    return job.log_w + row * job.samples
+
+
+cdef inline void rescale_row(const Weighing* job, Py_ssize_t row, const real* kind) noexcept nogil:
     cdef Py_ssize_t k
-    settle(job, b, kind)
-    for k in range(job.samples if job.outputs > 0 else 0):
-        rescale(job, k, b, kind)
+    for k in range(job.samples):
+        rescale(job, k, job.first + row, kind)
 
 
-cdef void take_float(const void* job, Py_ssize_t row) noexcept nogil:
-    take_row(<const Weighing*>job, (<const Weighing*>job).first + row, <const float*>NULL)
+cdef const double* settle_float(const void* job, Py_ssize_t row) noexcept nogil:
+    return settle_row(<const Weighing*>job, row, <const float*>NULL)
 
 
-cdef void take_double(const void* job, Py_ssize_t row) noexcept nogil:
-    take_row(<const Weighing*>job, (<const Weighing*>job).first + row, <const double*>NULL)
+cdef const double* settle_double(const void* job, Py_ssize_t row) noexcept nogil:
+    return settle_row(<const Weighing*>job, row, <const double*>NULL)
+
+
+cdef void rescale_float(const void* job, Py_ssize_t row) noexcept nogil:
+    rescale_row(<const Weighing*>job, row, <const float*>NULL)
+
+
+cdef void rescale_double(const void* job, Py_ssize_t row) noexcept nogil:
+    rescale_row(<const Weighing*>job, row, <const double*>NULL)
+
+
+cdef void follow(Follower* follower, const Weighing* job, bint single) noexcept nogil:
+    follower.settle = settle_float if single else settle_double
+    follower.rescale = rescale_float if single else rescale_double
+    follower.job = job
+    follower.rows = job.last - job.first
 
 
 cdef class Weigher:
@@ -342,9 +363,7 @@ cdef class Weigher:
 
     def follower(self):
         """A capsule for `evaluate`, valid as long as this object."""
-        self.following.take = take_float if self.single else take_double
-        self.following.job = &self.job
-        self.following.rows = self.job.last - self.job.first
+        follow(&self.following, &self.job, self.single)
         return PyCapsule_New(&self.following, FOLLOWER, NULL)
 
     def run(self, int threads):
@@ -395,11 +414,7 @@ cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     of_rows.weight = 1
     of_rows.mu = NULL
     if likelihood.follows and call.batch >= ROWS_A_THREAD * call.threads:
-        follower.take = take_float
-        if not single:
-            follower.take = take_double
-        follower.job = &job
-        follower.rows = call.batch
+        follow(&follower, &job, single)
         of_rows.follower = &follower
     failed = likelihood.run(likelihood, &of_rows)
     if failed == 0 and of_rows.follower == NULL:

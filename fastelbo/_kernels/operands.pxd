@@ -239,7 +239,7 @@ cdef extern from *:
         uint32_t tiny = fe_bits_of(fe_as_float(size) + 0.5f) - 0x3f000000u;
         uint32_t huge = size > 0x7f800000u ? 0x7e00u | (size >> 13 & 0x3ffu) : 0x7c00u;
         uint32_t half = size < 0x38800000u ? tiny : size < 0x47800000u ? normal : huge;
-        return (uint16_t)(half | bits >> 16 & 0x8000u);
+        return (uint16_t)(half | (bits >> 16 & 0x8000u));
     }
     static CYTHON_UNUSED CYTHON_INLINE void fe_widen_half(const uint16_t *from, float *to, Py_ssize_t n) {
         Py_ssize_t i = 0;
@@ -533,11 +533,14 @@ cdef extern from *:
     """
     #if defined(__GNUC__)
     #define fe_fetch(p) __builtin_prefetch(p)
+    #define fe_fetch_for_later(p) __builtin_prefetch(p, 0, 2)
     #else
     #define fe_fetch(p) ((void)(p))
+    #define fe_fetch_for_later(p) ((void)(p))
     #endif
     """
     void fetch_line "fe_fetch"(const void* p) noexcept nogil
+    void fetch_line_for_later "fe_fetch_for_later"(const void* p) noexcept nogil   # into the second cache
 
 
 cdef inline void fetch_lanes(const real* p, int lanes, Py_ssize_t ahead) noexcept nogil:
