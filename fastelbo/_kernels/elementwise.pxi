@@ -264,6 +264,7 @@ cdef inline double run_unit(int parameters, int gradients, bint sparse, const Jo
         kr = run_at(&job.keep, &job.shape, index)
     for i in range(gradients):
         gr[i] = run_at(&job.gradient[i], &job.shape, index)
+        g[i] = NULL
     for l in range(LANES):
         total[l] = 0
     for l in range(LANES if loops.has_factor else 0):

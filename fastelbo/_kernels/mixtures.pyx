@@ -47,7 +47,7 @@ cdef struct Mixture:
     char* staged                           # (slab, depth): points
     char* shares                           # (slab, stride): exponents, then weights of components
     char* pulls                            # (blocks, slab, L): the gradient by z
-    char* room                             # (threads, (2 L + 1) BLOCK + ROWS L HALF)
+    char* room                             # (threads, 2 L + 1, BLOCK)
     double* sums                           # (groups, 2 L + 1, padded): by mu, by logvar, of shares
 
 
@@ -225,60 +225,38 @@ cdef inline real pull(real z, real w, real mu, real root, real* by_mu,
     cdef real h = w * d
     by_mu[0] += h
     by_logvar[0] += h * d
-    return (h * root) * root
+    return h * root
 
 
 cdef void pull_points(const real* restrict z, Py_ssize_t depth, Py_ssize_t cols,
                       const real* restrict mu, const real* restrict root,
                       const real* restrict w, Py_ssize_t stride, Py_ssize_t n,
-                      real* restrict by_mu, real* restrict by_logvar, real* restrict e) noexcept nogil:
+                      real* restrict by_mu, real* restrict by_logvar, real* restrict out) noexcept nogil:
     """Gradients of ROWS points under n components: by_mu and by_logvar (L, BLOCK) are added to.
 
-    e (L, ROWS, HALF) becomes what is to be summed for the points, each lane some components.
+    Those by the points, out (ROWS, L), are summed lane by lane, in registers, over the components.
     """
-    cdef const real* m
-    cdef const real* p
-    cdef const real* v
-    cdef real z_of[ROWS]
-    cdef real m0, m1, p0, p1, a0, a1, b0, b1
+    cdef real e[ROWS * HALF]
+    cdef real a, b, m, p
     cdef Py_ssize_t tile, j, l, at
     cdef int k, r
-    for l in range(cols * ROWS * HALF):
-        e[l] = 0
-    for tile in range(n // WIDE):
-        j = tile * WIDE
-        v = w + j
-        for l in range(cols):
-            m = mu + l * stride + j
-            p = root + l * stride + j
-            at = l * BLOCK + j
-            for r in range(ROWS):
-                z_of[r] = z[r * depth + l]
-            for k in range(HALF):
-                m0 = m[k]
-                m1 = m[k + HALF]
-                p0 = p[k]
-                p1 = p[k + HALF]
-                a0 = by_mu[at + k]
-                a1 = by_mu[at + k + HALF]
-                b0 = by_logvar[at + k]
-                b1 = by_logvar[at + k + HALF]
-                for r in range(ROWS):
-                    e[(l * ROWS + r) * HALF + k] += (
-                        pull(z_of[r], v[r * stride + k], m0, p0, &a0, &b0)
-                        + pull(z_of[r], v[r * stride + k + HALF], m1, p1, &a1, &b1))
-                by_mu[at + k] = a0
-                by_mu[at + k + HALF] = a1
-                by_logvar[at + k] = b0
-                by_logvar[at + k + HALF] = b1
-
-
-cdef void add_components(real* restrict e, Py_ssize_t cols, real* restrict out) noexcept nogil:
-    """Sums over the lanes of e (L, ROWS, HALF): the gradients (ROWS, L) by the points."""
-    cdef Py_ssize_t l, r
     for l in range(cols):
+        for k in range(ROWS * HALF):
+            e[k] = 0
+        for tile in range(n // HALF):
+            j = tile * HALF
+            at = l * BLOCK + j
+            for k in range(HALF):
+                m = mu[l * stride + j + k]
+                p = root[l * stride + j + k]
+                a = by_mu[at + k]
+                b = by_logvar[at + k]
+                for r in range(ROWS):
+                    e[r * HALF + k] += p * pull(z[r * depth + l], w[r * stride + j + k], m, p, &a, &b)
+                by_mu[at + k] = a
+                by_logvar[at + k] = b
         for r in range(ROWS):
-            out[r * cols + l] = <real>-2.0 * add_halves(e + (l * ROWS + r) * HALF, HALF)
+            out[r * cols + l] = <real>-2.0 * add_halves(e + r * HALF, HALF)
 
 
 cdef void pull_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
@@ -287,10 +265,9 @@ cdef void pull_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
     cdef const Mixture* job = <const Mixture*>given
     cdef Py_ssize_t tasks = job.groups * job.blocks, rows = 2 * job.cols + 1
     cdef Py_ssize_t task, group, block, first, last, begin, n, unit, r, j, row
-    cdef real* room = <real*>job.room + share * (rows * BLOCK + ROWS * job.cols * HALF)
+    cdef real* room = <real*>job.room + share * rows * BLOCK
     cdef real* by_logvar = room + job.cols * BLOCK
     cdef real* of_shares = room + 2 * job.cols * BLOCK
-    cdef real* e = room + rows * BLOCK
     cdef real* w
     cdef real* to
     cdef double* sums
@@ -307,8 +284,7 @@ cdef void pull_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
             to = <real*>job.pulls + (block * job.groups * CHUNK + unit * ROWS) * job.cols
             pull_points(<const real*>job.staged + unit * ROWS * job.depth, job.depth, job.cols,
                         <const real*>job.mu_t + begin, <const real*>job.root_t + begin,
-                        w, job.stride, n, room, by_logvar, e)
-            add_components(e, job.cols, to)
+                        w, job.stride, n, room, by_logvar, to)
             for r in range(ROWS):
                 for j in range(n):
                     of_shares[j] += w[r * job.stride + j]
@@ -446,7 +422,7 @@ def mixture(cnp.ndarray z, cnp.ndarray mu, cnp.ndarray logvar, cnp.ndarray log_w
         slab * job.depth * size,
         slab * job.stride * size,
         rest * job.blocks * slab * job.cols * size,
-        rest * threads * ((2 * job.cols + 1) * BLOCK + ROWS * job.cols * HALF) * size,
+        rest * threads * (2 * job.cols + 1) * BLOCK * size,
         rest * job.groups * (2 * job.cols + 1) * job.padded * <Py_ssize_t>sizeof(double),
     ]
     size = LINE
