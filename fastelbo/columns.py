@@ -246,7 +246,7 @@ class ColumnLikelihood(Likelihood):
         """The same, with other likelihoods, or columns."""
         some = copy.copy(self)
         columns = [c for _, c in self._pairs] if columns is None else columns
-        some.blocks = list(zip(likelihoods, columns, strict=True))
+        vars(some)["blocks"] = list(zip(likelihoods, columns, strict=True))
         some._set_blocks(some.blocks)
         return some
 

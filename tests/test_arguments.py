@@ -232,6 +232,16 @@ def test_booleans_are_no_numbers(taker, boolean):
         SETTINGS[taker](boolean)
 
 
+def test_what_a_likelihood_was_made_of_stays():
+    """Set afterwards it would change nothing, without a word."""
+    for variant in VARIANTS.values():
+        likelihood = variant.make(fastelbo)
+        names = [name for name in vars(likelihood) if not name.startswith("_")]
+        for name in ("x_scale", "validate", "missing", *names):
+            with pytest.raises(AttributeError, match=name):
+                setattr(likelihood, name, getattr(likelihood, name))
+
+
 def test_every_likelihood_with_settings_is_among_them():
     """An argument that is annotated as numbers is an array of settings."""
     kinds = {type(variant.make(fastelbo)) for variant in VARIANTS.values()}
