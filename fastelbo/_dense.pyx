@@ -12,7 +12,7 @@ from libc.string cimport memset
 
 from fastelbo._arrays cimport LATENT_COST
 from fastelbo._kernels.call cimport HANDLE, Call, Handle
-from fastelbo._kernels.operands cimport FLOAT32, FLOAT64, storage_of
+from fastelbo._kernels.operands cimport FLOAT16, FLOAT32, FLOAT64, NPY_HALF, storage_of
 
 import math
 
@@ -225,8 +225,11 @@ cdef bint bind_columns(Call* call, int i, cnp.ndarray data, object output) excep
     return True
 
 
-cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs) except -1:
-    """Whether x and the decoder's outputs are fit; then the call, all zero before, has them."""
+cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs, int half) except -1:
+    """Whether x and the decoder's outputs are fit; then the call, all zero before, has them.
+
+    `half` is what arrays of float16 hold: FLOAT16, or BFLOAT16, for which NumPy has no dtype.
+    """
     cdef cnp.ndarray data, a
     cdef int i, type_ = -1
     if not is_dense(x):
@@ -250,11 +253,17 @@ cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs) except -1
         call.dtype = FLOAT32
     elif type_ == cnp.NPY_DOUBLE:
         call.dtype = FLOAT64
+    elif type_ == NPY_HALF and dense.handle.follows and cnp.PyArray_TYPE(data) != cnp.NPY_DOUBLE:
+        call.dtype = FLOAT32
+        call.output_dtype = half
     else:
         return False
-    if cnp.PyArray_TYPE(data) > cnp.NPY_DOUBLE:              # before it come integers and float32
+    if cnp.PyArray_TYPE(data) == NPY_HALF:
+        call.x_dtype = half
+    elif cnp.PyArray_TYPE(data) > cnp.NPY_DOUBLE:            # before it come integers and float32
         return False
-    call.x_dtype = storage_of(data, call.dtype == FLOAT32) or call.dtype
+    else:
+        call.x_dtype = storage_of(data, call.dtype == FLOAT32) or call.dtype
     call.x = cnp.PyArray_DATA(data)
     call.batch = cnp.PyArray_DIM(data, 0)
     call.event = cnp.PyArray_SIZE(data) // call.batch
@@ -392,7 +401,7 @@ def log_density(likelihood, x, tuple outputs, mask, reduction, num_threads, out,
     if mask is None:
         memset(&call, 0, sizeof(Call))
         dense = dense_of(likelihood, x)
-        if bind_event(&call, dense, x, outputs) and bind_reduction(&call, reduction):
+        if bind_event(&call, dense, x, outputs, FLOAT16) and bind_reduction(&call, reduction):
             if with_gradient:
                 gradients = gradients_for(out, outputs, (x,))
                 bind_gradients(&call, gradients)

@@ -12,6 +12,7 @@ from fastelbo._dense cimport (
     may_write, named, new_arrays, new_like, new_rows, run,
 )
 from fastelbo._kernels.call cimport Call
+from fastelbo._kernels.operands cimport FLOAT16
 from fastelbo._arrays import as_mask, checked_outs, hand_over, in_single
 from fastelbo._threads import threads_for
 from fastelbo.divergences import as_free_bits, kl_pass
@@ -51,7 +52,7 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
     cdef object rows = None, row_kl = None, gradients = None
     cdef double b = beta, reconstruction, kl
     memset(&call, 0, sizeof(Call))
-    if not (bind_event(&call, dense, x, outputs) and bind_latents(&call, mu, logvar)
+    if not (bind_event(&call, dense, x, outputs, FLOAT16) and bind_latents(&call, mu, logvar)
             and bind_reduction(&call, reduction)):
         return None
     if rng is not None or noise is not None:

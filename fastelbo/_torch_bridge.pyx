@@ -13,10 +13,10 @@ from torch.nn import Parameter
 
 from fastelbo._arrays import csr
 from fastelbo._dense cimport (
-    KL, Dense, bind_event, bind_latents, bind_reduction, dense_of, is_word, run,
+    KL, Dense, bind_event, bind_latents, bind_reduction, dense_of, is_word, new_rows, run,
 )
 from fastelbo._kernels.call cimport Call
-from fastelbo._kernels.operands cimport FLOAT32
+from fastelbo._kernels.operands cimport BFLOAT16, FLOAT16, NPY_HALF
 
 cnp.import_array()
 
@@ -60,16 +60,22 @@ cdef enum:                 # of DLPack
     BOOL = 6
 
 cdef object Tensor = torch.Tensor, STRIDED = torch.strided, SINGLE = torch.float32, DOUBLE = torch.float64
+cdef object HALF = torch.float16, BRAIN = torch.bfloat16
 cdef object from_numpy = torch.from_numpy, empty_like = torch.empty_like
 cdef object grad_enabled = torch.is_grad_enabled, enable_grad = torch._C._set_grad_enabled
 cdef object num_threads = torch.get_num_threads, alive = torch._C._functorch.unwrap_if_dead
 cdef object tracing = torch._C._is_tracing, transforming = torch._C._are_functorch_transforms_active
+cdef object autocasts = torch.is_autocast_enabled
 cdef object forward_ad = torch.autograd.forward_ad
+cdef int[4] FLOATS = [-1, NPY_HALF, cnp.NPY_FLOAT, cnp.NPY_DOUBLE]
 cdef int[4] SIGNED = [cnp.NPY_INT8, cnp.NPY_INT16, cnp.NPY_INT32, cnp.NPY_INT64]
 cdef int[4] UNSIGNED = [cnp.NPY_UINT8, cnp.NPY_UINT16, cnp.NPY_UINT32, cnp.NPY_UINT64]
 cdef frozenset INTEGERS = frozenset(
     dtype for dtype in vars(torch).values()
     if isinstance(dtype, torch.dtype) and not dtype.is_floating_point and not dtype.is_complex)
+
+#: Of tensors beside half precision, and of that.
+cdef frozenset READ = INTEGERS | {HALF, BRAIN, SINGLE}
 
 cdef object capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 cdef DLApi* api = NULL
@@ -85,7 +91,7 @@ cdef inline int type_of(const DLTensor* t) noexcept:
     while 8 << size < t.bits:
         size += 1
     if t.code == FLOAT:
-        return cnp.NPY_FLOAT if t.bits == 32 else cnp.NPY_DOUBLE if t.bits == 64 else -1
+        return FLOATS[size] if size < 4 else -1
     if t.code == INT:
         return SIGNED[size]
     if t.code == UINT:
@@ -183,17 +189,20 @@ cpdef object as_array(object tensor):
     return csr(tuple(tensor.shape), *[part.numpy() for part in parts])
 
 
-cdef object as_tensor(object value, bint single):
-    """A value of a pass, a number or an array, as a tensor in its dtype."""
+cdef object as_tensor(object value, object dtype):
+    """A value of a pass, a number or an array, as a tensor."""
     cdef cnp.ndarray number
+    cdef object made
+    cdef bint single = dtype is SINGLE
     if type(value) is not float:
-        return from_numpy(value).to(SINGLE if single else DOUBLE)
+        return from_numpy(value).to(dtype)
     number = cnp.PyArray_EMPTY(0, NULL, cnp.NPY_FLOAT if single else cnp.NPY_DOUBLE, 0)
     if single:
         (<float*>cnp.PyArray_DATA(number))[0] = value
     else:
         (<double*>cnp.PyArray_DATA(number))[0] = value
-    return from_numpy(number)
+    made = from_numpy(number)
+    return made if single or dtype is DOUBLE else made.to(dtype)
 
 
 cdef inline void* new_like(tensor, list made) except NULL:
@@ -203,47 +212,84 @@ cdef inline void* new_like(tensor, list made) except NULL:
     return <void*><uintptr_t>new.data_ptr()
 
 
-cdef object negative_elbo_of(likelihood, tuple leaves, list arrays, double beta, object reduction,
-                             list gradients):
-    """Minus the ELBO of (mu, logvar, *outputs) and arrays of these and x, with gradients unless the list
-    for them is None; None where they are not as a pass takes them."""
+cdef tuple densities_of(likelihood, tuple leaves, list arrays, object beta, double sign, object reduction,
+                        list gradients):
+    """The log-density and, unless beta is None, the KL of arrays (mu, logvar, *outputs, x) or (*outputs,
+    x), reduced; the list takes the gradients, by the leaves, of `sign` times the ELBO or the log-density.
+    None where arrays are not as a pass takes them."""
     cdef Call call
     cdef Dense dense
-    cdef Py_ssize_t i
-    cdef double value
+    cdef Py_ssize_t i, latents = 0 if beta is None else 2
+    cdef cnp.ndarray rows, row_kl
+    cdef bint mean, apart
     cdef object data = arrays[len(leaves)], kernels = getattr(likelihood, "kernels", likelihood)
-    cdef tuple outputs = tuple(arrays[2:len(leaves)])
+    cdef tuple outputs = tuple(arrays[latents:len(leaves)])
     memset(&call, 0, sizeof(Call))
     dense = dense_of(kernels, data)
-    if not (0 < beta < INFINITY and bind_event(&call, dense, data, outputs)
-            and bind_latents(&call, arrays[0], arrays[1]) and bind_reduction(&call, reduction)):
+    if not (bind_event(&call, dense, data, outputs, BFLOAT16 if leaves[latents].dtype is BRAIN else FLOAT16)
+            and bind_reduction(&call, reduction)):
         return None
-    call.weight = -call.weight
-    call.kl_weight = -beta * call.weight
+    mean, apart = is_word(reduction, "mean"), is_word(reduction, "none")
+    call.weight *= sign
+    if latents:
+        if not (0 < <double>beta < INFINITY and bind_latents(&call, arrays[0], arrays[1])):
+            return None
+        call.kl_weight = -<double>beta * call.weight
     if gradients is not None:
-        call.d_mu, call.d_logvar = new_like(leaves[0], gradients), new_like(leaves[1], gradients)
+        if latents:
+            call.d_mu, call.d_logvar = new_like(leaves[0], gradients), new_like(leaves[1], gradients)
         for i in range(len(outputs)):
-            call.d_outputs[i] = new_like(leaves[i + 2], gradients)
+            call.d_outputs[i] = new_like(leaves[latents + i], gradients)
+    if apart:
+        rows, row_kl = new_rows(&call), new_rows(&call)
+        call.row_log_prob = <double*>cnp.PyArray_DATA(rows)
+        call.row_kl = <double*>cnp.PyArray_DATA(row_kl)
     run(dense, &call, num_threads())
     if call.outside and kernels._validate:
         return None
-    if not dense.handle.follows:
+    if latents and not dense.handle.follows:
         run(KL, &call, num_threads())
-    value = beta * call.kl - call.log_prob
-    return as_tensor(value / call.batch if is_word(reduction, "mean") else value, call.dtype == FLOAT32)
+    if apart:
+        return rows, row_kl
+    if mean:
+        return call.log_prob / call.batch, call.kl / call.batch
+    return call.log_prob, call.kl
 
 
-def negative_elbo(operation, tuple tensors, bint with_gradient):
-    """The short way of `evaluate` for minus the ELBO; None where tensors are not as a pass takes them."""
-    cdef Py_ssize_t last = len(tensors) - 1
+cdef object numbers_of(tensor):
+    """The tensor's memory; that of bfloat16, of which NumPy knows nothing, as if of float16."""
+    return as_array(tensor.view(HALF) if tensor.dtype is BRAIN else tensor)
+
+
+def short_way(likelihood, beta, str reduction, double sign, combine, tuple tensors, bint with_gradient):
+    """Values that `combine` makes of the log-density and the KL of tensors (mu, logvar, *outputs, x), or
+    of (*outputs, x) where beta is None, and gradients, of `sign` times the ELBO or the log-density; None
+    where tensors are not as a pass takes them.
+
+    Outputs and x in half precision are read as they are, and outputs' gradients are written so."""
+    cdef Py_ssize_t i, last = len(tensors) - 1, latents = 0 if beta is None else 2
     cdef list gradients = [] if with_gradient else None
-    beta, reduction = operation.beta, operation.reduction
-    if (operation.drawn or operation.masked or operation.free_bits or type(beta) is not float
-            or is_word(reduction, "none") or tensors[last].layout is not STRIDED):
+    cdef tuple leaves = tensors[:last], parts
+    cdef object output = tensors[latents].dtype, result = output
+    if latents and type(beta) is not float or tensors[last].layout is not STRIDED:
         return None
-    arrays = [as_array(t) for t in tensors]
-    value = negative_elbo_of(operation.likelihood, tensors[:last], arrays, beta, reduction, gradients)
-    return None if value is None else ((value,), tuple(gradients) if with_gradient else ())
+    if output is HALF or output is BRAIN:
+        if tensors[last].dtype is (BRAIN if output is HALF else HALF):
+            return None
+        leaves = tuple([t.float() for t in tensors[:latents]]) + tensors[latents:last]
+        if autocasts("cpu") or SINGLE in [t.dtype for t in tensors]:
+            result = SINGLE
+    elif latents and output is not leaves[0].dtype:
+        return None
+    parts = densities_of(
+        likelihood, leaves, [numbers_of(t) for t in leaves] + [numbers_of(tensors[last])], beta, sign,
+        reduction, gradients)
+    if parts is None:
+        return None
+    for i in range(latents if with_gradient else 0):
+        gradients[i] = gradients[i].to(tensors[i].dtype)
+    return (tuple([as_tensor(v, result) for v in combine(*parts)]),
+            tuple(gradients) if with_gradient else ())
 
 
 cpdef tuple evaluate(operation, tuple tensors, bint with_gradient):
@@ -264,8 +310,7 @@ cpdef tuple evaluate(operation, tuple tensors, bint with_gradient):
         if t.layout is not STRIDED:     # where a graph broke, of which torch.compile would trace parts
             compute = torch.compiler.disable(compute)
     values, gradients = compute([as_array(t) for t in tensors], with_gradient, num_threads())
-    return (tuple([as_tensor(v, dtype is SINGLE) for v in values]),
-            tuple([from_numpy(g) for g in gradients]))
+    return (tuple([as_tensor(v, dtype) for v in values]), tuple([from_numpy(g) for g in gradients]))
 
 
 def values_of(operation, *tensors):
@@ -277,17 +322,45 @@ def values_of(operation, *tensors):
 
 def differentiable(operation, *tensors):
     """The values of an operation, as PyTorch differentiates them."""
+    return as_node(operation, evaluate, tensors)
+
+
+cdef object as_node(operation, compute, tuple tensors):
+    """Values by `compute`, which is given what `evaluate` is, in the graph; None where it gives None."""
     cdef tuple kept = ()
-    if not wants_gradient(tensors):
-        return values_of(operation, *tensors)
+    cdef bint with_gradient = wants_gradient(tensors)
+    if not with_gradient:
+        made = compute(operation, tensors, False)
+        return None if made is None else made[0]
     enable_grad(False)
     try:
-        values, gradients = evaluate(operation, tensors, True)
-        if not operation.keeps_nothing:
+        made = compute(operation, tensors, True)
+        if made is not None and not operation.keeps_nothing:
             kept = tuple(operation.kept(tensors))
     finally:
         enable_grad(True)
+    if made is None:
+        return None
+    values, gradients = made
     return attached(operation, values, gradients, kept, tensors[:len(tensors) - <int>operation.constants])
+
+
+def by_halves(operation, *tensors):
+    """As `differentiable`, of decoder outputs in half precision; None where no pass reads them, or x, as
+    they are."""
+    if (transforming() or forward_ad._current_level >= 0 or tracing()
+            or wants_gradient(tensors[len(tensors) - 1:])):
+        return None
+    for t in tensors:
+        if (type(t) is not Tensor and type(t) is not Parameter or t.layout is not STRIDED or not t.is_cpu
+                or t.dtype not in READ):
+            return None
+    return as_node(operation, shortly, tensors)
+
+
+def shortly(operation, tuple tensors, bint with_gradient):
+    """As `evaluate`, by the short way alone."""
+    return operation.short(tensors, with_gradient)
 
 
 def loss(operation, x, mu, logvar, x_recon, likelihood, beta, reduction):
@@ -305,8 +378,11 @@ def loss(operation, x, mu, logvar, x_recon, likelihood, beta, reduction):
         arrays.append(array_of(tensors[i % len(tensors)], &parts[i % len(tensors)]))
     if wants_gradient(leaves):
         gradients = []
-    value = negative_elbo_of(likelihood, leaves, arrays, beta, reduction, gradients)
-    if value is None or gradients is None:
+    densities = densities_of(likelihood, leaves, arrays, beta, -1.0, reduction, gradients)
+    if densities is None:
+        return None
+    value = as_tensor(<double>beta * <double>densities[1] - <double>densities[0], mu.dtype)
+    if gradients is None:
         return value
     return node((operation, (value,), tuple(gradients), ()), *leaves)[0]
 

@@ -1,7 +1,11 @@
 """bfloat16 and float16: the dtype of what is given comes back, arithmetic is in float32."""
 
+import numpy as np
 import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
 
+import fastelbo
+from fastelbo._catalogue._compare import errors
 from tests.conftest import together
 from tests.torch_cases import CASES, each, flat, torch
 
@@ -11,6 +15,30 @@ HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=st
 PATHS = pytest.mark.parametrize("forced", [False, True], ids=["kernels", "composite"])
 #: A kernel and a composite may round an element of their float32 to its other neighbour.
 CLOSE = {"rtol": 1e-2, "atol": 1e-3}
+
+
+#: The cases of which kernels read what the decoder gives, and x, as they are.
+STORED = [
+    case
+    for case in CASES
+    if case.of.halves
+    and not case.draws_noise
+    and "noise" not in case.of.draw(0, B=1)
+    and case.options_of_it.get("beta") != 0
+    and "free_bits" not in case.options_of_it
+    and (case.of.likelihood is None or case.of.likelihood.make(fastelbo)._reads_halves)
+]
+
+
+class Conversions(TorchDispatchMode):
+    """How many numbers tensors have that were converted to another dtype meanwhile, at most."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default:
+            self.largest = max(self.largest, args[0].numel())
+        return function(*args, **(kwargs or {}))
 
 
 def results(case, tensors, **options):
@@ -43,6 +71,60 @@ def test_arithmetic_is_in_float32(case, reduction, half, forced, composite):
     for mine, theirs in zip(slopes, expected_slopes, strict=True):
         assert mine.dtype == half
         torch.testing.assert_close(mine, theirs.to(half), equal_nan=True, **CLOSE)
+
+
+@each(STORED)
+@together(half=[torch.float16, torch.bfloat16], data=["half", "float32"])
+def test_nothing_large_is_converted(case, reduction, half, data):
+    """Neither what is read nor a gradient; these are float32's of the rounded inputs, rounded."""
+    own = case.of.likelihood
+    if own is not None and own.make(ft).couples_rows(reduction):
+        return  # by PyTorch's operations, as in float32
+    few = {n: t.detach() for n, t in case.draw(half, B=33, D=(1100,)).items()}
+    many = {n: t.float().requires_grad_(n not in case.constants) for n, t in few.items()}
+    few |= {"x": many["x"]} if data == "float32" else {}
+    few = {n: t.requires_grad_(n not in case.constants) for n, t in few.items()}
+    options = case.options(reduction)
+    exact = flat(case.call(ft, *many.values(), **options))[0]
+    with Conversions() as forward:
+        value = flat(case.call(ft, *few.values(), **options))[0]
+    with Conversions() as backward:
+        wanted = [t for t in few.values() if t.requires_grad]
+        slopes = torch.autograd.grad(value.sum(), wanted)
+    assert forward.largest < few["x"].numel()
+    if value.ndim == 0 or value.dtype == half:  # weights of rows in float32 are not rounded first
+        assert backward.largest < few["x"].numel()
+    scale = case.of.scales([t.detach().numpy() for t in many.values()], **options)[0]
+    if data == "float32":
+        found = errors(value.detach().numpy(), exact.detach().numpy(), np.float32, scale)
+        assert (found <= 1e-6).all()
+    assert value.dtype == (half if data == "half" else torch.float32)
+    expected = torch.autograd.grad(exact.sum(), [t for t in many.values() if t.requires_grad])
+    for mine, theirs in zip(slopes, expected, strict=True):
+        assert torch.equal(mine, theirs.to(half))
+
+
+@HALVES
+def test_what_no_pass_reads_is_converted(half):
+    """Views that are not dense, several dtypes, data that is to be differentiated, bad data."""
+    x, logits, mu = torch.rand(3, 5).to(half), torch.randn(5, 3).to(half), torch.randn(3, 2)
+    loss = ft.ElboLoss(ft.Bernoulli())
+    exact = loss(x.float(), mu, mu, logits.T.float())
+    torch.testing.assert_close(loss(x, mu, mu, logits.T), exact)
+    torch.testing.assert_close(loss(x.float().double(), mu, mu, logits.T), exact.double())
+    other = torch.bfloat16 if half == torch.float16 else torch.float16
+    torch.testing.assert_close(
+        loss(x.round().to(other), mu, mu, logits.T.contiguous()),
+        loss(x.float().round(), mu, mu, logits.T.float()),
+    )
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(ft.Bernoulli().log_prob(x, logits.T.contiguous()), x)
+    assert slope.dtype == half
+    torch.testing.assert_close(slope, logits.T / 3, rtol=1e-2, atol=0)
+    with pytest.raises(ValueError, match=r"x\[0, 0\] = 2 lies outside"):
+        loss(torch.full((3, 5), 2.0, dtype=half), mu, mu, logits.T.contiguous())
+    with pytest.raises(ValueError, match="x_recon has shape"):
+        ft.SquaredError().log_prob(x.detach(), logits)
 
 
 @HALVES
@@ -148,6 +230,7 @@ def test_gradients_are_scaled_and_unscaled(bound):
 
 
 def test_dreg_in_half_precision():
+    torch.manual_seed(0)
     x, mu = torch.rand(4, 5), torch.randn(4, 3)
     logvar, w = mu * 0, torch.randn(3, 5)
     slopes = []

@@ -12,6 +12,12 @@ that is an error; ``torch.autograd.grad`` returns them, not copies. Of most func
 not kept, so that they may change in place in between. Hooks of values and of their ``grad_fn`` are
 PyTorch's; a gradient of gradients (``create_graph=True``) is an error.
 
+float16 and bfloat16 are computed in float32, and gradients come back in them. Where all tensors
+have one of them, values do, too; beside float32, and under ``torch.autocast``, values are float32,
+as those of PyTorch's own losses are. ELBOs and likelihoods read dense decoder outputs and data of
+half precision as they are stored, and write gradients so: what float16 cannot hold, less than 6e-8,
+is lost before a ``GradScaler`` multiplies it, which bfloat16 does without.
+
 >>> import torch
 >>> from fastelbo.torch import Bernoulli, ElboLoss
 >>> loss = ElboLoss(likelihood=Bernoulli())

@@ -170,6 +170,14 @@ def half_of(*tensors):
     return dtype
 
 
+def reads_halves(*outputs):
+    """Whether passes may take decoder outputs as they are: all tensors in one of half precision."""
+    dtype = getattr(outputs[0], "dtype", None)
+    if dtype not in _HALF or not may_be_usual():
+        return False
+    return all([isinstance(t, torch.Tensor) and t.dtype is dtype for t in outputs])
+
+
 def by_float32(dtype, call, *arguments):
     """call(*arguments) in float32, its results in `dtype`."""
     return narrowed(call(*[widened(a) for a in arguments]), dtype)

@@ -21,6 +21,7 @@ from fastelbo.torch._tensors import (
     has_kernels,
     may_be_usual,
     promoted,
+    reads_halves,
     reduce,
     to_differentiate,
     usual,
@@ -224,6 +225,16 @@ def _bound_of_any(
         check_tensors(noise=noise)
     if z is not None and z.shape != mu.shape:
         raise _arrays.shape_error("z", z.shape, f"that of mu, {tuple(mu.shape)}")
+    if (
+        reads_halves(*outputs)
+        and not (drawn or free_bits)
+        and prior is mask is z is likelihood.held is None
+        and _fuses(likelihood, outputs, beta, reduction)
+    ):
+        kind = Elbo if sign > 0 else NegativeElbo
+        operation = kind(likelihood, beta, 0.0, reduction, 0, 0)
+        if (values := _torch_bridge.by_halves(operation, mu, logvar, *outputs, x)) is not None:
+            return values if sign < 0 else ElboResult(*values, None)
     if (half := half_of(x, mu, *outputs, *likelihood._held_tensors, logvar)) is not None:
         options = likelihood, beta, free_bits, mask, reduction, prior, rng, noise, z, sign
         return by_float32(half, _bound_of_any, x, mu, logvar, outputs, *options)
@@ -299,6 +310,9 @@ class Elbo(Operation):
     drawn: int
     masked: int
 
+    #: Gradients are those of this times the ELBO.
+    sign = 1.0
+
     @property
     def values(self):
         return 3 + self.drawn
@@ -307,11 +321,21 @@ class Elbo(Operation):
     def constants(self):
         return 1 + self.drawn + self.masked
 
+    def combined(self, log_prob, kl):
+        """The values of these."""
+        return log_prob - self.beta * kl, log_prob, kl
+
+    def short(self, tensors, with_gradient):
+        if self.drawn or self.masked or self.free_bits:
+            return None
+        how = self.likelihood, self.beta, self.reduction, self.sign, self.combined
+        return _torch_bridge.short_way(*how, tensors, with_gradient)
+
     def forward(self, arrays, with_gradient, threads):
-        parts, gradients = self._signed(1.0, arrays, with_gradient, threads)
+        parts, gradients = self._signed(arrays, with_gradient, threads)
         return parts if self.drawn else parts[:3], gradients
 
-    def _signed(self, sign, arrays, with_gradient, threads):
+    def _signed(self, arrays, with_gradient, threads):
         """The parts, and the gradients of `sign` times the ELBO."""
         mask = arrays.pop() if self.masked else None
         source = source_of(arrays.pop()) if self.drawn else {}
@@ -332,7 +356,7 @@ class Elbo(Operation):
             threads,
             None,
             with_gradient,
-            sign,
+            self.sign,
         )
         return parts, (*gradients[:2], *gradients[2]) if with_gradient else ()
 
@@ -361,14 +385,14 @@ class Elbo(Operation):
 class NegativeElbo(Elbo):
     """Minus the ELBO, alone, of the same tensors but noise."""
 
-    values = 1
+    values, sign = 1, -1.0
     kept, backward = Operation.kept, Operation.backward
 
-    def short(self, tensors, with_gradient):
-        return _torch_bridge.negative_elbo(self, tensors, with_gradient)
+    def combined(self, log_prob, kl):
+        return (self.beta * kl - log_prob,)
 
     def forward(self, arrays, with_gradient, threads):
-        (value, *_), gradients = self._signed(-1.0, arrays, with_gradient, threads)
+        (value, *_), gradients = self._signed(arrays, with_gradient, threads)
         return (-value,), gradients
 
     def shapes(self, tensors):
@@ -396,7 +420,7 @@ class WeightedElbo(Operation):
 
     def short(self, tensors, with_gradient):
         *rest, beta = tensors[: len(tensors) - self.masked]
-        return _torch_bridge.negative_elbo(self._at(beta.item()), tuple(rest), with_gradient)
+        return self._at(beta.item()).short(tuple(rest), with_gradient)
 
     def forward(self, arrays, with_gradient, threads):
         beta = arrays.pop(-1 - self.masked)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 import fastelbo
-from fastelbo import _named
+from fastelbo import _named, _torch_bridge
 from fastelbo.likelihoods import OF_ELEMENTS, broadcasts
 from fastelbo.torch import _checks, densities
 from fastelbo.torch._bridge import Operation, kernels_of, run
@@ -31,6 +31,7 @@ from fastelbo.torch._tensors import (
     half_of,
     has_kernels,
     promoted,
+    reads_halves,
     reduce,
     to_differentiate,
     unexpanded,
@@ -187,6 +188,14 @@ class Likelihood:
             raise TypeError(f"{type(self).__name__}.log_prob takes x and decoder outputs")
         first, *others = parameters
         check_tensors(x=x, parameters=first)
+        if (
+            mask is self.held is None
+            and reads_halves(first, *others)
+            and not self.couples_rows(reduction)
+        ):
+            operation = LogProb(self, reduction, 0, sign, x.ndim)
+            if (values := _torch_bridge.by_halves(operation, *parameters, x)) is not None:
+                return values[0]
         if (half := half_of(x, *self._held_tensors, *others, first)) is not None:
             return by_float32(half, self._signed, x, parameters, mask, reduction, sign)
         if self.held is not None:
@@ -376,6 +385,15 @@ class LogProb(Operation):
     masked: int
     sign: float
     axes: int  # of x
+
+    def combined(self, log_prob, kl):
+        return (self.sign * log_prob,)
+
+    def short(self, tensors, with_gradient):
+        if self.masked or self.reduction == "elementwise":
+            return None
+        how = self.likelihood, None, self.reduction, self.sign, self.combined
+        return _torch_bridge.short_way(*how, tensors, with_gradient)
 
     def forward(self, arrays, with_gradient, threads):
         mask = arrays.pop() if self.masked else None
