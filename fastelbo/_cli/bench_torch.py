@@ -72,7 +72,7 @@ def measure(threads, quick, rounds, burst):
             {"title": loss.title, "rows": measure_loss(loss, quick, rounds, burst)}
             for loss in _common.progress(losses, "torch")
         ]
-        floor = measure_floor(losses[0], threads, rounds, burst)
+        floor = measure_floor(losses[0], threads, quick, rounds, burst)
         tables.append({"title": "what the first loss cannot avoid", "rows": floor})
         rows = measure_steps(losses[1], tables[1]["rows"], quick, rounds, burst)
         batch, features, latent = STANDARD.values()
@@ -123,7 +123,30 @@ class Nothing(torch.autograd.Function):
         return ctx.saved_tensors
 
 
-def measure_floor(loss, threads, rounds, burst):
+torch.library.define("fastelbo_bench::nothing", "(Tensor[] leaves) -> Tensor[]")
+
+
+@torch.library.impl("fastelbo_bench::nothing", "CPU")
+@torch.library.register_fake("fastelbo_bench::nothing")
+def _(leaves):
+    return [leaves[0].new_empty(()), *map(torch.empty_like, leaves)]
+
+
+class NothingInGraph(torch.autograd.Function):
+    """The same by an operator, as torch.compile takes it, with gradients that are scaled."""
+
+    @staticmethod
+    def forward(ctx, *leaves):
+        value, *gradients = torch.ops.fastelbo_bench.nothing(leaves)
+        ctx.save_for_backward(*gradients)
+        return value
+
+    @staticmethod
+    def backward(ctx, upstream):
+        return tuple([upstream * gradient for gradient in ctx.saved_tensors])
+
+
+def measure_floor(loss, threads, quick, rounds, burst):
     """Times of what PyTorch takes for a graph of one node, alone and after the kernels have run."""
     tensors, leaves = loss.tensors()
     kernels = contenders.Fastelbo(threads, "float32").bind(loss.gradient, loss.arrays)
@@ -136,8 +159,8 @@ def measure_floor(loss, threads, rounds, burst):
     def node():
         return torch.autograd.grad(one * 1.0, one)
 
-    def function():
-        return torch.autograd.grad(Nothing.apply(*leaves), leaves)
+    def function(apply=Nothing.apply):
+        return torch.autograd.grad(apply(*leaves), leaves)
 
     calls = {
         EAGER: partial(value_and_grad, loss.plain, tensors, leaves),
@@ -146,6 +169,9 @@ def measure_floor(loss, threads, rounds, burst):
         "an autograd.Function of nothing": function,
         "that after elbo_and_grad": partial(kernels_and, function),
     }
+    if not quick:
+        in_graph = contenders.compiled(torch, lambda *leaves: NothingInGraph.apply(*leaves))
+        calls["an operator of nothing, torch.compile"] = partial(function, in_graph)
     rows = {label: {"label": label, "disagrees": False} for label in calls}
     _time(calls, rows, rounds, burst)
     return list(rows.values())

@@ -1,9 +1,10 @@
 """How a NumPy function becomes differentiable: operations, and the two ways to run one.
 
 An operation gives values and, in the same pass, their gradients. In eager mode it runs inside one
-``autograd.Function``; where torch.compile traces, it becomes a node of the graph, the custom
-operator ``fastelbo::evaluate``, to which it is described by a string. (The operator would do in
-eager mode, too, but costs tens of microseconds more.)
+``autograd.Function``; where torch.compile traces, it becomes a node of the graph, the operator
+``fastelbo::differentiable``, to which it is described by a string. That is taken apart when the
+graph is compiled, which then runs ``fastelbo::evaluate``, of which PyTorch has nothing more to ask.
+(Either would do in eager mode, too, but costs microseconds more.)
 """
 
 import ast
@@ -105,7 +106,7 @@ def run(operation, *tensors):
     """The values of an operation as a tuple of tensors, differentiable."""
     if torch.compiler.is_compiling():
         with_gradient = torch.is_grad_enabled() and any([t.requires_grad for t in tensors])
-        return tuple(evaluate(list(tensors), operation.call(with_gradient))[: operation.values])
+        return tuple(differentiable(list(tensors), operation.call(with_gradient)))
     return _torch_bridge.differentiable(operation, *tensors)
 
 
@@ -164,13 +165,21 @@ def _made(option):
     return option
 
 
-@torch.library.custom_op("fastelbo::evaluate", mutates_args=(), device_types="cpu")
-def evaluate(tensors: list[torch.Tensor], call: str) -> list[torch.Tensor]:
-    values, gradients = _torch_bridge.evaluate(_parsed(call)[0], tuple(tensors), _parsed(call)[1])
+_SIGNATURE = "(Tensor[] tensors, str call) -> Tensor[]"
+torch.library.define("fastelbo::evaluate", _SIGNATURE)
+torch.library.define("fastelbo::differentiable", _SIGNATURE)
+evaluate = torch.ops.fastelbo.evaluate.default
+differentiable = torch.ops.fastelbo.differentiable.default
+
+
+@torch.library.impl("fastelbo::evaluate", "CPU")
+def _(tensors, call):
+    operation, with_gradient = _parsed(call)
+    values, gradients = _torch_bridge.evaluate(operation, tuple(tensors), with_gradient)
     return [*values, *gradients]
 
 
-@evaluate.register_fake
+@torch.library.register_fake("fastelbo::evaluate")
 def _(tensors, call):
     operation, with_gradient = _parsed(call)
     first = tensors[0] if tensors[0].is_floating_point() else tensors[1]
@@ -181,24 +190,34 @@ def _(tensors, call):
     return results
 
 
-def _setup_context(ctx, inputs, output):
-    tensors, ctx.call = inputs
-    operation, _ = _parsed(ctx.call)
-    kept = operation.kept(tensors)
-    ctx.save_for_backward(*output[operation.values :], *kept)
-    ctx.gradients = len(output) - operation.values
+@torch.library.impl("fastelbo::differentiable", "CompositeImplicitAutograd")
+def _(tensors, call):
+    operation, with_gradient = _parsed(call)
+    if with_gradient and torch.is_grad_enabled():
+        return list(_Differentiable.apply(call, *tensors))
+    return evaluate(tensors, call)[: operation.values]
 
 
-def _backward(ctx, upstream):
-    operation, _ = _parsed(ctx.call)
-    of_values, saved = upstream[: operation.values], ctx.saved_tensors
-    gradients, kept = saved[: ctx.gradients], saved[ctx.gradients :]
-    flows = operation.backward(of_values, gradients, kept, _run_in_graph)
-    return [*flows, *[None] * operation.constants], None
+class _Differentiable(torch.autograd.Function):
+    """The values of a call as they are differentiated in a graph."""
+
+    @staticmethod
+    def forward(ctx, call, *tensors):
+        operation, _ = _parsed(call)
+        results = evaluate(list(tensors), call)
+        values, gradients = results[: operation.values], results[operation.values :]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*gradients, *operation.kept(tensors))
+        ctx.operation, ctx.gradients = operation, len(gradients)
+        return tuple(values)
+
+    @staticmethod
+    def backward(ctx, *upstream):
+        operation, saved = ctx.operation, ctx.saved_tensors
+        gradients, kept = saved[: ctx.gradients], saved[ctx.gradients :]
+        flows = operation.backward(upstream, gradients, kept, _run_in_graph)
+        return None, *flows, *[None] * operation.constants
 
 
 def _run_in_graph(operation, *tensors):
     return tuple(evaluate(list(tensors), operation.call(False)))
-
-
-evaluate.register_autograd(_backward, setup_context=_setup_context)
