@@ -59,4 +59,5 @@ def main():
             torch.testing.assert_close(ours, theirs)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -46,4 +46,5 @@ def main():
     torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-4, atol=0)
 
 
-main()
+if __name__ == "__main__":
+    main()
