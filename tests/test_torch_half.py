@@ -243,3 +243,21 @@ def test_dreg_in_half_precision():
         assert value.dtype == dtype
         slopes.append(torch.autograd.grad(value, z)[0].float())
     torch.testing.assert_close(*slopes, rtol=0.1, atol=0.05)
+
+
+@HALVES
+@pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
+def test_in_a_graph(half, autocast):
+    """As outside: widened before the operator, to which no pass of half precision is known."""
+    torch._dynamo.reset()
+    loss = ft.ElboLoss(ft.Bernoulli())
+    x, mu, logvar, logits = torch.rand(3, 4, 2).to(half).unbind(1)
+    leaves = [t.clone().requires_grad_() for t in (mu, logvar, logits)]
+    found = []
+    for function in (loss, torch.compile(loss, fullgraph=True, backend="aot_eager")):
+        with torch.autocast("cpu", half, enabled=autocast):
+            value = function(x.contiguous(), *leaves)
+        found.append((value, *torch.autograd.grad(value, leaves)))
+    assert found[0][0].dtype == (torch.float32 if autocast else half)
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-2, atol=1e-3)
