@@ -82,7 +82,14 @@ class Parameterized:
 
 
 class Settings(Parameterized):
-    """Parameterized, and what its constructor makes of the arguments is part of it."""
+    """Parameterized, and what its constructor makes of the arguments is part of it: they stay."""
+
+    def __setattr__(self, name, value):
+        if name in vars(self) and not name.startswith("_"):
+            raise AttributeError(
+                f"{name} of {self!r} is set by its constructor, or by set_params({name}=...)"
+            )
+        super().__setattr__(name, value)
 
     def _assign(self, arguments):
         self.__dict__ = type(self)(**self.get_params(deep=False) | arguments).__dict__

@@ -105,15 +105,6 @@ class Likelihood(Settings):
         #: Of `_own` what `_of_event` has cast, by dtype.
         self._cast = {}
 
-    def __setattr__(self, name, value):
-        """What a likelihood was made of stays: of it the terms that kernels read were made."""
-        if name in vars(self) and not name.startswith("_"):
-            kind = type(self).__name__
-            raise AttributeError(
-                f"{name} of a {kind} cannot be changed; make another: {kind}({name}=...)"
-            )
-        super().__setattr__(name, value)
-
     def __getstate__(self):
         """Without what calls have found out, which copies do by themselves: they may be changed
         before they are used.

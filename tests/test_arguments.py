@@ -232,14 +232,17 @@ def test_booleans_are_no_numbers(taker, boolean):
         SETTINGS[taker](boolean)
 
 
-def test_what_a_likelihood_was_made_of_stays():
-    """Set afterwards it would change nothing, without a word."""
-    for variant in VARIANTS.values():
-        likelihood = variant.make(fastelbo)
-        names = [name for name in vars(likelihood) if not name.startswith("_")]
-        for name in ("x_scale", "validate", "missing", *names):
+def test_what_settings_were_made_of_stays():
+    """Set afterwards they would change nothing, or not be checked, without a word."""
+    likelihoods = [variant.make(fastelbo) for variant in VARIANTS.values()]
+    schedules = [fastelbo.BetaSchedule(steps=2), fastelbo.LearningRateSchedule(0.1, steps=3)]
+    for made in (*likelihoods, fastelbo.FreeBits(0.1), *schedules):
+        names = [name for name in made.get_params(deep=False) if hasattr(made, name)]
+        assert names
+        for name in names:
             with pytest.raises(AttributeError, match=name):
-                setattr(likelihood, name, getattr(likelihood, name))
+                setattr(made, name, getattr(made, name))
+        made.set_params(**{name: getattr(made, name) for name in names})
 
 
 def test_every_likelihood_with_settings_is_among_them():
