@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fastelbo
 from fastelbo._catalogue import CASES, OF_ELEMENTS, REDUCTIONS, ROWS, TOLERANCE, flatten
 from fastelbo._catalogue._compare import errors, errors_at_limits, worst_error
 from fastelbo._catalogue.likelihoods import cases_of
@@ -32,6 +33,11 @@ EXTENTS = [
 MOST = 17_000
 
 LIKELIHOODS = [name for name, case in CASES.items() if case.likelihood]
+WITH_DOMAIN = [
+    name
+    for name in LIKELIHOODS
+    if (made := CASES[name].likelihood.make(fastelbo))._domain and made.validate
+]
 #: Of features of their own number, extremes would need as many columns.
 WITH_EXTREMES = [n for n, case in CASES.items() if case.extremes and not case.fixed]
 WITH_GRADIENT = {
@@ -94,6 +100,20 @@ def test_masks_agree_with_the_reference(name, dtype):
             ):
                 for mine, first in zip(flatten(got), expected, strict=True):
                     np.testing.assert_array_equal(mine, first)
+
+
+@pytest.mark.parametrize("name", WITH_DOMAIN)
+def test_what_a_mask_leaves_out_is_not_complained_of(name):
+    """Whatever it is; and the first x outside the domain is the first of those that count."""
+    case = CASES[name]
+    arrays = case.draw(3, B=5, D=(33,))
+    mask = np.ones(arrays["x"].shape, bool)
+    for place in ((1, 2), (3, 4)):
+        arrays["x"][place] = -7.5
+        with pytest.raises(ValueError, match=r"x\[%d, %d\] = " % place):
+            case.public(*arrays.values(), mask=mask)
+        mask[place] = False
+        case.public(*arrays.values(), mask=mask)
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)

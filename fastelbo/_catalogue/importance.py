@@ -341,6 +341,7 @@ def _of_log_w(name, title, magnitudes, outs=("log_w",), **others):
         magnitudes,
         outs,
         draws={"log_w": log_weights},
+        limits={"log_w": (*range(-9, 9), -800, 800, -np.inf, np.inf)},
         sizes=SIZES,
         batched=False,
         **others,
