@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _kernels = _builds.kernels("discrete")
 _classes = _builds.kernels("classes")
-_gamma = _builds.kernels("gamma")
+_vecmath = _builds.kernels("vecmath")
 
 
 def is_no_count(x):
@@ -136,7 +136,7 @@ class Binomial(Likelihood):
         self.total_count = total_count
         n = counts_array(total_count, "total_count")
         rest = np.empty(n.size)
-        _gamma.log_factorial_rest(n.ravel(), rest)
+        _vecmath.log_factorial_rest(n.ravel(), rest)
         with np.errstate(divide="ignore"):
             own = (n, np.log(n), rest.reshape(n.shape))
         self._own = own[: 4 - len(self.parameters)]  # what the term has room for

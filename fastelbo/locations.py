@@ -15,7 +15,7 @@ from fastelbo.likelihoods import Likelihood, is_word, positive_array
 if TYPE_CHECKING:
     from fastelbo._typing import Missing, Number, Numbers
 
-_gamma = _builds.kernels("gamma")
+_vecmath = _builds.kernels("vecmath")
 
 
 class SquaredError(Likelihood):
@@ -269,5 +269,5 @@ class StudentT(Likelihood):
 def _student_norm(df):
     """log of Student's t density at its centre, for scale 1."""
     value, slope = np.empty(df.size), np.empty(df.size)
-    _gamma.half_rise(0.5 * df.ravel(), value, slope)
+    _vecmath.half_rise(0.5 * df.ravel(), value, slope)
     return value.reshape(df.shape) - HALF_LOG_2PI

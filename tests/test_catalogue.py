@@ -110,7 +110,7 @@ def test_what_a_mask_leaves_out_is_not_complained_of(name):
     mask = np.ones(arrays["x"].shape, bool)
     for place in ((1, 2), (3, 4)):
         arrays["x"][place] = -7.5
-        with pytest.raises(ValueError, match=r"x\[%d, %d\] = " % place):
+        with pytest.raises(ValueError, match=rf"x\[{place[0]}, {place[1]}\] = "):
             case.public(*arrays.values(), mask=mask)
         mask[place] = False
         case.public(*arrays.values(), mask=mask)

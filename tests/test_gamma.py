@@ -7,7 +7,7 @@ import pytest
 from fastelbo import _builds
 from tests.conftest import TOLERANCE
 
-kernels = _builds.kernels("gamma")
+kernels = _builds.kernels("vecmath")
 
 GRID = [*np.geomspace(1e-20, 1e20, 81), 0.25, 0.999, 1.0, 1.001, 2.0, 3.5, 9.99, 10.0, 30.0]
 

@@ -188,31 +188,31 @@ FUNCTIONS = {
         bounds=OF_POWERS,
     ),
     "log1p of gamma": Function(
-        *("gamma", "log1p", 2, 0, mpmath.log1p, np.log1p, lambda x: ~(x <= -1)),
+        *("vecmath", "log1p", 2, 0, mpmath.log1p, np.log1p, lambda x: ~(x <= -1)),
         size=lambda m, x: 0,
     ),
     # What remains of the gamma functions: `terms/gamma.pxd` names the sums that errors are of.
     "log-gamma's correction": Function(
-        *("gamma", "corrections", 2, 0, lambda a: mpmath.loggamma(a) - stirling(a)),
+        *("vecmath", "corrections", 2, 0, lambda a: mpmath.loggamma(a) - stirling(a)),
         within=GAMMA,
         size=below(10, lambda log, a: 1 + log, lambda a: 1 / a),
     ),
     "digamma's correction": Function(
-        *("gamma", "corrections", 2, 1),
+        *("vecmath", "corrections", 2, 1),
         lambda a: mpmath.digamma(a) - mpmath.log(a) + 1 / (2 * a),
         within=GAMMA,
         size=below(10, lambda log, a: 1 / a + log, lambda a: 1 / a),
     ),
     "log-factorial's rest": Function(
-        *("gamma", "log_factorial_rest", 1, 0, log_factorial_rest),
+        *("vecmath", "log_factorial_rest", 1, 0, log_factorial_rest),
         within=GAMMA,
         size=lambda m, x: 1 + abs(m.log(x)),
     ),
     "log-gamma's rise by 1/2": Function(
-        *("gamma", "half_rise", 2, 0, half_rise), within=GAMMA, size=lambda m, x: 0, bounds=TWICE
+        *("vecmath", "half_rise", 2, 0, half_rise), within=GAMMA, size=lambda m, x: 0, bounds=TWICE
     ),
     "digamma's rise by 1/2": Function(
-        *("gamma", "half_rise", 2, 1),
+        *("vecmath", "half_rise", 2, 1),
         lambda v: v * (mpmath.digamma(v + 0.5) - mpmath.digamma(v)) - 0.5,
         within=GAMMA,
         size=lambda m, x: 0,
