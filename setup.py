@@ -66,7 +66,7 @@ UNSWITCHED = ["counts"]
 SANITIZE = os.environ.get("FASTELBO_SANITIZE")
 DEBUG = bool(os.environ.get("FASTELBO_DEBUG") or SANITIZE)
 if not DEBUG:  # Python's own flags have -g, which is most of the size and a fifth of the time
-    OPTIONAL.append("-g0")
+    OPTIONAL += ["-g0", "-Wno-all"]  # and what Cython writes is not for users to be warned of
 # Accesses are watched in code as it is written, which compiles in half the time; threads, whose
 # tests take larger arrays, in a little faster code. Cython calls methods by pointers of other
 # types, as Python's own interface wants it.
@@ -262,6 +262,7 @@ def translate_all():
     """Run Cython on every module, the longest first, so that no core waits for another in the end.
 
     Its trees of syntax are large and stay: to search them for garbage takes a third of its time.
+    What it has once translated it knows by contents: times change where pip unpacks NumPy anew.
     """
     from Cython.Build import cythonize
 
@@ -274,6 +275,7 @@ def translate_all():
                 cythonize,
                 [Extension(".".join(source.with_suffix("").parts), [str(source)])],
                 build_dir="build/cython",
+                cache="build/translated",
                 compiler_directives=DIRECTIVES,
                 include_path=["."],
             )
@@ -296,17 +298,15 @@ def extensions(builds):
     }
     made = []
     for name in compiled():
-        source = Path("build/cython/fastelbo") / f"{name}.c"
-        made.append(Extension(f"fastelbo.{name}", [str(source)], **copy_of(settings)))
+        source = own_copy(Path("fastelbo") / f"{name}.c", "build/beside")
+        made.append(Extension(f"fastelbo.{name}", [source], **copy_of(settings)))
     for build in builds:
         for family in families():
-            source = Path("build/kernels") / build / f"{family}.c"
-            source.parent.mkdir(parents=True, exist_ok=True)
-            refresh(Path("build/cython") / KERNELS / f"{family}.c", source)
+            source = own_copy(KERNELS / f"{family}.c", f"build/kernels/{build}")
             made.append(
                 Extension(
                     f"fastelbo._kernels.{build}.{family}",
-                    [str(source)],
+                    [source],
                     extra_compile_args=list(BUILDS[build]),
                     **copy_of(settings),
                 )
@@ -319,10 +319,13 @@ def copy_of(settings):
     return {key: list(value) for key, value in settings.items()}
 
 
-def refresh(source, target):
-    """Copy where the contents differ, so that unchanged kernels are not compiled again."""
+def own_copy(translated, folder):
+    """The path of a copy, made where contents differ: what is unchanged is not compiled again."""
+    source, target = Path("build/cython") / translated, Path(folder) / translated.name
+    target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists() or target.read_bytes() != source.read_bytes():
         shutil.copyfile(source, target)
+    return str(target)
 
 
 def main():
