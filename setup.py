@@ -13,6 +13,7 @@ races (`.ci/sanitize`).
 
 import contextlib
 import gc
+import hashlib
 import os
 import platform
 import re
@@ -262,10 +263,13 @@ def translate_all():
     """Run Cython on every module, the longest first, so that no core waits for another in the end.
 
     Its trees of syntax are large and stay: to search them for garbage takes a third of its time.
-    What it has once translated it knows by contents: times change where pip unpacks NumPy anew.
+    It goes by times, which change where pip unpacks NumPy anew: so contents are compared before.
     """
     from Cython.Build import cythonize
 
+    read, known = digest_of_sources(), Path("build/cython/digest")
+    if known.exists() and known.read_text() == read:
+        return
     sources = [KERNELS / f"{family}.pyx" for family in families()]
     sources += [Path("fastelbo") / f"{name}.pyx" for name in compiled()]
     sources.sort(key=length_with_includes, reverse=True)
@@ -275,7 +279,6 @@ def translate_all():
                 cythonize,
                 [Extension(".".join(source.with_suffix("").parts), [str(source)])],
                 build_dir="build/cython",
-                cache="build/translated",
                 compiler_directives=DIRECTIVES,
                 include_path=["."],
             )
@@ -283,6 +286,18 @@ def translate_all():
         ]
     for translation in translations:
         translation.result()
+    known.write_text(read)
+
+
+def digest_of_sources():
+    """Of everything that Cython reads."""
+    import Cython
+    import numpy
+
+    digest = hashlib.sha256(repr((Cython.__version__, numpy.__version__, DIRECTIVES)).encode())
+    for path in sorted(Path("fastelbo").rglob("*.p[yx][xdi]")):
+        digest.update(f"{path} {path.stat().st_size}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def extensions(builds):
