@@ -67,6 +67,7 @@ def test_large_codes_score_as_others(scale):
     np.testing.assert_allclose(sap(scale * codes, bits).scores, expected, atol=0.01)
     expected = sap(codes, bits, continuous=True).scores
     for factors in (bits, scale * bits):
-        got = sap(scale * codes, factors, continuous=True).scores
-        np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-14)
+        for module in (sap, reference.sap):
+            got = module(scale * codes, factors, continuous=True).scores
+            np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-14)
     assert sap(codes / 1e20, bits, continuous=True).score == 0  # next to no variance

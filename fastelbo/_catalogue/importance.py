@@ -382,7 +382,7 @@ def _streamed(method):
 
     def run(module, log_w, num_threads=None, **options):
         threads = {} if num_threads is None else {"num_threads": num_threads}
-        halves = np.array_split(log_w, 2)
+        halves = np.array_split(np.atleast_1d(log_w), 2)
         one, other = (module.StreamingBound(**threads).update(half) for half in halves)
         stream = one.update(log_w[:1]).merge(other)
         return getattr(stream, method)(**options)

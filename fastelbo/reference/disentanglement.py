@@ -114,10 +114,19 @@ def sap(codes, factors, *, continuous=False, test_size=0.3, random_state=0):
         code, factor = codes[:, i], factors[:, j]
         if not continuous:
             scores[i, j] = _accuracy(code, factor, order[few:], order[:few])
-        elif min(code.var(), factor.var()) >= 1e-12:
-            scores[i, j] = np.corrcoef(code, factor)[0, 1] ** 2
+        else:
+            scores[i, j] = _squared_correlation(code, factor)
     gaps = _gaps(scores)
     return Sap(float(gaps.mean()), gaps, scores)
+
+
+def _squared_correlation(code, factor):
+    """0 of a variance below 1e-12; columns are divided by their largest, whose square overflows."""
+    sizes = [max(np.abs(a).max(), np.finfo(float).tiny) for a in (code, factor)]
+    code, factor = code / sizes[0], factor / sizes[1]
+    if code.std() * sizes[0] < 1e-6 or factor.std() * sizes[1] < 1e-6:
+        return 0.0
+    return np.corrcoef(code, factor)[0, 1] ** 2
 
 
 def _accuracy(code, factor, train, test):
