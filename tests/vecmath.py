@@ -1,15 +1,17 @@
 """How far the vector maths of the kernels is from exact: for tests and for docs/accuracy.rst.
 
-``python -m tests.vecmath > docs/measured/vecmath.json`` measures on every build, in float32 at each
-argument that there is (an hour); ``--every 17`` at each 17th, which varies all bits as it is odd.
+``python -m tests.vecmath --write`` measures on every build, in float32 at each argument that there
+is (an hour); ``--every 17`` at each 17th, which varies all bits as it is odd; with names, of these
+functions. Each is written to docs/measured/vecmath.json when it is whole.
 """
 
 import argparse
 import importlib
+import itertools
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 
 import mpmath
@@ -17,8 +19,8 @@ import numpy as np
 
 from fastelbo import _builds
 from fastelbo._catalogue import TOLERANCE
-from fastelbo._cli import bench
 
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "measured" / "vecmath.json"
 #: The worst errors that are promised, in ulp.
 ULPS = {np.dtype(np.float32): 1.5, np.dtype(np.float64): 2.0}
 WIDER = np.longdouble if np.finfo(np.longdouble).nmant > 60 else None
@@ -334,41 +336,54 @@ def worst_by_mpmath(name, dtype, build=_builds.BUILD, most=500):
     return worst, len(x), at
 
 
-def measure(every, builds):
-    """A row a function, dtype and build."""
-    for name, function in FUNCTIONS.items():
-        unit = "of its terms" if function.size else "ulp"
-        for dtype in WIDE:
-            if dtype == np.float32:
-                worst, count = worst_of_float32(name, builds, every)
-                against = "float64" if function.wide else "the kernel's float64"
-            else:
-                found = {build: worst_by_mpmath(name, dtype, build, 1500) for build in builds}
-                worst, count = {b: w for b, (w, *_) in found.items()}, found[builds[0]][1]
-                against = "mpmath"
-                if WIDER and function.wide:
-                    x, against = sample(name, dtype, 200_000), "long double, mpmath"
-                    exact, count = function.at(x), count + x.size
-                    for build in builds:
-                        here = function.worst(function(x, build), exact, x)
-                        worst[build] = max(worst[build], here)
+def measure(name, dtype, every, builds):
+    """A row a build, of a function and dtype."""
+    function = FUNCTIONS[name]
+    if dtype == np.float32:
+        worst, count = worst_of_float32(name, builds, every)
+        against = "float64" if function.wide else "the kernel's float64"
+    else:
+        found = {build: worst_by_mpmath(name, dtype, build, 1500) for build in builds}
+        worst, count = {b: w for b, (w, *_) in found.items()}, found[builds[0]][1]
+        against = "mpmath"
+        if WIDER and function.wide:
+            x, against = sample(name, dtype, 200_000), "long double, mpmath"
+            exact, count = function.at(x), count + x.size
             for build in builds:
-                row = {"name": name, "dtype": dtype.name, "build": build, "error": worst[build]}
-                row |= {"unit": unit, "bound": function.bound(dtype)}
-                yield row | {"inputs": count, "against": against}
+                here = function.worst(function(x, build), exact, x)
+                worst[build] = max(worst[build], here)
+    for build in builds:
+        row = {"name": name, "dtype": dtype.name, "build": build, "error": worst[build]}
+        row |= {"unit": "of its terms" if function.size else "ulp", "bound": function.bound(dtype)}
+        yield row | {"inputs": count, "against": against}
+
+
+def write(rows):
+    """In place of what was measured of the same, all in order."""
+
+    def key(row):
+        return row["name"], row["dtype"], row["build"]
+
+    told = json.loads(RESULTS.read_text())
+    found = {key(row): row for row in (*told["rows"], *rows)}
+    order = itertools.product(FUNCTIONS, [dtype.name for dtype in WIDE], _builds.NAMES)
+    told["rows"] = [found[which] for which in order if which in found]
+    RESULTS.write_text(json.dumps(told, indent=1) + "\n")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="*", choices=[*FUNCTIONS, []], metavar="FUNCTION")
     parser.add_argument("--every", type=int, default=1, help="of float32's arguments")
     parser.add_argument("--builds", nargs="*", default=_builds.available())
+    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     args = parser.parse_args()
-    rows = []
-    for row in measure(args.every, args.builds):
-        print(json.dumps(row), file=sys.stderr, flush=True)
-        rows.append(row)
-    machine = {"processor": bench._processor(), "numpy": np.__version__, "every": args.every}
-    print(json.dumps({"machine": machine, "rows": rows}, indent=1))
+    for name, dtype in itertools.product(args.names or FUNCTIONS, WIDE):
+        rows = list(measure(name, dtype, args.every, args.builds))
+        for row in rows:
+            print(json.dumps(row), flush=True)
+        if args.write:
+            write(rows)
 
 
 if __name__ == "__main__":

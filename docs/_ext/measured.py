@@ -1,8 +1,8 @@
 """What was measured, as pages show it: the build makes tables of the files in docs/measured.
 
 ``python -m fastelbo parity --quick --json > docs/measured/parity.json`` and ``python -m
-tests.vecmath > docs/measured/vecmath.json`` measure the page on accuracy anew, ``python -m
-tests.faults --write`` and ``python -m tests.fuzz --write`` that on reliability.
+tests.vecmath --write`` measure the page on accuracy anew, ``python -m tests.faults --write``,
+``python -m tests.fuzz --write`` and ``.ci/coverage`` that on reliability.
 """
 
 import csv
