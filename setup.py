@@ -8,7 +8,7 @@ Compiled are the first row and the best that this processor runs, unless the env
 otherwise: FASTELBO_BUILDS=all, or FASTELBO_BUILDS=avx512,baseline; FASTELBO_DEBUG=1 checks every
 index and keeps debug symbols; FASTELBO_OPENMP=0 builds without threads;
 FASTELBO_SANITIZE=address,undefined has clang watch every access, FASTELBO_SANITIZE=thread look for
-races (`.ci/sanitize`).
+races (`.ci/sanitize`); FASTELBO_COVERAGE=1 has gcc count how often each line runs (`.ci/coverage`).
 """
 
 import contextlib
@@ -74,6 +74,9 @@ if not DEBUG:  # Python's own flags have -g, which is most of the size and a fif
 WATCHED = [f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all", "-fno-sanitize=function"]
 WATCHED += ["-O1" if SANITIZE == "thread" else "-O0", "-fno-omit-frame-pointer", "-g1"]
 WATCHED = WATCHED if SANITIZE else []
+COVERAGE = bool(os.environ.get("FASTELBO_COVERAGE"))
+if COVERAGE:  # no two lines become one
+    WATCHED = ["--coverage", "-O0", "-fprofile-abs-path"]
 
 INLINE = {
     "unix": "inline __attribute__((always_inline))",
@@ -87,7 +90,7 @@ DIRECTIVES = {
     "initializedcheck": False,
     "cdivision": True,
     "embedsignature": True,
-    "emit_code_comments": False,  # three quarters of what the C compiler would read
+    "emit_code_comments": COVERAGE,  # three quarters of what the C compiler would read
     "freethreading_compatible": True,
 }
 
