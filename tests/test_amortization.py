@@ -254,6 +254,13 @@ def test_decoders_that_do_not_fit(decoder, error, match):
     assert_array_equal(given, START)
 
 
+def test_a_decoder_that_autograd_does_not_see():
+    decoder = torch_linear().requires_grad_(False)
+    decoder.register_forward_pre_hook(lambda module, given: (given[0].detach(),))
+    with pytest.raises(ValueError, match="its output does not depend on z, as autograd sees it"):
+        refine_posterior(decoder, X, START, START, likelihood=NORMAL)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [

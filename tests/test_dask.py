@@ -377,6 +377,13 @@ def test_values_outside_the_domain_are_told_with_their_chunk():
         model.score_samples(lazy).compute()
 
 
+class Frame:
+    """As a data frame of dask to those who look only for its method."""
+
+    def to_dask_array(self):
+        raise NotImplementedError
+
+
 def test_shapes_and_options():
     lazy, mu = in_chunks(X, 100), np.zeros((230, 2))
     for call, error, words in (
@@ -389,6 +396,22 @@ def test_shapes_and_options():
         (lambda: lazily.elbo(lazy, mu, mu, lazy, prior=PRIOR), ValueError, "rng or noise"),
         (lambda: lazily.elbo(lazy, mu, mu, lazy, beta=-1), ValueError, "beta must be"),
         (lambda: lazily.importance_bound(lazy[0]), ValueError, "log_w has shape"),
+        (lambda: lazily.importance_bound(Frame()), TypeError, "log_w is a data frame"),
+        (lambda: lazily.importance_bound(lazy[:0]), ValueError, "log_w is empty"),
+        (
+            lambda: lazily.StreamingBound().merge(fastelbo.StreamingBound()),
+            TypeError,
+            "other must be a StreamingBound of dask",
+        ),
+        (
+            lambda: (
+                lazily.StreamingBound()
+                .update(lazy)
+                .merge(lazily.StreamingBound().update(lazy[:, :3]))
+            ),
+            ValueError,
+            "other has chunks of",
+        ),
         (lambda: vae().fit(lazy[:, 0]), ValueError, "Expected 2D array"),
         (lambda: vae().fit(X).transform(lazy[:, :3]), ValueError, r"X has shape \(230, 3\)"),
         (lambda: vae().transform(lazy), ValueError, "not fitted"),

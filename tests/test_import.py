@@ -106,6 +106,7 @@ def test_public_names():
     assert sorted(fastelbo.__all__) == sorted(set(fastelbo.__all__))
     for name in fastelbo.__all__:
         assert getattr(fastelbo, name).__doc__, f"{name} has no docstring"
+    assert set(fastelbo.__all__) <= set(dir(fastelbo))
     star = {}
     exec("from fastelbo import *", star)
     assert set(fastelbo.__all__) <= set(star)

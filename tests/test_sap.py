@@ -71,3 +71,16 @@ def test_large_codes_score_as_others(scale):
             got = module(scale * codes, factors, continuous=True).scores
             np.testing.assert_allclose(got, expected, rtol=1e-11, atol=1e-14)
     assert sap(codes / 1e20, bits, continuous=True).score == 0  # next to no variance
+
+
+def test_what_is_held_out_must_leave_something_to_learn():
+    pytest.importorskip("sklearn")
+    bits = known(20)[:, :1] % 2
+    with pytest.raises(ValueError, match=r"test_size must lie between 0 and 1, got 1\.0"):
+        sap(bits, bits, test_size=1.0)
+    with pytest.raises(ValueError, match="codes has 20 points: too few to hold out"):
+        sap(bits, bits, test_size=0.95)
+    rare = np.zeros((20, 1))
+    rare[np.random.RandomState(0).permutation(20)[0]] = 1  # the first is held out
+    with pytest.raises(ValueError, match=r"factors\[:, 0\] has one value in what is not held out"):
+        sap(bits, rare)

@@ -67,7 +67,7 @@ def test_importance_weighted_scores(likelihood, bars):
     assert np.mean(single) < np.mean(bounds(8, 20)) < np.mean(bounds(1000, 2))
     error = np.std(single) / 80**0.5
     assert np.mean(single) == pytest.approx(model.score(rows), abs=4 * error)
-    for samples in (0, 1.5, "2"):
+    for samples in (0, 1.5, "2", 1 << 31):
         with pytest.raises((TypeError, ValueError), match="samples"):
             model.score_samples(few, samples=samples)
 
