@@ -82,7 +82,7 @@ def main():
                 print(f"{path}: {spans(missing)}")
         every = [ran for lines in files.values() for ran in lines.values()]
         told.append(f"{sum(every):,} of {len(every):,} lines of {language}")
-    told = ", ".join(told)
+    told = f"at least {', '.join(told)}"  # what is killed does not say what it ran
     print(told)
     if args.write:
         write("coverage", "The tests, while it is counted which lines they run.", told)
