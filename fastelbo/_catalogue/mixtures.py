@@ -38,12 +38,25 @@ def mixture_terms(z, mu, logvar, log_weights):
 
 
 def mixture_scales(z, mu, logvar, log_weights, reduction="mean"):
-    """Of value and gradients: weights of components inherit the rounding of the terms."""
+    """Of value and gradients: weights of components inherit the rounding of the terms.
+
+    What gradients are sums of may cancel: points pull at a component from all sides.
+    """
     terms = mixture_terms(z, mu, logvar, log_weights)
     _, gradients = reference.mixture_log_prob_and_grad(
         z, mu, logvar, log_weights, reduction=reduction
     )
-    largest = tuple(2 * terms * float(np.abs(g).max(initial=0.0)) for g in gradients)
+    points = z.reshape(int(np.prod(z.shape[:-1])), mu.shape[1])
+    with np.errstate(all="ignore"):
+        value, joint, d, precision = _numpy_joint(points, mu, logvar, log_weights)
+        share = np.exp(joint - value[:, None]) / (len(points) if reduction == "mean" else 1)
+        pull = share[..., None] * np.abs(d) * precision
+        by_logvar = 0.5 * np.sum(pull * np.abs(d) + share[..., None], axis=0)
+    sums = (pull.sum(axis=1), pull.sum(axis=0), by_logvar, share.sum(axis=0))
+    largest = tuple(
+        2 * terms * max(float(np.abs(a).max(initial=0.0, where=np.isfinite(a))) for a in pair)
+        for pair in zip(gradients, sums, strict=True)
+    )
     return terms * (np.prod(np.shape(z)[:-1]) if reduction == "sum" else 1.0), largest
 
 
