@@ -60,6 +60,18 @@ def test_a_density_that_is_known():
     assert blind.score == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("module", [fastelbo, reference])
+def test_the_gap_of_a_single_code_is_what_it_knows(module):
+    """Below zero, too, as few samples may have it."""
+    rng = np.random.default_rng(0)
+    codes, factors = rng.normal(size=(60, 1)), rng.integers(0, 2, (60, 12))
+    logvar = np.zeros_like(codes)
+    options = {"estimator": "density", "logvar": logvar, "samples": 20, "rng": 0}
+    found = module.mutual_information_gap(codes, factors, **options)
+    assert found.mutual_information.min() < 0
+    np.testing.assert_array_equal(found.gaps, found.mutual_information[0] / found.entropy)
+
+
 def test_information_does_not_depend_on_units():
     """Nor do bins of codes that are constant, far from 0, or as far apart as numbers are."""
     factors = known(500)

@@ -91,8 +91,10 @@ def mutual_information_gap(
 
 def _gaps(scores):
     """The largest of each column less the second largest, or less 0 where there is none."""
-    largest = np.sort(np.vstack([np.zeros(scores.shape[1])] * (len(scores) == 1) + [scores]), 0)
-    return largest[-1] - largest[-2]
+    if len(scores) == 1:
+        return scores[0]
+    second, first = np.sort(scores, axis=0)[-2:]
+    return first - second
 
 
 def sap(codes, factors, *, continuous=False, test_size=0.3, random_state=0):
