@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import fastelbo
 from fastelbo._catalogue._compare import errors
@@ -15,7 +14,6 @@ HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=st
 PATHS = pytest.mark.parametrize("forced", [False, True], ids=["kernels", "composite"])
 #: A kernel and a composite may round an element of their float32 to its other neighbour.
 CLOSE = {"rtol": 1e-2, "atol": 1e-3}
-
 
 #: The cases of which kernels read what the decoder gives, and x, as they are.
 STORED = [
@@ -30,7 +28,7 @@ STORED = [
 ]
 
 
-class Conversions(TorchDispatchMode):
+class Conversions(torch.utils._python_dispatch.TorchDispatchMode):
     """How many numbers tensors have that were converted to another dtype meanwhile, at most."""
 
     largest = 0
