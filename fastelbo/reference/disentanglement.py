@@ -104,7 +104,8 @@ def sap(codes, factors, *, continuous=False, test_size=0.3, random_state=0):
 
     Examples
     --------
-    >>> sap([[0.0, 0.0], [1.0, 3.0], [2.0, 0.0]], [[1.0], [3.0], [5.0]], continuous=True).scores.round(9)
+    >>> codes, factors = [[0.0, 0.0], [1.0, 3.0], [2.0, 0.0]], [[1.0], [3.0], [5.0]]
+    >>> sap(codes, factors, continuous=True).scores.round(9)
     array([[1.],
            [0.]])
     """
