@@ -340,11 +340,11 @@ cpdef tuple event(object x, object parameters, tuple names, int sample_axes=0, L
 
 def keep_apart(out, names, tuple inputs):
     """Complain about arrays of a tuple ``out``, or tuples of them, that lie over inputs of which no
-    pass knows."""
+    pass knows. Their dtypes are the pass's to judge."""
     for name, array in zip(names, out if isinstance(out, tuple) else ()):
         for a in array if isinstance(array, tuple) else (array,):
             if isinstance(a, np.ndarray):
-                checked_out(a, a.shape, a.dtype == np.float32, inputs, f"out.{name}")
+                checked_out(a, a.shape, False, inputs, f"out.{name}", a.dtype)
 
 
 def as_flags(flags, str name="mask", str what="x"):

@@ -24,8 +24,9 @@ cases = pytest.mark.parametrize("name", [name for name, case in CASES.items() if
 def drawn(case, kind, **extents):
     """Arrays by name in half precision, those that are no data of whole numbers, and in float32."""
     arrays = case.draw(5, np.float32, **extents)
-    half = {which: a.astype(kind) for which, a in arrays.items()}
-    return half, {which: a.astype(np.float32) for which, a in half.items()}
+    half = {which: a if a.dtype == bool else a.astype(kind) for which, a in arrays.items()}
+    single = {which: a if a.dtype == bool else a.astype(np.float32) for which, a in half.items()}
+    return half, single
 
 
 @kinds
@@ -53,6 +54,23 @@ def test_float32_on_the_rounded_inputs(name, kind):
                 else:  # sums over rows, and of other elements together
                     mine, rounded = mine.astype(np.float32), rounded.astype(np.float32)
                     np.testing.assert_allclose(mine, rounded, rtol=spacing(kind), atol=1e-7)
+
+
+@kinds
+@pytest.mark.parametrize(
+    "name",
+    [n for n, c in CASES.items() if c.takes_out and c.gives_gradients],
+)
+def test_gradients_are_written_where_they_are_wanted(name, kind):
+    case = CASES[name]
+    half, _ = drawn(case, kind, B=3)
+    results = flatten(case.public(*half.values()))
+    first = len(results) - len(case.outs)
+    room = [np.zeros_like(a) for a in results[first:]]
+    got = flatten(case.public(*half.values(), out=case.as_out(room)))
+    for mine, wanted, before in zip(got[first:], room, results[first:], strict=True):
+        assert mine is wanted
+        assert_same(mine, before)
 
 
 def spacing(kind):

@@ -167,6 +167,8 @@ PLAIN = likelihoods.SQUARED_ERROR
 
 
 def _buffers(module, x, mu, logvar, x_recon, **options):
+    if x.ndim < 1 or mu.ndim != 2:
+        raise ValueError(f"x {x.shape} and mu {mu.shape} do not say the sizes of buffers")
     flat = [a.reshape(-1).data for a in (x, mu, logvar, x_recon)]
     sizes = x.shape[0], int(np.prod(x.shape[1:])), mu.shape[1]
     return module.elbo_from_buffers(*flat, *sizes, dtype=x.dtype, **options)

@@ -37,27 +37,33 @@ def mixture_terms(z, mu, logvar, log_weights):
     return float((0.5 * np.abs(square)[rows, best] + other[best]).max(initial=0.0))
 
 
-def mixture_scales(z, mu, logvar, log_weights, reduction="mean"):
-    """Of value and gradients: weights of components inherit the rounding of the terms.
+def _largest_sums(z, mu, logvar, log_weights, weights=1.0):
+    """The largest of what gradients by z, mu, logvar and log weights are sums of, without signs.
 
-    What gradients are sums of may cancel: points pull at a component from all sides.
+    Sums may cancel: points pull at a component from all sides.
     """
-    terms = mixture_terms(z, mu, logvar, log_weights)
-    _, gradients = reference.mixture_log_prob_and_grad(
-        z, mu, logvar, log_weights, reduction=reduction
-    )
     points = z.reshape(int(np.prod(z.shape[:-1])), mu.shape[1])
     with np.errstate(all="ignore"):
         value, joint, d, precision = _numpy_joint(points, mu, logvar, log_weights)
-        share = np.exp(joint - value[:, None]) / (len(points) if reduction == "mean" else 1)
+        share = np.exp(joint - value[:, None]) * np.broadcast_to(weights, len(points))[:, None]
         pull = share[..., None] * np.abs(d) * precision
         by_logvar = 0.5 * np.sum(pull * np.abs(d) + share[..., None], axis=0)
     sums = (pull.sum(axis=1), pull.sum(axis=0), by_logvar, share.sum(axis=0))
+    return [float(a.max(initial=0.0, where=np.isfinite(a))) for a in sums]
+
+
+def mixture_scales(z, mu, logvar, log_weights, reduction="mean"):
+    """Of value and gradients: weights of components inherit the rounding of the terms."""
+    arrays = z, mu, logvar, log_weights
+    terms = mixture_terms(*arrays)
+    _, gradients = reference.mixture_log_prob_and_grad(*arrays, reduction=reduction)
+    points = np.prod(np.shape(z)[:-1])
+    sums = _largest_sums(*arrays, 1 / max(points, 1) if reduction == "mean" else 1.0)
     largest = tuple(
-        2 * terms * max(float(np.abs(a).max(initial=0.0, where=np.isfinite(a))) for a in pair)
-        for pair in zip(gradients, sums, strict=True)
+        2 * terms * max(float(np.abs(gradient).max(initial=0.0)), size)
+        for gradient, size in zip(gradients, sums, strict=True)
     )
-    return terms * (np.prod(np.shape(z)[:-1]) if reduction == "sum" else 1.0), largest
+    return terms * (points if reduction == "sum" else 1.0), largest
 
 
 def _numpy_joint(z, mu, logvar, log_weights):
@@ -147,20 +153,23 @@ def _backward(make):
 
 def _prior_scales(make, z, *parameters):
     prior = make(reference, *parameters)
-    terms = mixture_terms(z, prior.mu, prior.logvar, prior.log_weights)
+    arrays = z, prior.mu, prior.logvar, prior.log_weights
+    terms = mixture_terms(*arrays)
     _, by_z = prior.log_prob_and_grad(z)
-    return terms, 2 * terms * float(np.abs(by_z).max(initial=0.0))
+    return terms, 2 * terms * max(float(np.abs(by_z).max(initial=0.0)), _largest_sums(*arrays)[0])
 
 
 def _backward_scales(make, z, weights, *parameters):
     """Gradients inherit the rounding of the terms; the logits' is a difference of shares."""
     prior = make(reference, *parameters)
-    terms = 2 * mixture_terms(z, prior.mu, prior.logvar, prior.log_weights)
-    size = float(np.abs(weights).sum())
-    names = "z", "mu", "logvar", "logits"
+    arrays = z, prior.mu, prior.logvar, prior.log_weights
+    terms = 2 * mixture_terms(*arrays)
+    *sums, _ = _largest_sums(*arrays, np.abs(weights))
     return tuple(
-        terms * max(float(np.abs(gradient).max(initial=0.0)), size if name == "logits" else 0.0)
-        for name, gradient in zip(names, prior.backward(z, weights), strict=True)
+        terms * max(float(np.abs(gradient).max(initial=0.0)), size)
+        for gradient, size in zip(
+            prior.backward(z, weights), (*sums, float(np.abs(weights).sum())), strict=True
+        )
         if gradient is not None
     )
 
