@@ -142,8 +142,6 @@ class Expected:
         arrays = [np.asarray(a) for a in arrays]
         # The specification is in float64, and a number of NumPy's float32 would make it that.
         options = {k: float(o) if isinstance(o, np.floating) else o for k, o in options.items()}
-        self.case, self.desired = case, flatten(case.reference(*arrays, **options))
-        self.scales = case.scales(arrays, **options)
         dtypes = dict(zip(case.inputs, [a.dtype for a in arrays], strict=True))
         #: What computes in float32: the others of another dtype do not make it float64. What is
         #: made of several passes may have one that does.
@@ -154,6 +152,11 @@ class Expected:
             and (which != "z" or len(dtypes) == 1)
             and (which != "x" or dtype.kind == "f")
         )
+        if self.single and "z" in dtypes:  # which is rounded to it
+            z = [*dtypes].index("z")
+            arrays[z] = arrays[z].astype(np.float32)
+        self.case, self.desired = case, flatten(case.reference(*arrays, **options))
+        self.scales = case.scales(arrays, **options)
         #: NaN and infinities are where they are: elsewhere, all is as if they were not there.
         self.wild = not all(map(tame, (*arrays, *options.values())))
 
@@ -173,6 +176,8 @@ class Expected:
                 beyond = np.isinf(mine) & (np.abs(theirs) > np.finfo(np.float32).max)
                 theirs = np.where(beyond, np.copysign(np.inf, theirs), theirs)
             scale = np.where(np.isnan(scale), np.inf, scale)  # nothing can be said of its terms
+            if np.ndim(scale) and np.shape(scale) != np.shape(theirs):  # of other rows than usual
+                scale = scale.max(initial=0.0)
             if self.wild:
                 clean = np.isfinite(theirs) & np.isfinite(mine)
                 if not (np.all(np.isfinite(scale)) and np.max(scale, initial=0.0) < 1e30):

@@ -27,7 +27,8 @@ def _by_name(arrays):
 def _posterior(module, method, mu, logvar, mask, noise, **options):
     """(experts, the options, the posterior that draws the first component, which all have)."""
     experts = _by_name(zip(mu, logvar, strict=True))
-    options = {"method": method, "present": _by_name(mask), **options}
+    present = dict(zip(experts, mask, strict=True))
+    options = {"method": method, "present": present, **options}
     posterior = module.joint_posterior(
         experts, component=np.zeros(len(noise), int), noise=noise, **options
     )
