@@ -172,9 +172,12 @@ class Expected:
                 scale = scale + unit / TOLERANCE[np.dtype(np.float32)]
             elif np.asarray(mine).dtype == np.float32:  # which cannot hold more
                 theirs = np.asarray(theirs, np.float32).astype(np.float64)
-            elif self.single:  # sums of what it cannot hold, too
-                beyond = np.isinf(mine) & (np.abs(theirs) > np.finfo(np.float32).max)
-                theirs = np.where(beyond, np.copysign(np.inf, theirs), theirs)
+            # What overflows on the way is infinite, and what does not is near the largest number.
+            most = np.finfo(np.float32 if self.single else np.float64).max / 1e4
+            same = (
+                (np.abs(mine) > most) & (np.abs(theirs) > most) & (np.sign(mine) == np.sign(theirs))
+            )
+            theirs = np.where(same & ~(np.isfinite(mine) & np.isfinite(theirs)), mine, theirs)
             scale = np.where(np.isnan(scale), np.inf, scale)  # nothing can be said of its terms
             if np.ndim(scale) and np.shape(scale) != np.shape(theirs):  # of other rows than usual
                 scale = scale.max(initial=0.0)
