@@ -124,7 +124,13 @@ def _density_magnitudes(with_gradient):
         _, gradients = reference.mixture_of_experts_and_grad(
             z, mu, logvar, *given, reduction=reduction
         )
-        return value, *(2 * terms * float(np.abs(g).max(initial=0.0)) for g in gradients)
+        points = max(1, np.prod(z.shape[:-1]))
+        shares = points / max(1, mu.shape[1]) / (points if reduction == "mean" else 1)
+        sizes = (0.0, 0.0, 0.5 * shares)  # by logvar: shares of u^2 - 1, which may cancel
+        return value, *(
+            2 * terms * max(float(np.abs(g).max(initial=0.0)), size)
+            for g, size in zip(gradients, sizes, strict=True)
+        )
 
     return magnitudes
 

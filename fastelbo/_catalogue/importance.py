@@ -39,7 +39,7 @@ def log_weight_terms(variant, x, z, mu, logvar, *outputs):
     """The sizes of the terms that make up a log weight, (K, B)."""
     likelihood = variant.make(reference)
     rows = []
-    for one in zip(*outputs, strict=True):
+    for one in zip(*np.broadcast_arrays(*outputs), strict=True):
         size = variant.magnitudes(x, *one, reduction="none")[0]
         rows.append(size + np.abs(likelihood.log_prob(x, *one, reduction="none")))
     return np.array(rows) + latent_terms(z, mu, logvar)
