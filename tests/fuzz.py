@@ -174,10 +174,10 @@ class Expected:
                 theirs = np.asarray(theirs, np.float32).astype(np.float64)
             # What overflows on the way is infinite, and what does not is near the largest number.
             most = np.finfo(np.float32 if self.single else np.float64).max / 1e4
-            same = (
-                (np.abs(mine) > most) & (np.abs(theirs) > most) & (np.sign(mine) == np.sign(theirs))
-            )
-            theirs = np.where(same & ~(np.isfinite(mine) & np.isfinite(theirs)), mine, theirs)
+            mine, theirs = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
+            same = np.minimum(np.abs(mine), np.abs(theirs)) > most
+            same &= (np.sign(mine) == np.sign(theirs)) & (np.isinf(mine) | np.isinf(theirs))
+            theirs = np.where(same, mine, theirs)
             scale = np.where(np.isnan(scale), np.inf, scale)  # nothing can be said of its terms
             if np.ndim(scale) and np.shape(scale) != np.shape(theirs):  # of other rows than usual
                 scale = scale.max(initial=0.0)
