@@ -109,13 +109,24 @@ cdef bint look(object tensor, DLTensor* t) except -1:
     return t.device_type == CPU and not tensor.is_neg()
 
 
+cdef bint is_plain(t) except -1:
+    """As `look`, by the tensor's attributes."""
+    return ((type(t) is Tensor or type(t) is Parameter) and t.layout is STRIDED and t.is_cpu
+            and not t.is_neg())
+
+
+cdef bint is_observed() except -1:
+    """Whether something is at work that would have to see what kernels do."""
+    return transforming() or forward_ad._current_level >= 0 or tracing()
+
+
 cdef bint are_usual(tuple tensors, DLTensor* parts) except -1:
     """As `usual`; then the parts are those of the tensors, or where none are asked for, are not kept."""
     cdef DLTensor one
     cdef DLTensor* t = &one
     cdef int wanted = -1, own
     cdef Py_ssize_t i
-    if transforming() or forward_ad._current_level >= 0 or tracing():
+    if is_observed():
         return False
     for i in range(len(tensors) - 1, -1, -1):
         if parts != NULL:
@@ -142,11 +153,7 @@ cdef bint _usual_by_attributes(tuple tensors) except -1:
     cdef Py_ssize_t i
     for i in range(len(tensors)):
         t = tensors[i]
-        if type(t) is not Tensor and type(t) is not Parameter:
-            return False
-        if t.dtype is not dtype and (i > 0 or t.dtype not in INTEGERS):
-            return False
-        if t.layout is not STRIDED or not t.is_cpu:
+        if not is_plain(t) or t.dtype is not dtype and (i > 0 or t.dtype not in INTEGERS):
             return False
     return dtype is SINGLE or dtype is DOUBLE
 
@@ -348,12 +355,10 @@ cdef object as_node(operation, compute, tuple tensors):
 def by_halves(operation, *tensors):
     """As `differentiable`, of decoder outputs in half precision; None where no pass reads them, or x, as
     they are."""
-    if (transforming() or forward_ad._current_level >= 0 or tracing()
-            or wants_gradient(tensors[len(tensors) - 1:])):
+    if is_observed() or wants_gradient(tensors[len(tensors) - 1:]):
         return None
     for t in tensors:
-        if (type(t) is not Tensor and type(t) is not Parameter or t.layout is not STRIDED or not t.is_cpu
-                or t.dtype not in READ):
+        if not is_plain(t) or t.dtype not in READ:
             return None
     return as_node(operation, shortly, tensors)
 

@@ -108,19 +108,15 @@ def test_large_gradients_are_those_of_a_few_rows(name, event, dtype):
     """They wait for their weights elsewhere, and are written past the caches; no bit differs."""
     ours, _ = likelihoods(name)
     batch = -(-(8 << 20) // (24 * int(np.prod(event)) * np.dtype(dtype).itemsize))
-    x, z, mu, logvar, recon = draw(dtype, 24, batch + 16, event, outputs=outputs_of(name))
+    x, z, mu, logvar, outputs = draw(dtype, 24, batch + 16, event, outputs=outputs_of(name))
+    outputs = outputs if isinstance(outputs, tuple) else (outputs,)
     mask = None if event[0] == 1024 else np.random.default_rng(1).random(x.shape) < 0.9
     if len(event) > 1:  # rows of several runs
-        x, mask = (a[..., ::-1, 1:] for a in (x, mask))
-        recon = (
-            tuple(a[..., ::-1, 1:] for a in recon)
-            if isinstance(recon, tuple)
-            else recon[..., ::-1, 1:]
-        )
+        x, mask, *outputs = (a[..., ::-1, 1:] for a in (x, mask, *outputs))
 
     def bound_of(rows):
-        some = tuple(a[:, rows] for a in recon) if isinstance(recon, tuple) else recon[:, rows]
-        arrays = (x[rows], z[:, rows], mu[rows], logvar[rows], some)
+        some = tuple(a[:, rows] for a in outputs)
+        arrays = (x[rows], z[:, rows], mu[rows], logvar[rows], some if len(some) > 1 else some[0])
         options = {"likelihood": ours, "mask": None if mask is None else mask[rows]}
         return iwae_and_grad(*arrays, reduction="none", **options)
 

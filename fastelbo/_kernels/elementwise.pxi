@@ -212,6 +212,20 @@ cdef void run_counts(const Job* job, const char* run, Py_ssize_t first, Py_ssize
             ga[index[k]] = ga_c[k]
 
 
+cdef inline void start(const Job* job, const Ahead* ahead, double* total, real* odds, Tile* t) noexcept nogil:
+    """A unit of which nothing is summed yet."""
+    cdef int l
+    t.x_scale = job.x_scale
+    t.weight = job.weight
+    t.ahead = ahead
+    t.total = total
+    t.odds = odds
+    for l in range(LANES):
+        total[l] = 0
+    for l in range(LANES if job.loops.has_factor else 0):
+        odds[l] = 0
+
+
 cdef inline double run_unit(int parameters, int gradients, bint sparse, const Job* job, Py_ssize_t index,
                             Py_ssize_t block, Py_ssize_t chunk, const Ahead* ahead, double* count,
                             real* bad) noexcept nogil:
@@ -248,14 +262,10 @@ cdef inline double run_unit(int parameters, int gradients, bint sparse, const Jo
     cdef Py_ssize_t tile = CHUNK if cheap else STRETCH
     cdef bint missing = job.masked or job.nan_missing, whole, packed, direct
     cdef int i, l
-    t.x_scale = job.x_scale
-    t.weight = job.weight
-    t.total = total
-    t.odds = odds
+    start(job, ahead, total, odds, &t)
     t.values = values
     t.factors = factors
     t.keep = keep
-    t.ahead = ahead
     t.x_storage = job.x.storage
     t.storage = job.parameter[0].storage
     for i in range(parameters):
@@ -265,10 +275,6 @@ cdef inline double run_unit(int parameters, int gradients, bint sparse, const Jo
     for i in range(gradients):
         gr[i] = run_at(&job.gradient[i], &job.shape, index)
         g[i] = NULL
-    for l in range(LANES):
-        total[l] = 0
-    for l in range(LANES if loops.has_factor else 0):
-        odds[l] = 0
     packed = job.packed and cheap and loops.packed != NULL and job.own[0] == NULL
     if (job.staged or job.streamed) and not packed:
         tile = TILE
@@ -415,22 +421,14 @@ cdef double whole_run(const Job* job, Py_ssize_t index, Py_ssize_t chunk, const 
     cdef double total[LANES]
     cdef real odds[LANES]
     cdef Tile t
-    cdef int i, l
-    for l in range(LANES):
-        total[l] = 0
-    for l in range(LANES if loops.has_factor else 0):
-        odds[l] = 0
+    cdef int i
+    start(job, ahead, total, odds, &t)
     t.x = <const real*>run_at(&job.x, &job.shape, index) + first
     for i in range(job.parameters):
         t.parameter[i] = <const real*>run_at(&job.parameter[i], &job.shape, index) + first
     for i in range(job.gradients):
         t.gradient[i] = <real*>run_at(&job.gradient[i], &job.shape, index) + first
-    t.x_scale = job.x_scale
-    t.weight = job.weight
-    t.total = total
-    t.odds = odds
     t.bad = bad
-    t.ahead = ahead
     t.n = n - rest
     t.lane = 0
     loops.whole(NULL, NULL, NULL, &t)
@@ -454,7 +452,8 @@ cdef void take_unit(const Job* job, Py_ssize_t block, Py_ssize_t chunk, const Ah
     """A chunk of every run of a block: their sums, and how many elements were not missing."""
     cdef Py_ssize_t first = block * job.shape.segments, last = first + job.shape.segments, index, at
     cdef double sum, count
-    if job.blocks != job.shape.rows:
+    cdef bint is_row = job.blocks == job.shape.rows      # ordinarily: divisions would show in short rows
+    if not is_row:
         first = job.slices * block // job.blocks * job.slice
         last = job.slices * (block + 1) // job.blocks * job.slice
     for index in range(first, last):
@@ -467,9 +466,7 @@ cdef void take_unit(const Job* job, Py_ssize_t block, Py_ssize_t chunk, const Ah
             sum = gradient_of_one(job, index, block, chunk, ahead, &count, bad)
         else:
             sum = value_of_one(job, index, block, chunk, ahead, &count, bad)
-        at = block * job.chunks + chunk
-        if job.by_row and job.blocks != job.shape.rows:
-            at = index // job.shape.segments * job.chunks + chunk
+        at = (block if is_row or not job.by_row else index // job.shape.segments) * job.chunks + chunk
         job.partial[at] += sum
         job.partial[job.partials + at] += count
 

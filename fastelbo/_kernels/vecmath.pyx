@@ -1,5 +1,5 @@
-# The vector maths, the gamma functions and the noise over whole arrays: for the constants of
-# likelihoods, and for the accuracy tests.
+# The vector maths, the gamma functions and the noise over whole arrays, contiguous, of one dtype and
+# one length: for the constants of likelihoods, and for the accuracy tests.
 
 cimport numpy as cnp
 from libc.stdint cimport uint32_t, uint64_t
@@ -13,7 +13,16 @@ from fastelbo._kernels.terms.vecmath cimport real
 
 cnp.import_array()
 
-include "whole.pxi"
+# No memoryviews: their code would be most of what is compiled.
+
+# What a function reads and writes, in its order; NULL is what it does not have.
+ctypedef void (*Whole)(const void* a, void* b, void* c, void* d, Py_ssize_t n) noexcept nogil
+
+
+cdef run(Whole of_float, Whole of_double, cnp.ndarray a, cnp.ndarray b, cnp.ndarray c=None,
+         cnp.ndarray d=None):
+    cdef Whole whole = of_float if cnp.PyArray_TYPE(a) == cnp.NPY_FLOAT else of_double
+    whole(data_of(a), data_of(b), data_of(c), data_of(d), cnp.PyArray_SIZE(a))
 
 
 cdef void exp_all(const real* restrict x, real* restrict out, real* restrict _0, real* restrict _1,
