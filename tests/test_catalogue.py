@@ -27,6 +27,7 @@ EXTENTS = [
     {"B": 2, "D": (4097,), "L": 4097},
     {"B": 4097, "D": (1,), "L": 1},
     {"B": 9, "D": (513,), "L": 513},
+    {"B": 3, "D": (80,), "L": 80},  # lanes that are left over, in whole steps
     {"B": 2, "D": (3, 5, 7), "L": 20},
 ]
 #: Elements at most of what a reference makes.
