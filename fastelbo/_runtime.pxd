@@ -10,6 +10,12 @@ cdef void in_parallel(
     const void* job, int threads,
 ) noexcept nogil
 
+# The same, of weights that die out: what is less than the least normal number is zero there.
+cdef void in_parallel_flushed(
+    void (*pass_)(const void* job, Py_ssize_t share, Py_ssize_t shares, const real* kind) noexcept nogil,
+    const void* job, int threads,
+) noexcept nogil
+
 cdef enum:
     UNHEEDED = 1 << 28     # work of a third of a second of one core, or less
 

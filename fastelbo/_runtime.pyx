@@ -8,6 +8,7 @@ from cpython.exc cimport PyErr_CheckSignals
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 
+from fastelbo._kernels.denormals cimport flush_denormals, restore_denormals
 from fastelbo._kernels.terms.vecmath cimport real
 
 cdef extern from *:
@@ -160,18 +161,35 @@ cdef inline void note_together(Account* account, double alone, double took) noex
         account.debt = account.gained = 0
 
 
-cdef inline double take_share(
+cdef inline void take_share(
     void (*pass_)(const void* job, Py_ssize_t share, Py_ssize_t shares, const real* kind) noexcept nogil,
-    const void* job, int share, int shares,
+    const void* job, int share, int shares, bint flush,
 ) noexcept nogil:
-    """Returns when it was done."""
+    cdef unsigned mode = 0
+    if flush:
+        mode = flush_denormals()
     pass_(job, share, shares, NULL)
-    return omp_get_wtime()
+    if flush:
+        restore_denormals(mode)
 
 
 cdef void in_parallel(
     void (*pass_)(const void* job, Py_ssize_t share, Py_ssize_t shares, const real* kind) noexcept nogil,
     const void* job, int threads,
+) noexcept nogil:
+    region(pass_, job, threads, False)
+
+
+cdef void in_parallel_flushed(
+    void (*pass_)(const void* job, Py_ssize_t share, Py_ssize_t shares, const real* kind) noexcept nogil,
+    const void* job, int threads,
+) noexcept nogil:
+    region(pass_, job, threads, True)
+
+
+cdef inline void region(
+    void (*pass_)(const void* job, Py_ssize_t share, Py_ssize_t shares, const real* kind) noexcept nogil,
+    const void* job, int threads, bint flush,
 ) noexcept nogil:
     """A share of the job to each of so many threads, or all to one where others have not paid lately.
     A lone one enters no region: that costs more than a small problem.
@@ -182,20 +200,22 @@ cdef void in_parallel(
     cdef Py_ssize_t work = max(<Py_ssize_t>1, work_ahead)
     cdef double start, mine = 0
     if threads == 1:
-        pass_(job, 0, 1, NULL)
+        take_share(pass_, job, 0, 1, flush)
         return
     account = account_of(<const void*>pass_, work)
     start = omp_get_wtime()
     if governed and (account.owed > 0 or account.alone == 0 and account.tried):
-        note_alone(account, take_share(pass_, job, 0, 1) - start, work)
+        take_share(pass_, job, 0, 1, flush)
+        note_alone(account, omp_get_wtime() - start, work)
         alone += 1
         return
     together += 1
     for t in prange(threads, num_threads=threads, schedule="static", chunksize=1):
         if t == 0:         # the caller itself, with the last share, which is never the smallest
-            (&mine)[0] = take_share(pass_, job, threads - 1, threads)
+            take_share(pass_, job, threads - 1, threads, flush)
+            (&mine)[0] = omp_get_wtime()
         else:
-            pass_(job, threads - 1 - t, threads, NULL)
+            take_share(pass_, job, threads - 1 - t, threads, flush)
     mine = threads * (mine - start)
     account.tried = True
     if account.alone != 0:

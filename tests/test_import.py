@@ -92,10 +92,14 @@ def test_changes_no_state():
 
 
 def test_denormals_survive_in_every_thread():
-    """No thread of the pool flushes denormals to zero."""
+    """No thread of the pool flushes denormals to zero, but while it multiplies by weights."""
     tiny = np.full((400, 1000), np.finfo(np.float64).tiny / 8)
     zeros = np.zeros_like(tiny)
+    z = np.linspace(0, 99, 40).reshape(10, 4)
     for threads in (1, 2, 8):
+        fastelbo.total_correlation_and_grad(z, z, z, dataset_size=99, num_threads=threads)
+        fastelbo.mixture_log_prob_and_grad(z, z, z, np.zeros(10), num_threads=threads)
+        fastelbo.iwae_and_grad(tiny[:10], z[None], z, z, tiny[None, :10], num_threads=threads)
         _, (grad,) = fastelbo.SquaredError().log_prob_and_grad(
             tiny, zeros, reduction="sum", num_threads=threads
         )

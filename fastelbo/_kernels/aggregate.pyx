@@ -14,7 +14,7 @@ from fastelbo._kernels.operands cimport (
 )
 from fastelbo._kernels.pairs cimport finite
 from fastelbo._kernels.terms.vecmath cimport exp, log, log_one_plus, real
-from fastelbo._runtime cimport heed_signals, in_parallel
+from fastelbo._runtime cimport heed_signals, in_parallel, in_parallel_flushed
 
 cnp.import_array()
 
@@ -281,8 +281,8 @@ cdef int minibatch(Job* job, int threads, const real* kind) except -1 nogil:
     job.start = 0
     while job.start < job.s.rows:
         job.stop = min(job.start + job.chunk, job.s.rows)
-        in_parallel[real](joint_share, job, threads)
-        in_parallel[real](marginal_share, job, threads)
+        in_parallel_flushed[real](joint_share, job, threads)
+        in_parallel_flushed[real](marginal_share, job, threads)
         fold(job)
         if job.heeds:
             heed_signals(&owed, <double>(job.stop - job.start) * job.q.padded * job.q.dims)

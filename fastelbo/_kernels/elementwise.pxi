@@ -17,6 +17,7 @@ from libc.stdint cimport uint16_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from fastelbo._kernels.denormals cimport flush_denormals, restore_denormals
 from fastelbo._kernels.follower cimport FOLLOWER, Follower
 from fastelbo._kernels.latent cimport (
     LATENT_SHARES, LatentShares, Latents, ROWS, TOTAL, bind_latents, plan_latents,

@@ -78,6 +78,7 @@ cdef void take_row(Job* job, const Job* given, Py_ssize_t row, Py_ssize_t next_r
     cdef bint fetches = not job.staged and job.shape.segments == 1
     cdef Ahead ahead
     cdef const double* weights
+    cdef unsigned mode
     cdef int i
     for sample in range(samples):
         at = sample * follower.rows + row
@@ -94,10 +95,12 @@ cdef void take_row(Job* job, const Job* given, Py_ssize_t row, Py_ssize_t next_r
             take_unit(job, at, chunk, &ahead if fetches else NULL, bad)
         write_row_value(job, at)
     weights = follower.settle(follower.job, row)
+    mode = flush_denormals()
     if waiting != NULL:
         write_out(given, row, next_row, waiting, weights, fetches)
     elif job.gradients > 0:
         follower.rescale(follower.job, row)
+    restore_denormals(mode)
 
 
 cdef void followed_share(const Job* given, Py_ssize_t share, Py_ssize_t shares, real* bad) noexcept nogil:

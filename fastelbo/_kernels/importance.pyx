@@ -15,13 +15,14 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from fastelbo._kernels.call cimport HANDLE, Call, Handle
+from fastelbo._kernels.denormals cimport flush_denormals, restore_denormals
 from fastelbo._kernels.follower cimport FOLLOWER, Follower
 from fastelbo._kernels.operands cimport (
     FLOAT32, TILE, VECTOR, add_halves, add_up, ceil_div, data_of, padded_to, size_of,
 )
 from fastelbo._kernels.pairs cimport finite
 from fastelbo._kernels.terms.vecmath cimport exp, real
-from fastelbo._runtime cimport in_parallel
+from fastelbo._runtime cimport in_parallel, in_parallel_flushed
 
 cnp.import_array()
 
@@ -210,6 +211,7 @@ cdef void settle(const Weighing* job, Py_ssize_t b, const real* kind) noexcept n
     """Everything of row b but the gradients by the decoder's outputs."""
     cdef Py_ssize_t k, here = b - job.first
     cdef double* log_w = job.log_w + here * job.samples
+    cdef unsigned mode
     for k in range(job.samples):
         log_w[k] = job.log_prob[k * (job.last - job.first) + here]
     add_latents(job, b, log_w, kind)
@@ -223,7 +225,9 @@ cdef void settle(const Weighing* job, Py_ssize_t b, const real* kind) noexcept n
         return
     for k in range(job.samples):
         (<real*>job.weights_out)[k * job.rows + b] = <real>log_w[k]
+    mode = flush_denormals()
     latent_gradients(job, b, log_w, kind)
+    restore_denormals(mode)
     for k in range(job.samples):
         log_w[k] *= job.weight
 
@@ -260,7 +264,7 @@ cdef void rescale_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
 cdef void weigh(const Weighing* job, int threads, const real* kind) noexcept nogil:
     """The rows one pass after the other: few rows of many samples, which the workers divide."""
     in_parallel[real](settle_share, job, threads)
-    in_parallel[real](rescale_share, job, threads)
+    in_parallel_flushed[real](rescale_share, job, threads)
 
 
 cdef inline const double* settle_row(const Weighing* job, Py_ssize_t row, const real* kind) noexcept nogil:

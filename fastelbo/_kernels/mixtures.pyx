@@ -14,7 +14,7 @@ from libc.string cimport memcpy, memset
 from fastelbo._kernels.operands cimport LINE, add_halves, aligned, ceil_div, data_of, lines
 from fastelbo._kernels.pairs cimport DEEP, DEPTH, HALF, WIDE, finite
 from fastelbo._kernels.terms.vecmath cimport exp, exp_finite, log, real
-from fastelbo._runtime cimport heed_signals, in_parallel
+from fastelbo._runtime cimport heed_signals, in_parallel, in_parallel_flushed
 
 cnp.import_array()
 
@@ -361,16 +361,16 @@ cdef int run(Mixture* job, int threads, const real* kind) except -1 nogil:
     job.first = 0
     while job.first < job.points:
         job.rows = ceil_div(min(slab, job.points - job.first), ROWS)
-        in_parallel[real](soften_share, job, threads)
+        in_parallel_flushed[real](soften_share, job, threads)
         if job.dz != NULL:
             job.groups = ceil_div(job.rows, CHUNK // ROWS)
-            in_parallel[real](pull_share, job, threads)
-            in_parallel[real](point_share, job, threads)
+            in_parallel_flushed[real](pull_share, job, threads)
+            in_parallel_flushed[real](point_share, job, threads)
         heed_signals(&owed, <double>slab * job.padded * job.cols)
         job.first += slab
     if job.dz != NULL:
         job.groups = groups
-        in_parallel[real](component_share, job, threads)
+        in_parallel_flushed[real](component_share, job, threads)
     return 0
 
 
