@@ -8,8 +8,12 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 import numpy as np
 
+from fastelbo import _builds
+from fastelbo._kernels.operands cimport NPY_HALF
+
 cnp.import_array()
 
+cdef object _kernels = _builds.kernels("latent")
 
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
@@ -102,12 +106,35 @@ cpdef cnp.ndarray as_floats(object obj, str name):
         return <cnp.ndarray>obj
     a = _as_array(obj, name)
     if is_half(a.dtype):
-        dtype = FLOAT32
-    elif a.dtype.kind != "f" or a.dtype.itemsize > 8:
+        return widened(a)
+    if a.dtype.kind != "f" or a.dtype.itemsize > 8:
         dtype = FLOAT64
     else:
         dtype = a.dtype
     return _readable(a, dtype)
+
+
+cpdef cnp.ndarray widened(cnp.ndarray half):
+    """float32 of half precision: casts of NumPy take it number by number."""
+    cdef cnp.ndarray out = cnp.PyArray_EMPTY(
+        cnp.PyArray_NDIM(half), cnp.PyArray_DIMS(half), cnp.NPY_FLOAT, 0)
+    if not cnp.PyArray_ISCARRAY_RO(half):
+        half = np.require(half, half.dtype.newbyteorder("="), ["C", "ALIGNED"])
+    _kernels.widen(half, cnp.PyArray_TYPE(half) != NPY_HALF, out)
+    return out
+
+
+cpdef hand(cnp.ndarray source, cnp.ndarray gradient):
+    """Write a gradient in the precision that was given: NumPy's cast to half precision reports each
+    number that it rounds to a denormal.
+    """
+    if (cnp.PyArray_ISCARRAY(gradient) and cnp.PyArray_ISCARRAY_RO(source)
+            and cnp.PyArray_TYPE(source) == cnp.NPY_FLOAT and cnp.PyArray_ITEMSIZE(gradient) == 2
+            and cnp.PyArray_SIZE(source) == cnp.PyArray_SIZE(gradient)):
+        _kernels.narrow(source, cnp.PyArray_TYPE(gradient) != NPY_HALF, gradient)
+        return
+    with np.errstate(over="ignore", under="ignore"):
+        gradient[...] = source
 
 
 cdef cnp.ndarray _as_outputs(object obj, str name, bint halves):
@@ -474,8 +501,7 @@ def in_single(tuple gradients):
 def hand_over(tuple written, tuple gradients):
     for source, gradient in zip(written, gradients):
         if source is not gradient:
-            with np.errstate(over="ignore"):
-                gradient[...] = source
+            hand(source, gradient)
 
 
 cdef inline void extent_of(cnp.ndarray a, char** low, char** high) noexcept:

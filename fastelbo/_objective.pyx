@@ -6,13 +6,13 @@ from libc.string cimport memset
 
 import numpy as np
 
-from fastelbo._arrays cimport empty_like, problem
+from fastelbo._arrays cimport empty_like, hand, problem, widened
 from fastelbo._dense cimport (
     KL, Dense, bind_event, bind_gradients, bind_latents, bind_reduction, dense_of, is_word,
     may_write, named, new_arrays, new_like, new_rows, run,
 )
 from fastelbo._kernels.call cimport Call
-from fastelbo._kernels.operands cimport FLOAT16
+from fastelbo._kernels.operands cimport FLOAT16, NPY_HALF
 from fastelbo._arrays import as_mask, checked_outs, hand_over, in_single
 from fastelbo._threads import threads_for
 from fastelbo.divergences import as_free_bits, kl_pass
@@ -42,6 +42,13 @@ cdef bint bind_noise(Call* call, cnp.ndarray mu, rng, noise) except -1:
             and cnp.PyArray_DIM(a, 1) == call.latent)
 
 
+cdef inline object in_float32(object latents):
+    """What passes over latents read; their outputs they read in half precision, too."""
+    if type(latents) is cnp.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>latents) == NPY_HALF:
+        return widened(<cnp.ndarray>latents)
+    return latents
+
+
 cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta, rng, noise, reduction,
                       out, num_threads):
     """What `value` returns, or `value_and_grad`, where arrays are as a pass takes them; else None."""
@@ -49,16 +56,18 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
     cdef Dense dense = dense_of(likelihood, x)
     cdef tuple outputs = x_recon if type(x_recon) is tuple else (x_recon,), d_outputs
     cdef cnp.ndarray d_mu, d_logvar, z = None
-    cdef object rows = None, row_kl = None, gradients = None
+    cdef object rows = None, row_kl = None, gradients, m, v
     cdef double b = beta, reconstruction, kl
     memset(&call, 0, sizeof(Call))
-    if not (bind_event(&call, dense, x, outputs, FLOAT16) and bind_latents(&call, mu, logvar)
-            and bind_reduction(&call, reduction)):
+    if not (bind_event(&call, dense, x, outputs, FLOAT16) and bind_reduction(&call, reduction)):
+        return None
+    m, v = in_float32(mu), in_float32(logvar)
+    if not bind_latents(&call, m, v):
         return None
     if rng is not None or noise is not None:
-        if not bind_noise(&call, mu, rng, noise):
+        if not bind_noise(&call, m, rng, noise):
             return None
-        z = new_like(mu)
+        z = new_like(m)
         call.z = cnp.PyArray_DATA(z)
     call.kl_weight = -b * call.weight
     if is_word(reduction, "none"):
@@ -67,19 +76,19 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
         call.row_kl = <double*>cnp.PyArray_DATA(<cnp.ndarray>row_kl)
     if grad_kind is not None:
         if out is None:
-            d_mu, d_logvar, d_outputs = new_like(mu), new_like(mu), new_arrays(outputs)
+            out = new_arrays((mu, logvar, *outputs))
         elif not isinstance(out, tuple) or len(<tuple>out) != 3:
             return None
         else:
             out = (*out[:2], *(out[2] if isinstance(out[2], tuple) else out[2:]))
             if not may_write(out, (mu, logvar, *outputs), (x,) if noise is None else (x, noise)):
                 return None
-            d_mu, d_logvar, d_outputs = out[0], out[1], out[2:]
+        d_mu = out[0] if m is mu else new_like(m)
+        d_logvar = out[1] if v is logvar else new_like(v)
+        d_outputs = out[2:]
         call.d_mu = cnp.PyArray_DATA(d_mu)
         call.d_logvar = cnp.PyArray_DATA(d_logvar)
         bind_gradients(&call, d_outputs)
-        gradients = d_outputs if type(x_recon) is tuple else d_outputs[0]
-        gradients = named(grad_kind, (d_mu, d_logvar, gradients))
     run(dense, &call, num_threads)
     if call.outside and likelihood._validate:
         return None
@@ -94,7 +103,14 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
             reconstruction /= call.batch
             kl /= call.batch
         result = named(kind, (reconstruction - b * kl, reconstruction, kl, z))
-    return result if grad_kind is None else (result, gradients)
+    if grad_kind is None:
+        return result
+    if d_mu is not out[0]:
+        hand(d_mu, out[0])
+    if d_logvar is not out[1]:
+        hand(d_logvar, out[1])
+    gradients = d_outputs if type(x_recon) is tuple else d_outputs[0]
+    return result, named(grad_kind, (out[0], out[1], gradients))
 
 
 cdef inline bint is_usual(likelihood, prior, beta, free_bits, mask):

@@ -112,6 +112,18 @@ def test_every_number_is_written(kind, scale):
 
 
 @kinds
+@pytest.mark.parametrize("step", [1, 2], ids=["", "strided"])
+def test_every_number_is_converted(kind, step):
+    """Of latents, whose passes are in float32: the ELBO's gradient by mu is -mu."""
+    mu = np.arange(1 << 16, dtype=np.uint16).view(kind).reshape(64, 1024)[:, ::step]
+    logvar, x = np.zeros(mu.shape, kind), np.zeros((64, 1), kind)
+    for out in (None, (mu.copy(), logvar.copy(), x.copy())):
+        with np.errstate(all="ignore"):
+            _, grad = fastelbo.elbo_and_grad(x, mu, logvar, x, reduction="sum", out=out)
+            assert_same(grad.mu, -mu)
+
+
+@kinds
 def test_dtypes_of_gradients(kind):
     """Of what came in half precision that, unless something is float64."""
     x, mu = np.ones((3, 5), np.uint8), np.zeros((3, 2), np.float32)

@@ -2,7 +2,7 @@
 
 cimport numpy as cnp
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint16_t
 from libc.stdlib cimport free, malloc
 
 from fastelbo._kernels.call cimport HANDLE, Call, Handle
@@ -11,7 +11,10 @@ from fastelbo._kernels.latent cimport (
     allocate_partial, any_far, bind_dense_latents, bind_latents, bind_samples, draw_noise, gather,
     gather_sample, latent_unit, plan_latents,
 )
-from fastelbo._kernels.operands cimport FLOAT32, TILE, add_up, ceil_div, data_of, round_up, size_of
+from fastelbo._kernels.operands cimport (
+    FLOAT32, TILE, add_up, ceil_div, data_of, narrow_brain, narrow_half, round_up, size_of, widen_brain,
+    widen_half,
+)
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_between, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK
 from fastelbo._kernels.terms.vecmath cimport real
@@ -346,3 +349,29 @@ def fill(handle, str name):
     """Make a capsule's Handle that of the "kl", of the way "backward" through z, or of "noise"."""
     cdef Handle* made = <Handle*>PyCapsule_GetPointer(handle, HANDLE)
     made.run = dense if name == "kl" else dense_backward if name == "backward" else dense_drawing
+
+
+# Half precision, where a pass reads float32 -------------------------------------------------------
+
+def widen(cnp.ndarray half, bint brain, cnp.ndarray out):
+    """float32 of as many float16, or bfloat16; both contiguous."""
+    cdef const uint16_t* source = <const uint16_t*>cnp.PyArray_DATA(half)
+    cdef float* to = <float*>cnp.PyArray_DATA(out)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(out)
+    with nogil:
+        if brain:
+            widen_brain(source, to, n)
+        else:
+            widen_half(source, to, n)
+
+
+def narrow(cnp.ndarray single, bint brain, cnp.ndarray out):
+    """The nearest float16, or bfloat16, of as many float32; both contiguous."""
+    cdef const float* source = <const float*>cnp.PyArray_DATA(single)
+    cdef uint16_t* to = <uint16_t*>cnp.PyArray_DATA(out)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(out)
+    with nogil:
+        if brain:
+            narrow_brain(source, to, n)
+        else:
+            narrow_half(source, to, n)
