@@ -42,10 +42,10 @@ cdef bint bind_noise(Call* call, cnp.ndarray mu, rng, noise) except -1:
             and cnp.PyArray_DIM(a, 1) == call.latent)
 
 
-cdef inline object in_float32(object latents):
-    """What passes over latents read; their outputs they read in half precision, too."""
+cdef inline object in_float32(object latents, object num_threads):
+    """What passes over latents read; outputs are read in half precision, too."""
     if type(latents) is cnp.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>latents) == NPY_HALF:
-        return widened(<cnp.ndarray>latents)
+        return widened(<cnp.ndarray>latents, threads_for(cnp.PyArray_SIZE(<cnp.ndarray>latents), num_threads))
     return latents
 
 
@@ -61,7 +61,7 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
     memset(&call, 0, sizeof(Call))
     if not (bind_event(&call, dense, x, outputs, FLOAT16) and bind_reduction(&call, reduction)):
         return None
-    m, v = in_float32(mu), in_float32(logvar)
+    m, v = in_float32(mu, num_threads), in_float32(logvar, num_threads)
     if not bind_latents(&call, m, v):
         return None
     if rng is not None or noise is not None:
@@ -106,9 +106,9 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
     if grad_kind is None:
         return result
     if d_mu is not out[0]:
-        hand(d_mu, out[0])
+        hand(d_mu, out[0], call.threads)
     if d_logvar is not out[1]:
-        hand(d_logvar, out[1])
+        hand(d_logvar, out[1], call.threads)
     gradients = d_outputs if type(x_recon) is tuple else d_outputs[0]
     return result, named(grad_kind, (out[0], out[1], gradients))
 

@@ -353,25 +353,37 @@ def fill(handle, str name):
 
 # Half precision, where a pass reads float32 -------------------------------------------------------
 
-def widen(cnp.ndarray half, bint brain, cnp.ndarray out):
-    """float32 of as many float16, or bfloat16; both contiguous."""
-    cdef const uint16_t* source = <const uint16_t*>cnp.PyArray_DATA(half)
-    cdef float* to = <float*>cnp.PyArray_DATA(out)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(out)
-    with nogil:
-        if brain:
-            widen_brain(source, to, n)
-        else:
-            widen_half(source, to, n)
+cdef struct Conversion:
+    uint16_t* half
+    float* single
+    Py_ssize_t n
+    bint brain
 
 
-def narrow(cnp.ndarray single, bint brain, cnp.ndarray out):
-    """The nearest float16, or bfloat16, of as many float32; both contiguous."""
-    cdef const float* source = <const float*>cnp.PyArray_DATA(single)
-    cdef uint16_t* to = <uint16_t*>cnp.PyArray_DATA(out)
-    cdef Py_ssize_t n = cnp.PyArray_SIZE(out)
+cdef void widen_share(const void* given, Py_ssize_t share, Py_ssize_t shares, const float* kind) noexcept nogil:
+    cdef const Conversion* job = <const Conversion*>given
+    cdef Py_ssize_t first = job.n * share // shares, n = job.n * (share + 1) // shares - first
+    if job.brain:
+        widen_brain(job.half + first, job.single + first, n)
+    else:
+        widen_half(job.half + first, job.single + first, n)
+
+
+cdef void narrow_share(const void* given, Py_ssize_t share, Py_ssize_t shares, const float* kind) noexcept nogil:
+    cdef const Conversion* job = <const Conversion*>given
+    cdef Py_ssize_t first = job.n * share // shares, n = job.n * (share + 1) // shares - first
+    if job.brain:
+        narrow_brain(job.single + first, job.half + first, n)
+    else:
+        narrow_half(job.single + first, job.half + first, n)
+
+
+def convert(cnp.ndarray half, bint brain, cnp.ndarray single, bint narrows, int threads):
+    """Between float16, or bfloat16, and as many float32; both contiguous."""
+    cdef Conversion job = Conversion(
+        <uint16_t*>cnp.PyArray_DATA(half), <float*>cnp.PyArray_DATA(single), cnp.PyArray_SIZE(half), brain)
     with nogil:
-        if brain:
-            narrow_brain(source, to, n)
+        if narrows:
+            in_parallel[float](narrow_share, &job, threads)
         else:
-            narrow_half(source, to, n)
+            in_parallel[float](widen_share, &job, threads)
