@@ -39,8 +39,7 @@ class Ascent:
         self.most, self.first = most, first
         rows = np.arange(len(points))
         self.values, self.gradients = evaluate(points, rows)
-        finest = 8 * np.finfo(points.dtype).eps
-        self.tolerance = np.maximum(tolerance, finest * np.abs(self.values))
+        self.tolerance, self.finest = tolerance, 8 * np.finfo(points.dtype).eps
         self.moves, self.bends = np.zeros((2, MEMORY, *points.shape), points.dtype)
         self.inverse = np.zeros((MEMORY, len(points)))  # 1 / (move . bend), 0 where there is none
         self.directions = np.zeros_like(points)
@@ -116,11 +115,15 @@ class Ascent:
     def _end(self):
         """Drop the rows whose next step promises too little, and not only because it is short."""
         rows = self.active
-        ended = ~(0.5 * self.lengths[rows] * self.slopes[rows] > self.tolerance[rows])
+        ended = self._promise_too_little(rows)
         again = rows[ended & (self.inverse[-1, rows] > 0) & (self.lengths[rows] < self.first)]
         self._forget(again)
-        ended = ~(0.5 * self.lengths[rows] * self.slopes[rows] > self.tolerance[rows])
-        self.active = rows[~ended]
+        self.active = rows[~self._promise_too_little(rows)]
+
+    def _promise_too_little(self, rows):
+        """Less than was asked for, or than rounding hides of the values that they have reached."""
+        least = np.maximum(self.tolerance, self.finest * np.abs(self.values[rows]))
+        return ~(0.5 * self.lengths[rows] * self.slopes[rows] > least)
 
 
 def _dot(a, b):

@@ -94,6 +94,16 @@ def test_what_gradient_ascent_finds():
         assert_allclose(found.elbo, expected[2], rtol=1e-12)
 
 
+def test_a_search_from_far_away_ends_where_rounding_hides_the_rest():
+    """Of the ELBO where it is, not of the far lower one where it began."""
+    x, w, start = (np.asarray(a, np.float32) for a in (X, W, START + 30))
+    found = refine_posterior(
+        lambda z: linear(z, w), x, start, START.astype("f4"), likelihood=NORMAL
+    )
+    assert found.converged.all()
+    assert_allclose(found.elbo, exact()[2], rtol=2e-6)
+
+
 def test_float64_anywhere_makes_it_float64():
     single = START.astype(np.float32)
     for x, dtype in ((X, np.float64), (X.astype(np.float32), np.float32), (X > 1, np.float32)):
