@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fastelbo import kl_full_normal, kl_full_normal_and_grad, kl_normal
+import fastelbo
+from fastelbo import kl_full_normal, kl_full_normal_and_grad, kl_normal, reference
 from fastelbo._catalogue.divergences import factors
 
 NAMES = ("mu_q", "tril_q", "mu_p", "tril_p")
@@ -56,6 +57,13 @@ def test_what_lies_above_the_diagonal_is_not_read():
     assert value == kl_full_normal(mu_q, tril_q, mu_p, tril_p)
     for by in (grad.tril_q, grad.tril_p):
         np.testing.assert_array_equal(np.triu(by, 1), 0)
+
+
+@pytest.mark.parametrize("module", [fastelbo, reference], ids=["kernel", "reference"])
+def test_a_p_without_width_is_infinitely_far(module):
+    """Whatever comes after the one axis that it lacks."""
+    tril_p = np.tril(np.full((5, 5), 0.1), -1) + np.diag([1.0, 1e-308, 1.0, 1.0, 1.0])
+    assert module.kl_full_normal(np.ones((1, 5)), np.eye(5), np.zeros((1, 5)), tril_p) == np.inf
 
 
 def test_errors():

@@ -122,6 +122,15 @@ def kl_normal_and_grad(mu_q, logvar_q, mu_p, logvar_p, *, reduction="mean"):
     return reduce_rows(rows, reduction), tuple(weight * g for g in grads)
 
 
+def forward(tril, b):
+    """tril^-1 b of each sample, row by row: what overflows is infinite then, and not NaN."""
+    solved = np.zeros(b.shape)
+    for i in range(b.shape[1]):
+        known = (tril[:, i, :i, None] * solved[:, :i]).sum(axis=1)
+        solved[:, i] = (b[:, i] - known) / tril[:, i, i, None]
+    return solved
+
+
 def kl_full_normal(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
     """KL(N(mu_q, tril_q tril_q^T) || N(mu_p, tril_p tril_p^T)), tril the Cholesky factors.
 
@@ -150,19 +159,18 @@ def kl_full_normal_and_grad(mu_q, tril_q, mu_p, tril_p, *, reduction="mean"):
     d = (mu_q - mu_p)[..., None]
     batch = (len(mu_q), *tril_q.shape[-2:])
     q, p = (np.broadcast_to(np.tril(tril), batch) for tril in (tril_q, tril_p))
-    inverse = np.linalg.inv(p)
-    precision = inverse.swapaxes(1, 2) @ inverse
+    eye = np.eye(batch[-1])
+    ratio, scaled = forward(p, q), forward(p, d)
+    back = forward(p, np.broadcast_to(eye, batch)).swapaxes(1, 2)
     of_q, of_p = (np.diagonal(tril, axis1=1, axis2=2) for tril in (q, p))
     weight = row_weight(len(mu_q), reduction)
     spread = exp_minus_one_minus(2 * np.log(of_q / of_p)).sum(axis=1)
-    spread = spread + (np.tril(inverse @ q, -1) ** 2).sum(axis=(1, 2))
-    by_mu = precision @ d
-    rows = 0.5 * (spread + (d * by_mu).sum(axis=(1, 2)))
-    by_mu = weight * by_mu[..., 0]
-    eye = np.eye(batch[-1])
-    by_tril_q = weight * np.tril(precision @ q - eye / of_q[..., None])
-    moment = q @ q.swapaxes(1, 2) + d @ d.swapaxes(1, 2)
-    by_tril_p = weight * np.tril(eye / of_p[..., None] - precision @ moment @ precision @ p)
+    spread = spread + (np.tril(ratio, -1) ** 2).sum(axis=(1, 2))
+    rows = 0.5 * (spread + (scaled**2).sum(axis=(1, 2)))
+    by_mu = weight * (back @ scaled)[..., 0]
+    by_tril_q = weight * np.tril(back @ ratio - eye / of_q[..., None])
+    moment = ratio @ ratio.swapaxes(1, 2) + scaled @ scaled.swapaxes(1, 2)
+    by_tril_p = weight * np.tril(eye / of_p[..., None] - back @ moment)
     by_tril_q = by_tril_q if tril_q.ndim == 3 else by_tril_q.sum(axis=0)
     by_tril_p = by_tril_p if tril_p.ndim == 3 else by_tril_p.sum(axis=0)
     return reduce_rows(rows, reduction), (by_mu, by_tril_q, -by_mu, by_tril_p)
