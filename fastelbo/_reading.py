@@ -300,6 +300,8 @@ def as_real(X, name):
         raise ValueError(f"Complex data not supported: {name} has dtype {X.dtype}")
     if X.dtype.kind in "mM":
         raise TypeError(f"{name} must hold real numbers, got dtype {X.dtype}")
+    if X.dtype.kind in "USV":  # a string may read like a number, and is none
+        raise ValueError(f"{name} must hold real numbers, got dtype {X.dtype}")
     if X.dtype.kind not in "fiub":
         try:
             X = X.astype(np.float64)

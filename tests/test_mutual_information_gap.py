@@ -101,6 +101,19 @@ def test_names_of_values_do_not_matter():
     assert mutual_information_gap(constant, factors).score == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize("bins", [3, 7, 10, 49])
+def test_codes_on_the_edges_of_bins(bins):
+    """Whole numbers, of which rounding decides: kernel and specification put them alike."""
+    codes = np.random.default_rng(0).integers(0, bins + 1, (300, 2)) * 0.1
+    factors = np.arange(300)[:, None] % 4
+    for ours, theirs in zip(
+        mutual_information_gap(codes, factors, bins=bins),
+        reference.mutual_information_gap(codes, factors, bins=bins),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 def test_errors():
     codes = np.zeros((4, 2))
     factors = np.array([[0, 1], [1, 0], [0, 0], [1, 1]])
@@ -119,6 +132,9 @@ def test_errors():
     ):
         with pytest.raises(ValueError, match=named):
             mutual_information_gap(*given, **options)
+    for text in (codes.astype(str), codes.astype(bytes)):
+        with pytest.raises(ValueError, match="codes must hold real numbers"):
+            mutual_information_gap(text, factors)
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])

@@ -43,10 +43,10 @@ def entropy(values):
 
 def _information_in_bins(code, factor, bins):
     """H(bin) + H(v) - H(bin, v)."""
-    quarter = code / 4  # whose range and its multiples do not overflow
-    reach = np.ptp(quarter)
-    place = (quarter - quarter.min()) / (reach if reach > 0 else 1)
-    bin_of = np.minimum(np.floor(place * bins), bins - 1)
+    quarter = code / 4  # whose range does not overflow
+    above = quarter - quarter.min()
+    edges = np.linspace(0, above.max(), bins, endpoint=False)  # the last bin has its upper one, too
+    bin_of = np.searchsorted(edges, above, side="right") - 1
     pairs = bin_of + bins * np.unique(factor, return_inverse=True)[1]
     return entropy(bin_of) + entropy(factor) - entropy(pairs)
 
