@@ -152,18 +152,27 @@ class Expected:
             and (which != "z" or len(dtypes) == 1)
             and (which != "x" or dtype.kind == "f")
         )
-        if self.single and "z" in dtypes:  # which is rounded to it
+        self.case, self.scales = case, case.scales(arrays, **options)
+        #: z is rounded to float32 by some, and makes others compute in float64: it may be either.
+        self.desired = [flatten(case.reference(*arrays, **options))]
+        if self.single and "z" in dtypes and dtypes["z"].itemsize > 4:
             z = [*dtypes].index("z")
             arrays[z] = arrays[z].astype(np.float32)
-        self.case, self.desired = case, flatten(case.reference(*arrays, **options))
-        self.scales = case.scales(arrays, **options)
+            self.desired.append(flatten(case.reference(*arrays, **options)))
         #: NaN and infinities are where they are: elsewhere, all is as if they were not there.
         self.wild = not all(map(tame, (*arrays, *options.values())))
 
     def check(self, got):
         got = flatten(tuple(got))
-        assert len(got) == len(self.desired)
-        for mine, theirs, scale in zip(got, self.desired, self.scales, strict=True):
+        for desired in self.desired[1:]:
+            with contextlib.suppress(AssertionError):
+                return self._check(got, desired)
+        return self._check(got, self.desired[0])
+
+    def _check(self, got, desired):
+        assert len(got) == len(desired)
+        dtype = np.dtype(np.float32 if self.single else np.float64)
+        for mine, theirs, scale in zip(got, desired, self.scales, strict=True):
             assert np.shape(mine) == np.shape(theirs), f"{np.shape(mine)}, not {np.shape(theirs)}"
             if np.asarray(mine).dtype == np.float16:  # rounded once more: a unit apart at most
                 theirs = np.asarray(theirs, np.float16).astype(np.float64)
@@ -173,12 +182,14 @@ class Expected:
             elif np.asarray(mine).dtype == np.float32:  # which cannot hold more
                 theirs = np.asarray(theirs, np.float32).astype(np.float64)
             # What overflows on the way is infinite, and what does not is near the largest number.
-            most = np.finfo(np.float32 if self.single else np.float64).max / 1e4
+            most = np.finfo(dtype).max / 1e4
             mine, theirs = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
             same = np.minimum(np.abs(mine), np.abs(theirs)) > most
             same &= (np.sign(mine) == np.sign(theirs)) & (np.isinf(mine) | np.isinf(theirs))
             theirs = np.where(same, mine, theirs)
             scale = np.where(np.isnan(scale), np.inf, scale)  # nothing can be said of its terms
+            # What underflows on the way is nothing.
+            scale = scale + np.finfo(dtype).tiny / TOLERANCE[dtype]
             if np.ndim(scale) and np.shape(scale) != np.shape(theirs):  # of other rows than usual
                 scale = scale.max(initial=0.0)
             if self.wild:
@@ -187,7 +198,7 @@ class Expected:
                     continue
                 mine, theirs = np.asarray(mine)[clean], np.asarray(theirs)[clean]
                 scale = np.broadcast_to(scale, clean.shape)[clean]
-            assert_close(mine, theirs, np.float32 if self.single else np.float64, scale)
+            assert_close(mine, theirs, dtype, scale)
 
 
 def drawn(rng, case, hostile):
@@ -391,6 +402,8 @@ def files(rng):
     model, X, whole = pick(rng, fitted())
     text = bytearray(whole)
     for _ in range(rng.integers(1, 4)):
+        if not text:
+            break
         at = int(rng.integers(len(text)))
         how = rng.integers(4)
         if how == 0:

@@ -65,8 +65,13 @@ def _options(module, options):
     return {"likelihood": module.Gaussian(1.0), "steps": ENOUGH, **options}
 
 
+def _searched(search=True, **options):
+    """Of how many steps only none and enough have an outcome that is known beforehand."""
+    return options if search else {"steps": 0, **options}
+
+
 def _refined(module, x, mu, logvar, noise, weights, **options):
-    decoder, options = linear(weights), _options(module, options)
+    decoder, options = linear(weights), _options(module, _searched(**options))
     return (module.refine_posterior(decoder, x, mu, logvar, noise=noise, **options)[2],)
 
 
@@ -91,7 +96,7 @@ ROWS = (
                 {**DATA, "noise": "KBL", "weights": "LD"},
                 _given_magnitudes,
                 draws={"noise": pairs, "weights": moderate},
-                options=({"steps": 0}, {"beta": 2.0}),
+                options=({"search": False}, {"beta": 2.0}),
                 fixed=FEATURES,
                 has_reduction=False,
                 batched=False,

@@ -174,6 +174,12 @@ def _buffers(module, x, mu, logvar, x_recon, **options):
     return module.elbo_from_buffers(*flat, *sizes, dtype=x.dtype, **options)
 
 
+def _buffer_magnitudes(x, mu, logvar, x_recon, **options):
+    """Buffers have no shape: theirs is that of x and mu."""
+    arrays = x, mu, logvar.reshape(mu.shape), x_recon.reshape(x.shape)
+    return _magnitudes(PLAIN, False)(*arrays, **options)[:3]
+
+
 def rows(variants):
     """The rows, of likelihoods by label."""
     cases = (
@@ -248,7 +254,7 @@ def rows(variants):
                     "elbo_from_buffers",
                     _buffers,
                     {"x": "BD", **LATENTS, "x_recon": "BD"},
-                    lambda *arrays, **options: _magnitudes(PLAIN, False)(*arrays, **options)[:3],
+                    _buffer_magnitudes,
                     draws=PLAIN.draws,
                     batched=False,
                     options=({"beta": 4.0}, {"free_bits": 0.4}),

@@ -6,6 +6,7 @@ import numpy as np
 
 from fastelbo import reference
 from fastelbo._catalogue._row import Bench, Case, Row
+from fastelbo._catalogue.aggregate import shares_of
 from fastelbo._catalogue.sizes import STANDARD
 
 EXPERTS = {"mu": "EBL", "logvar": "EBL"}
@@ -111,26 +112,23 @@ def _subset_backward_magnitudes(grad_mu, grad_logvar, mu, logvar, *mask, prior=T
 
 
 def _density_magnitudes(with_gradient):
-    """Each expert's terms; its share inherits their rounding."""
+    """Each expert's terms; its share inherits their rounding, and gradients are sums of shares."""
 
     def magnitudes(z, mu, logvar, *mask, reduction="mean"):
-        samples = z.reshape(-1, 1, *mu.shape[1:]) if mu.size else z
+        samples = z.reshape(int(np.prod(z.shape[:-2])), 1, *mu.shape[1:])
         squares = 0.5 * (samples - mu) ** 2 * np.exp(-logvar)
         terms = float((squares + np.abs(logvar) + 2).sum(axis=-1).max(initial=1.0))
         value = terms * (np.prod(z.shape[:-1]) if reduction == "sum" else 1)
         if not with_gradient:
             return value
-        given = [np.asarray(m, bool) for m in mask]
-        _, gradients = reference.mixture_of_experts_and_grad(
-            z, mu, logvar, *given, reduction=reduction
-        )
-        points = max(1, np.prod(z.shape[:-1]))
-        shares = points / max(1, mu.shape[1]) / (points if reduction == "mean" else 1)
-        sizes = (0.0, 0.0, 0.5 * shares)  # by logvar: shares of u^2 - 1, which may cancel
-        return value, *(
-            2 * terms * max(float(np.abs(g).max(initial=0.0)), size)
-            for g, size in zip(gradients, sizes, strict=True)
-        )
+        seen = _all_or(mask, mu)
+        log_p = np.where(seen, -(squares + 0.5 * logvar).sum(axis=-1), -np.inf)
+        share = 2 * terms * reference.row_weight(np.prod(z.shape[:-1]), reduction)
+        share = share * np.where(seen, shares_of(log_p)[0], 0.0)[..., None]
+        distance = np.abs(samples - mu)
+        pull = np.where(seen[..., None], share * distance * np.exp(-logvar), 0.0)
+        by_logvar = np.where(seen[..., None], 0.5 * (pull * distance + share), 0.0)
+        return value, pull.sum(axis=1).reshape(z.shape), pull.sum(axis=0), by_logvar.sum(axis=0)
 
     return magnitudes
 
