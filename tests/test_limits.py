@@ -7,11 +7,16 @@ import fastelbo
 from fastelbo import reference
 from tests.conftest import TOLERANCE
 
+#: log(pi 3^2): at 3 a Cauchy density that is far narrower is its scale over that.
+AT_THREE = np.log(9 * np.pi)
 #: A likelihood, x, the parameters, and what comes of it: the value, and the gradients that matter.
 VALUES = [
     ("StudentT", ("learned", "learned"), 1e5, (0, 0, 0), None, (None, None, -10.319778284560283)),
     ("StudentT", ("learned", "learned"), 3, (0, -3, -4), None, (None, None, 0.88503026327960671)),
     ("StudentT", ("learned", "learned"), 1e18, (0, -3, 0), -87.037793233635045, (2e-18, 1.0, None)),
+    ("StudentT", ("learned", "learned"), 3, (0, 0, -1e3), -1e3 - np.log(6), (1 / 3, 0, 1)),
+    ("StudentT", ("learned", "learned"), 3, (0, -1e3, 0), -1e3 - AT_THREE, (2 / 3, 1, None)),
+    ("StudentT", (1.0, "learned"), 1.5, (0, -1e3), -1e3 - AT_THREE + np.log(4), (4 / 3, 1)),
     ("StudentT", (1e300,), 2, (0,), -2.9189385332046727, (2.0,)),
     ("Gaussian", ("learned",), 1, (1, -89), 88.0810614667953, (0.0, -1.0)),
     ("BetaBinomial", (20_000_000,), 1e7, (1e7, 1e7), None, (1.250000046875e-8, 1.250000046875e-8)),

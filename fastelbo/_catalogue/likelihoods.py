@@ -201,7 +201,7 @@ STUDENT_LIMITS = {
     "x_recon": (0.0, 1.0),
     "log_scale": (-30.0, -3.0, 0.0, 80.0),
 }
-LOG_DF_LIMITS = (-10.0, -4.0, 0.0, 27.6, 60.0)
+LOG_DF_LIMITS = (-1e4, -10.0, -4.0, 0.0, 27.6, 60.0)
 
 
 def near_x(rng, shape):

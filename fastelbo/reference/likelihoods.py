@@ -5,6 +5,8 @@ import numpy as np
 from fastelbo.reference._common import LOG_2PI, as_float64, quiet, reduce_rows, row_weight
 from fastelbo.reference._gamma import half_rise, log1p_minus
 
+LEAST = np.finfo(np.float64).tiny
+
 
 def is_no_count(x):
     """Negative, or no whole number; NaN does not count."""
@@ -201,11 +203,12 @@ class StudentT(Likelihood):
         root_df = np.exp(np.clip(0.5 * log_df, -709.0, 709.0)) if is_word(self.df) else np.sqrt(df)
         error = x - x_recon
         z = error * root * root
-        h, by_h = half_rise(np.clip(0.5 * df, 1e-323, 0.5 * np.finfo(np.float64).max))
-        u = (z / root_df) ** 2
+        h, by_h = half_rise(np.clip(0.5 * df, LEAST, 0.5 * np.finfo(np.float64).max))
+        h = h + 0.5 * np.minimum(log_df - np.log(2.0 * LEAST), 0.0)  # where df is no number
+        log_u = 2.0 * (np.log(np.abs(error)) - log_scale) - log_df
+        u = np.where(log_df < -1418.0, np.exp(log_u), (z / root_df) ** 2)
         far = u > 1.0
         large, small = np.where(far, u, 1.0), np.where(far, 0.0, u)
-        log_u = 2.0 * (np.log(np.abs(np.where(far, error, 1.0))) - log_scale) - log_df
         log_one_plus = np.where(u == np.inf, log_u, np.log1p(u))
         ratio = np.where(small > 1e-100, log1p_minus(small) / small, -0.5 * small)
         square = np.where(far, 0.0, z) ** 2
@@ -225,6 +228,7 @@ class StudentT(Likelihood):
             grads.append(np.where(far, df * share - 1.0 / (1.0 + large), near))
         if is_word(self.df):
             lost = np.where(far, df * (log_one_plus - share), square * (ratio + share))
+            lost = np.where(df == 0.0, 0.0, lost)
             grads.append(np.where(df == np.inf, 0.0, by_h) + 0.5 * (share - lost))
         return values, tuple(grads)
 

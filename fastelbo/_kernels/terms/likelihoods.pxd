@@ -7,7 +7,7 @@
 # first, it has a derivative. Parameters a, b, c, d are what the class of the likelihood lists,
 # decoder outputs first; da, db and dc are the derivatives. Unused ones are ignored.
 
-from libc.float cimport DBL_MAX, FLT_MAX
+from libc.float cimport DBL_MAX, DBL_MIN, FLT_MAX, FLT_MIN
 from libc.math cimport INFINITY
 
 from fastelbo._kernels.terms.gamma cimport half_rise, log1p, near_log1p_minus
@@ -151,41 +151,75 @@ cdef inline void log_expc(real t, real* g, real* mean) noexcept nogil:
     mean[0] = <real>0.5 - t / <real>12.0 if tiny else r
 
 
-cdef inline real student_t(real z, real df, real* pull, real* by_log_scale,
-                           real* by_log_df) noexcept nogil:
-    """-(df + 1)/2 log(1 + z^2 / df), its derivatives by -z, by the log of the scale, with the one
-    that a density loses to its scale, and by log df.
+cdef inline real smallest_normal(real x) noexcept nogil:
+    return <real>(FLT_MIN if real is float else DBL_MIN)
 
-    Where u = z^2 / df may overflow, its logarithm is taken of a part of it; where it is near 0, that
-    and u less u^2 / (1 + u) are so little apart that they need a series. A df beyond the bound, where
-    u would lose its digits, is as good as infinite.
+
+cdef inline real student_t(const term* tag, real error, real root, real again, real df, real log_rest,
+                           real* pull, real* by_log_scale, real* by_log_df) noexcept nogil:
+    """-(df + 1)/2 log(1 + z^2 / df) for z = error root again, its derivatives by -error, by the log of
+    the scale, with the one that a density loses to its scale, and by log df.
+
+    Where u = z^2 / df may overflow, its logarithm is that of a part of it, and of the rest, in the
+    logarithms that are learned: log_rest. Where it is near 0, that and u less u^2 / (1 + u) are so
+    little apart that they need a series. A df beyond the bound, where u would lose its digits, is as
+    good as infinite.
     """
-    cdef real u, p, one, inverse, shrunk, share, arg, f, e, l, lost, bound, limit, part, shift, few
-    cdef bint far, beyond
+    cdef real z = (error * root) * again, u, p, one, inverse, shrunk, share, arg, f, e, l, lost, few
+    cdef real over, bound, limit, part, shift
+    cdef bint far, beyond, large
     if real is float:
         bound, limit, part, shift = <float>1e30, <float>1e30, <float>5.421010862427522e-20, <float>128.0
     else:
         bound, limit, part, shift = 1e200, 1e290, 7.458340731200207e-155, 1024.0
     df = bound if df > bound else df
-    p = z / df
+    if term is StudentTLogScaleTerm:
+        over = error / df
+        p = over * root
+    else:
+        p = z / df
+        over = p
+    if term is StudentTLogDfTerm or term is StudentTLearnedTerm:
+        p = z if z == <real>0.0 else p           # df may be 0, too
     u = z * p
     one = <real>1.0 + u
     far = u > <real>0.41421
     beyond = u > limit
-    inverse = <real>1.0 / (z if beyond else one)
-    pull[0] = (df + <real>1.0) * (inverse if beyond else p * inverse)
+    inverse = <real>1.0 / (error if beyond else one)
+    pull[0] = (df + <real>1.0) * (inverse if beyond else ((p * inverse) * root) * again)
     shrunk = <real>0.0 if beyond else inverse                    # 1 / (1 + u)
     share = <real>1.0 - shrunk if far else u * shrunk            # u / (1 + u)
     lost = u - (one - <real>1.0) if u < <real>1.0 else <real>1.0 - (one - u)
-    part = part if beyond else <real>1.0         # before the product: no denormal ones elsewhere
-    arg = (magnitude(z) * part) * (magnitude(p) * part) if beyond else one
-    f = log_reduce(arg, shift if beyond else <real>0.0, &e)
+    z = magnitude(z if term is StudentTTerm else error)
+    if term is StudentTTerm or term is StudentTLogScaleTerm:
+        large = beyond if term is StudentTTerm else beyond & (z > <real>1e10)
+        part = part if large else <real>1.0      # before the product: no denormal ones elsewhere
+        shift = shift if large else <real>0.0
+        z = (z * part) * (magnitude(over) * part)
+    else:
+        shift = <real>0.0
+    arg = z if beyond else one
+    f = log_reduce(arg, shift, &e)
     l = log1p_reduced(f, e, <real>0.0 if beyond else lost * shrunk)
+    if term is StudentTLogScaleTerm:
+        l = l + log_rest if beyond else l
+    elif term is not StudentTTerm:
+        l = <real>2.0 * l + log_rest if beyond else l
+        l = <real>0.0 if l < <real>0.0 else l
     l = l if arg < <real>INFINITY else arg                       # inf and NaN go through
     by_log_scale[0] = df * share - shrunk
     few = near_log1p_minus(u) + u * share
-    by_log_df[0] = <real>0.5 * (share - df * (l - share if far else few))
+    lost = df * (l - share if far else few)
+    by_log_df[0] = <real>0.5 * (share - (lost if df > <real>0.0 else df))
     return <real>-0.5 * ((df + <real>1.0) * l)
+
+
+cdef inline void half_rise_of_log(real log_a, real a, real* value, real* slope) noexcept nogil:
+    """half_rise of a, where a may have underflown: half of its logarithm and a constant then."""
+    cdef real least = smallest_normal(a), below
+    below = log_a - <real>(-87.33654475055310 if real is float else -708.3964185322641)
+    half_rise(least if a < least else a, value, slope)
+    value[0] = value[0] + (<real>0.5 * below if a < least else <real>0.0)
 
 
 cdef inline bint is_away(real error, real log_scale) noexcept nogil:
@@ -293,29 +327,28 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         db[0] = s - <real>1.0
         return less_log_scale(-s, z, b) - <real>0.6931471805599453
     elif term is StudentTTerm:
-        v = student_t(((x - a) * b) * b, d, &p, &s, &by_df)
-        da[0] = (p * b) * b
+        v = student_t(tag, x - a, b, b, d, <real>0.0, da, &s, &by_df)
         return v - c
     elif term is StudentTLogScaleTerm:
+        z = x - a
         e = exp_finite(-b)
-        v = student_t((x - a) * e, d, &p, db, &by_df)
-        da[0] = p * e
-        return b if is_away(x - a, b) else v - b + c
+        v = student_t(tag, z, e, <real>1.0, d, <real>-2.0 * b, da, db, &by_df)
+        return b if is_away(z, b) else v - b + c
     elif term is StudentTLogDfTerm:
+        z = x - a
         df = exp(b)
-        half_rise(<real>0.5 * df, &h, &dh)
-        v = student_t(((x - a) * c) * c, df, &p, &s, &by_df)
-        da[0] = (p * c) * c
+        half_rise_of_log(b - <real>0.6931471805599453, <real>0.5 * df, &h, &dh)
+        v = student_t(tag, z, c, c, df, <real>-2.0 * d - b, da, &s, &by_df)
         db[0] = by_df + dh
         return v + (h - <real>0.9189385332046727) - d
     elif term is StudentTLearnedTerm:
+        z = x - a
         e = exp_finite(-b)
         df = exp(c)
-        half_rise(<real>0.5 * df, &h, &dh)
-        v = student_t((x - a) * e, df, &p, db, &by_df)
-        da[0] = p * e
+        half_rise_of_log(c - <real>0.6931471805599453, <real>0.5 * df, &h, &dh)
+        v = student_t(tag, z, e, <real>1.0, df, <real>-2.0 * b - c, da, db, &by_df)
         dc[0] = by_df + dh
-        return b if is_away(x - a, b) else v + (h - <real>0.9189385332046727) - b
+        return b if is_away(z, b) else v + (h - <real>0.9189385332046727) - b
     elif term is WeibullTerm:
         return weibull(x, a, b, c, da, db)
     elif term is WeibullScaleTerm:
