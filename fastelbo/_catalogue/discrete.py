@@ -362,7 +362,7 @@ def bin_scales(rng, shape):
 
 
 def steep(x, x_recon, log_scale):
-    return (np.abs(x_recon) + 1.0) * np.exp(-log_scale) + 1.0
+    return (np.abs(x_recon) + 1.0) * np.exp(-log_scale) + np.maximum(log_scale, 0.0) + 1.0
 
 
 def _mixture_steep(x, logits, means, log_scales):
@@ -402,6 +402,7 @@ def _torch_mixture(torch, x, logits, means, log_scales):
 
 PIXEL_EXTREMES = {"x": (0, 1, 127, 254, 255), "x_recon": (-30.0, -1.0, 0.0, 1.0, 7.0)}
 STEEP = (-9.0, -1.0, 0.0, 4.0)
+WIDTHS = (-80.0, 0.0, 60.0, 1e4)
 DISCRETIZED = (
     Variant(
         "DiscretizedLogistic",
@@ -412,7 +413,7 @@ DISCRETIZED = (
         (lambda *a: steep(*a) * np.exp(-a[2]), lambda *a: steep(*a) ** 2),
         draws={"x": pixels, "x_recon": bin_means, "log_scale": bin_scales},
         extremes={**PIXEL_EXTREMES, "log_scale": STEEP},
-        limits={**PIXEL_EXTREMES, "log_scale": (-80.0, 0.0, 60.0)},
+        limits={**PIXEL_EXTREMES, "log_scale": WIDTHS},
         peers={"scipy": _scipy_mass, "torch": _torch_mass},
     ),
     Variant(
@@ -439,6 +440,12 @@ MIXTURE = Variant(
         "logits": (-80.0, 0.0, 1.0, 30.0),
         "means": PIXEL_EXTREMES["x_recon"],
         "log_scales": STEEP,
+    },
+    limits={
+        "x": PIXEL_EXTREMES["x"],
+        "logits": (-80.0, 0.0),
+        "means": PIXEL_EXTREMES["x_recon"],
+        "log_scales": WIDTHS,
     },
     peers={"torch": _torch_mixture},
 )

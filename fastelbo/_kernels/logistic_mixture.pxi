@@ -3,7 +3,7 @@
 from libc.string cimport memcpy
 
 from fastelbo._kernels.operands cimport LANES, Operand, run_at, stage
-from fastelbo._kernels.terms.discrete cimport is_no_count, logistic_bin
+from fastelbo._kernels.terms.discrete cimport is_no_count, logistic_bin_of_log
 from fastelbo._kernels.terms.vecmath cimport exp, log, real
 
 
@@ -24,7 +24,7 @@ cdef void weigh_component(const real* restrict x, const real* restrict a, const 
     cdef real v
     cdef Py_ssize_t l
     for l in range(n):
-        v = a[l] + logistic_bin(x[l], b[l], exp(-c[l]), top, step, &by_mean[l], &by_scale[l])
+        v = a[l] + logistic_bin_of_log(x[l], b[l], c[l], top, step, &by_mean[l], &by_scale[l])
         joint[l] = v
         logit[l] = a[l]
         top_joint[l] = v if v > top_joint[l] else top_joint[l]
@@ -63,8 +63,8 @@ cdef void share_component(real* restrict joint, const real* restrict logit, real
         e = joint[l] * scale_joint[l]
         q = logit[l] * scale_logit[l]
         joint[l] = e - q if keep[l] != <real>0 else <real>0
-        q = e * by_mean[l]
-        e = e * by_scale[l]
+        q = e * by_mean[l] if e != <real>0 else <real>0           # they may be infinite
+        e = e * by_scale[l] if e != <real>0 else <real>0
         by_mean[l] = q if keep[l] != <real>0 else <real>0
         by_scale[l] = e if keep[l] != <real>0 else <real>0
 

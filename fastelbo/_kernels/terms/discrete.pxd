@@ -173,6 +173,20 @@ cdef inline real logistic_bin(real x, real mean, real inverse, real top, real st
     return (log(w) + lost * (<real>2.0 - w)) - above         # 2 - w is 1 / w, near enough
 
 
+cdef inline real logistic_bin_of_log(real x, real mean, real log_scale, real top, real step,
+                                     real* by_mean, real* by_log_scale) noexcept nogil:
+    """The same of the scale's logarithm. Scales are kept where 1 / scale is finite, as an edge may be at
+    the mean, and a normal number: what is wider than that only makes the mass between edges less."""
+    cdef real least = <real>(-88.7 if real is float else -709.7)
+    cdef real most = <real>(60.0 if real is float else 600.0)
+    cdef real inverse = exp(-(least if log_scale < least else log_scale))
+    cdef real kept = <real>(8.7565107627e-27 if real is float else 2.650396553004310817e-261)
+    cdef bint wide = log_scale > most, between = (x > <real>0.5) & (x < top - <real>0.5)
+    cdef real v = logistic_bin(x, mean, kept if wide else inverse, top, step, by_mean, by_log_scale)
+    by_mean[0] = by_mean[0] * (inverse / kept if wide else <real>1.0)
+    return v - (log_scale - most) if wide & between else v
+
+
 cdef inline bint has_factor(const term* tag) noexcept nogil:
     """None of these leaves a logarithm to the pass (see terms/likelihoods.pxd)."""
     return False
@@ -224,8 +238,7 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
     elif term is DiscretizedLogisticTerm:
         return logistic_bin(x, a, b, c, d, da, db)
     elif term is DiscretizedLogisticLogScaleTerm:
-        s = <real>(-88.7 if real is float else -709.7)           # finite: an edge may be at the mean
-        return logistic_bin(x, a, exp(-(s if b < s else b)), c, d, da, db)
+        return logistic_bin_of_log(x, a, b, c, d, da, db)
     else:
         no_branch_for(tag)
 
