@@ -227,7 +227,7 @@ cdef tuple densities_of(likelihood, tuple leaves, list arrays, object beta, doub
     cdef Call call
     cdef Dense dense
     cdef Py_ssize_t i, latents = 0 if beta is None else 2
-    cdef cnp.ndarray rows, row_kl
+    cdef cnp.ndarray rows, row_kl = None
     cdef bint mean, apart
     cdef object data = arrays[len(leaves)], kernels = getattr(likelihood, "kernels", likelihood)
     cdef tuple outputs = tuple(arrays[latents:len(leaves)])
@@ -248,8 +248,10 @@ cdef tuple densities_of(likelihood, tuple leaves, list arrays, object beta, doub
         for i in range(len(outputs)):
             call.d_outputs[i] = new_like(leaves[latents + i], gradients)
     if apart:
-        rows, row_kl = new_rows(&call), new_rows(&call)
+        rows = new_rows(&call)
         call.row_log_prob = <double*>cnp.PyArray_DATA(rows)
+    if apart and latents:
+        row_kl = new_rows(&call)
         call.row_kl = <double*>cnp.PyArray_DATA(row_kl)
     run(dense, &call, num_threads())
     if call.outside and kernels._validate:
