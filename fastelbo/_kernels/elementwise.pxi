@@ -168,6 +168,16 @@ cdef void add_own(const Job* job, int i, Py_ssize_t block, Py_ssize_t chunk, Py_
             sums[first + j] += gradient[j]
 
 
+cdef void write(const Job* job, int i, const real* source, Py_ssize_t n, char* to) noexcept nogil:
+    """Write a tile's gradient where it is not computed in place."""
+    cdef uint16_t halves[TILE]
+    cdef const char* made = stored(source, job.gradient[i].storage, n, halves)
+    if job.streamed:
+        stream(to, made, n * job.gradient[i].itemsize)
+    elif made != to:
+        memcpy(to, made, n * job.gradient[i].itemsize)
+
+
 cdef void finish_elements(const Job* job, real* restrict values, const real* restrict factors,
                           Py_ssize_t n) noexcept nogil:
     """From what the term gives to log p; `factors` may be NULL."""
@@ -249,9 +259,6 @@ cdef inline double run_unit(int parameters, int gradients, bint sparse, const Jo
     cdef const char* kr = NULL
     cdef const char* pr[MAX_PARAMETERS]
     cdef char* gr[MAX_GRADIENTS]
-    cdef char* to
-    cdef const char* source
-    cdef uint16_t halves[TILE]
     cdef const real* x
     cdef const real* p[MAX_PARAMETERS]
     cdef real* g[MAX_GRADIENTS]
@@ -369,12 +376,7 @@ cdef inline double run_unit(int parameters, int gradients, bint sparse, const Jo
             if job.own[i] != NULL:
                 add_own(job, i, block, chunk, index, begin, n + done, padded, <const real*>g[i])
             else:
-                to = gr[i] + first * job.gradient[i].itemsize
-                source = stored(g[i] + done, job.gradient[i].storage, n, halves)
-                if job.streamed:
-                    stream(to, source, n * job.gradient[i].itemsize)
-                elif source != to:
-                    memcpy(to, source, n * job.gradient[i].itemsize)
+                write(job, i, g[i] + done, n, gr[i] + first * job.gradient[i].itemsize)
         if loops.has_factor:
             multiplied += padded // lanes_of(odds)
             if multiplied > most_factors(odds) - CHUNK // lanes_of(odds):

@@ -257,8 +257,7 @@ cdef inline Py_ssize_t most_factors(const real* kind) noexcept nogil:
     return 120 if real is float else 1000
 
 
-cdef inline void take_logs(double* restrict total, real* restrict odds,
-                           Py_ssize_t factors) noexcept nogil:
+cdef void take_logs(double* restrict total, real* restrict odds, Py_ssize_t factors) noexcept nogil:
     """Take the logarithms of the products of so many factors, which begin again.
 
     Few factors a lane are multiplied further, lanes by lanes, as long as the product holds.

@@ -41,48 +41,62 @@ cdef inline Py_ssize_t without_zeros(real* values, int* index, Py_ssize_t n) noe
     return found
 
 
-cdef inline Py_ssize_t take_ascending(const Entries* entries, const column* columns, Py_ssize_t at,
-                                      Py_ssize_t stop, Py_ssize_t first, Py_ssize_t n, int offset,
-                                      real* values, int* index) noexcept nogil:
+cdef inline void put_places(const column* columns, Py_ssize_t found, Py_ssize_t first, Py_ssize_t n,
+                            int offset, int* index) noexcept nogil:
+    cdef Py_ssize_t k, to
+    for k in range(found):
+        to = columns[k] - first
+        index[k] = offset + (<int>to if 0 <= to < n else 0)      # somebody may be writing there
+
+
+cdef inline Py_ssize_t take_ascending(const Entries* entries, Py_ssize_t at, Py_ssize_t stop,
+                                      Py_ssize_t first, Py_ssize_t n, int offset, real* values,
+                                      int* index) noexcept nogil:
     """take_entries of the entries at .. stop, in the order of their columns."""
-    cdef Py_ssize_t k, to, start = 0, end = 0, found
-    if at < stop:
-        between(columns + at, stop - at, first, first + n, &start, &end)
+    cdef const int64_t* wide = <const int64_t*>entries.columns
+    cdef const int32_t* narrow = <const int32_t*>entries.columns
+    cdef Py_ssize_t start = 0, end = 0, found
+    if at < stop and entries.wide:
+        between(wide + at, stop - at, first, first + n, &start, &end)
+    elif at < stop:
+        between(narrow + at, stop - at, first, first + n, &start, &end)
     at += start
     found = max(<Py_ssize_t>0, min(end - start, n))
     convert(entries.values + at * entries.itemsize, entries.storage, values, found)
-    for k in range(found):
-        to = columns[at + k] - first
-        index[k] = offset + (<int>to if 0 <= to < n else 0)      # somebody may be writing there
+    if entries.wide:
+        put_places(wide + at, found, first, n, offset, index)
+    else:
+        put_places(narrow + at, found, first, n, offset, index)
     return without_zeros(values, index, found)
 
 
-cdef inline Py_ssize_t take_columns(const Entries* entries, const column* columns, Py_ssize_t at,
-                                    Py_ssize_t stop, Py_ssize_t first, Py_ssize_t n, int offset,
-                                    real* values, int* index) noexcept nogil:
+cdef inline void add_places(const column* columns, const real* given, Py_ssize_t count,
+                            Py_ssize_t first, Py_ssize_t n, real* values) noexcept nogil:
+    cdef Py_ssize_t k, to
+    for k in range(count):
+        to = columns[k] - first
+        if 0 <= to < n:
+            values[to] += given[k]
+
+
+cdef inline Py_ssize_t take_columns(const Entries* entries, Py_ssize_t at, Py_ssize_t stop,
+                                    Py_ssize_t first, Py_ssize_t n, int offset, real* values,
+                                    int* index) noexcept nogil:
     """take_entries of the entries at .. stop, in any order: those of one column are added up."""
     cdef real converted[VECTOR]
-    cdef Py_ssize_t part, k, to
+    cdef Py_ssize_t part, k
     memset(values, 0, n * sizeof(real))
     while at < stop:
         part = min(stop - at, <Py_ssize_t>VECTOR)
         convert(entries.values + at * entries.itemsize, entries.storage, converted, part)
-        for k in range(part):
-            to = columns[at + k] - first
-            if 0 <= to < n:
-                values[to] += converted[k]
+        if entries.wide:
+            add_places(<const int64_t*>entries.columns + at, converted, part, first, n, values)
+        else:
+            add_places(<const int32_t*>entries.columns + at, converted, part, first, n, values)
         at += part
     for k in range(n):
         index[k] = <int>k + offset
     return without_zeros(values, index, n)
-
-
-cdef inline Py_ssize_t take_row(const Entries* entries, const column* columns, const int64_t* row,
-                                Py_ssize_t first, Py_ssize_t n, int offset, real* values,
-                                int* index) noexcept nogil:
-    if entries.ascending:
-        return take_ascending(entries, columns, row[0], row[1], first, n, offset, values, index)
-    return take_columns(entries, columns, row[0], row[1], first, n, offset, values, index)
 
 
 cdef inline Py_ssize_t take_entries(const Entries* entries, const char* run, Py_ssize_t first,
@@ -93,9 +107,9 @@ cdef inline Py_ssize_t take_entries(const Entries* entries, const char* run, Py_
     Never more are written, whatever the entries are.
     """
     cdef const int64_t* row = <const int64_t*>run
-    if entries.wide:
-        return take_row(entries, <const int64_t*>entries.columns, row, first, n, offset, values, index)
-    return take_row(entries, <const int32_t*>entries.columns, row, first, n, offset, values, index)
+    if entries.ascending:
+        return take_ascending(entries, row[0], row[1], first, n, offset, values, index)
+    return take_columns(entries, row[0], row[1], first, n, offset, values, index)
 
 
 cdef inline const real* spread_out(const real* values, const int* index, Py_ssize_t found, Py_ssize_t n,
