@@ -61,9 +61,14 @@ BESIDE_PASSES = {"unix": ["-O2"], "msvc": []}
 OPTIONAL = ["--param=max-completely-peel-times=8", "-fno-thread-jumps"]
 OPTIONAL.append("-fno-tree-loop-distribute-patterns")
 # gcc copies loops for what is the same throughout them: a fifth of its time, a twentieth of the
-# speed of these passes and none of that of others.
-OPTIONAL.append("-fno-unswitch-loops")
+# speed of the counts' passes and none of that of others.
+UNSWITCH = "-fno-unswitch-loops"
 UNSWITCHED = ["counts"]
+# In the two largest families, what says itself that it is to be inlined is called lane by lane, all
+# else once a tile or seldomer: copies of that are a tenth of gcc's time.
+FEW_COPIES = [f"-fno-inline-{kind}" for kind in ("functions", "small-functions")]
+FEW_COPIES += ["-fno-inline-functions-called-once", "-fno-ipa-cp-clone"]
+COPIED_LESS = ["discrete", "likelihood"]
 SANITIZE = os.environ.get("FASTELBO_SANITIZE")
 DEBUG = bool(os.environ.get("FASTELBO_DEBUG") or SANITIZE)
 if not DEBUG:  # Python's own flags have -g, which is most of the size and a fifth of the time
@@ -219,12 +224,20 @@ class BuildKernels(build_ext):
         beside = BESIDE_PASSES.get(kind, BESIDE_PASSES["unix"])
         always = list(ALWAYS.get(kind, ALWAYS["unix"]))
         always += [flag for flag in OPTIONAL if compiler.takes(program, [flag])]
+        unswitch, few_copies = (
+            [flag for flag in flags if compiler.takes(program, [flag])]
+            for flags in ([UNSWITCH], FEW_COPIES)
+        )
         compile_openmp, link_openmp = compiler.openmp()
         for extension in self.extensions:
-            flags = [*always, *compile_openmp]
-            if extension.name.rpartition(".")[2] in UNSWITCHED:
-                flags = [flag for flag in flags if flag != "-fno-unswitch-loops"]
-            extension.extra_compile_args = flags + extension.extra_compile_args
+            family = extension.name.rpartition(".")[2]
+            extension.extra_compile_args = [
+                *always,
+                *compile_openmp,
+                *([] if family in UNSWITCHED else unswitch),
+                *(few_copies if family in COPIED_LESS else []),
+                *extension.extra_compile_args,
+            ]
             if extension.name.startswith("fastelbo._kernels."):
                 extension.define_macros.append(inline)
             else:
