@@ -360,7 +360,8 @@ cdef struct Conversion:
     bint brain
 
 
-cdef void widen_share(const void* given, Py_ssize_t share, Py_ssize_t shares, const float* kind) noexcept nogil:
+cdef void widen_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                      const float* kind) noexcept nogil:
     cdef const Conversion* job = <const Conversion*>given
     cdef Py_ssize_t first = job.n * share // shares, n = job.n * (share + 1) // shares - first
     if job.brain:
@@ -369,7 +370,8 @@ cdef void widen_share(const void* given, Py_ssize_t share, Py_ssize_t shares, co
         widen_half(job.half + first, job.single + first, n)
 
 
-cdef void narrow_share(const void* given, Py_ssize_t share, Py_ssize_t shares, const float* kind) noexcept nogil:
+cdef void narrow_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                       const float* kind) noexcept nogil:
     cdef const Conversion* job = <const Conversion*>given
     cdef Py_ssize_t first = job.n * share // shares, n = job.n * (share + 1) // shares - first
     if job.brain:
