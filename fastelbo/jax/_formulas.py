@@ -87,6 +87,11 @@ def _climb(a, *steps):
     return jax.lax.fori_loop(0, 16, raised, (a, *[0.0 * a for _ in steps]))
 
 
+def _forward(tril, b):
+    """The specification's, by a function that is compiled once."""
+    return jax.scipy.linalg.solve_triangular(tril, b, lower=True)
+
+
 _numpy = _JaxNumpy()
 
 
@@ -98,6 +103,7 @@ def formulas_of(name):
 #: The specification on JAX arrays.
 formulas = _module(_ROOT)
 formulas_of("_gamma").climb = _climb
+formulas_of("divergences").forward = _forward
 formulas.Likelihood.check = lambda *arrays: None  # numbers are not looked at
 
 
