@@ -47,6 +47,7 @@ LIMITS = [
     (ft.NegativeBinomial(), SINGLE, 1.0, (1e-8, 1.0), -18.420681, (1e8, 1e-8)),
     (ft.BetaBinomial(2e7), SINGLE, 1e7, (1e7, 1e7), -8.977986, (1.25e-8, 1.25e-8)),
     (ft.BetaBinomial(4), DOUBLE, 1.0, (1e40, 1e40), log(0.25), (-1e-40, 1e-40)),
+    (ft.DiscretizedLogistic(), SINGLE, 1.0, (0.0, 1e3), log(0.5 / 255) - 1e3, (0.0, -1.0)),
     (ft.Binomial(2), SINGLE, 2.0, (inf,), 0.0, (0.0,)),
     (ft.Binomial(2), SINGLE, 0.0, (inf,), -inf, (-2.0,)),
 ]

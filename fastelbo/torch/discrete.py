@@ -98,13 +98,19 @@ class DiscretizedLogistic(Likelihood):
         return _log_mass(x, x_recon, log_scale, self.bins - 1)
 
 
+#: A log scale beyond which a bin is so narrow that its mass falls as the scale rises.
+WIDE = 60
+
+
 def _log_mass(x, mean, log_scale, top):
     """log of sigmoid(hi) - sigmoid(lo) = sigmoid(hi) sigmoid(-lo) (1 - e^(lo - hi))."""
     inverse = torch.exp(-log_scale)
     centre = (2 * x - top) / top - mean
     hi, lo = (centre + 1 / top) * inverse, (centre - 1 / top) * inverse
     first, last = x == 0, x == top
-    log_width = torch.where(first | last, 0.0, torch.log(-torch.expm1(-2 / top * inverse)))
+    width = 2 / top * torch.exp(-log_scale.clamp(max=WIDE))
+    log_width = torch.log(-torch.expm1(-width)) - (log_scale - WIDE).clamp(min=0)
+    log_width = torch.where(first | last, 0.0, log_width)
     upper = torch.where(last, 0.0, functional.logsigmoid(hi))
     return upper + torch.where(first, 0.0, functional.logsigmoid(-lo)) + log_width
 
