@@ -55,7 +55,7 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
     cdef Call call
     cdef Dense dense = dense_of(likelihood, x)
     cdef tuple outputs = x_recon if type(x_recon) is tuple else (x_recon,), d_outputs
-    cdef cnp.ndarray d_mu, d_logvar, z = None
+    cdef cnp.ndarray d_mu, d_logvar, of_mu, of_logvar, z = None
     cdef object rows = None, row_kl = None, gradients, m, v
     cdef double b = beta, reconstruction, kl
     memset(&call, 0, sizeof(Call))
@@ -76,16 +76,16 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
         call.row_kl = <double*>cnp.PyArray_DATA(<cnp.ndarray>row_kl)
     if grad_kind is not None:
         if out is None:
-            out = new_arrays((mu, logvar, *outputs))
+            of_mu, of_logvar, d_outputs = new_like(mu), new_like(logvar), new_arrays(outputs)
         elif not isinstance(out, tuple) or len(<tuple>out) != 3:
             return None
         else:
             out = (*out[:2], *(out[2] if isinstance(out[2], tuple) else out[2:]))
             if not may_write(out, (mu, logvar, *outputs), (x,) if noise is None else (x, noise)):
                 return None
-        d_mu = out[0] if m is mu else new_like(m)
-        d_logvar = out[1] if v is logvar else new_like(v)
-        d_outputs = out[2:]
+            of_mu, of_logvar, d_outputs = out[0], out[1], out[2:]
+        d_mu = of_mu if m is mu else new_like(m)
+        d_logvar = of_logvar if v is logvar else new_like(v)
         call.d_mu = cnp.PyArray_DATA(d_mu)
         call.d_logvar = cnp.PyArray_DATA(d_logvar)
         bind_gradients(&call, d_outputs)
@@ -105,12 +105,12 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
         result = named(kind, (reconstruction - b * kl, reconstruction, kl, z))
     if grad_kind is None:
         return result
-    if d_mu is not out[0]:
-        hand(d_mu, out[0], call.threads)
-    if d_logvar is not out[1]:
-        hand(d_logvar, out[1], call.threads)
+    if d_mu is not of_mu:
+        hand(d_mu, of_mu, call.threads)
+    if d_logvar is not of_logvar:
+        hand(d_logvar, of_logvar, call.threads)
     gradients = d_outputs if type(x_recon) is tuple else d_outputs[0]
-    return result, named(grad_kind, (out[0], out[1], gradients))
+    return result, named(grad_kind, (of_mu, of_logvar, gradients))
 
 
 cdef inline bint is_usual(likelihood, prior, beta, free_bits, mask):
