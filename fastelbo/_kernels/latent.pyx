@@ -357,35 +357,32 @@ cdef struct Conversion:
     uint16_t* half
     float* single
     Py_ssize_t n
-    bint brain
+    bint brain             # bfloat16
+    bint narrows           # from float32
 
 
-cdef void widen_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
-                      const float* kind) noexcept nogil:
+cdef void convert_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
+                        const float* kind) noexcept nogil:
     cdef const Conversion* job = <const Conversion*>given
     cdef Py_ssize_t first = job.n * share // shares, n = job.n * (share + 1) // shares - first
-    if job.brain:
-        widen_brain(job.half + first, job.single + first, n)
+    cdef uint16_t* half = job.half + first
+    cdef float* single = job.single + first
+    if job.narrows and job.brain:
+        narrow_brain(single, half, n)
+    elif job.narrows:
+        narrow_half(single, half, n)
+    elif job.brain:
+        widen_brain(half, single, n)
     else:
-        widen_half(job.half + first, job.single + first, n)
-
-
-cdef void narrow_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
-                       const float* kind) noexcept nogil:
-    cdef const Conversion* job = <const Conversion*>given
-    cdef Py_ssize_t first = job.n * share // shares, n = job.n * (share + 1) // shares - first
-    if job.brain:
-        narrow_brain(job.single + first, job.half + first, n)
-    else:
-        narrow_half(job.single + first, job.half + first, n)
+        widen_half(half, single, n)
 
 
 def convert(cnp.ndarray half, bint brain, cnp.ndarray single, bint narrows, int threads):
     """Between float16, or bfloat16, and as many float32; both contiguous."""
-    cdef Conversion job = Conversion(
-        <uint16_t*>cnp.PyArray_DATA(half), <float*>cnp.PyArray_DATA(single), cnp.PyArray_SIZE(half), brain)
+    cdef Conversion job
+    job.half = <uint16_t*>cnp.PyArray_DATA(half)
+    job.single = <float*>cnp.PyArray_DATA(single)
+    job.n = cnp.PyArray_SIZE(half)
+    job.brain, job.narrows = brain, narrows
     with nogil:
-        if narrows:
-            in_parallel[float](narrow_share, &job, threads)
-        else:
-            in_parallel[float](widen_share, &job, threads)
+        in_parallel[float](convert_share, &job, threads)

@@ -98,7 +98,7 @@ class DiscretizedLogistic(Likelihood):
         return _log_mass(x, x_recon, log_scale, self.bins - 1)
 
 
-#: A log scale beyond which a bin is so narrow that its mass falls as the scale rises.
+#: A log scale from which on a bin's mass is in proportion to 1 / scale, to the last digit.
 WIDE = 60
 
 
