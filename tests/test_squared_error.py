@@ -49,6 +49,40 @@ def test_large_integers(x_dtype, dtype):
     check("SquaredError_and_grad", [x, x_recon], dtype)
 
 
+LINE = 64  # bytes
+
+
+def placed(values, begins):
+    """A copy that begins so many elements after a cache line, between two lines of 7."""
+    room = np.full(values.size + 4 * LINE, 7, values.dtype)
+    first = LINE + -room.ctypes.data % LINE // values.itemsize + begins
+    copy = room[first : first + values.size].reshape(values.shape)
+    copy[...] = values
+    assert copy.ctypes.data % LINE == begins * values.itemsize
+    return copy, (room[first - LINE : first], room[first + values.size :][:LINE])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("apart", [(0, 0), (1, 3), (0, 5), (7, 0)])
+def test_no_bit_depends_on_where_arrays_begin(apart, threads, dtype):
+    likelihood = SquaredError()
+    x, x_recon = draw((3, 4096 + 80), dtype)  # several units of whole vectors, and a rest
+    options = {"reduction": "sum", "num_threads": threads}
+    value, (gradient,) = likelihood.log_prob_and_grad(
+        placed(x, 0)[0], placed(x_recon, 0)[0], out=(placed(x, 0)[0],), **options
+    )
+    of_a_line = LINE // x.itemsize
+    for begins in range(of_a_line):
+        of_x, _ = placed(x, begins)
+        of_recon, _ = placed(x_recon, (begins + apart[0]) % of_a_line)
+        out, beside = placed(x, (begins + apart[1]) % of_a_line)
+        assert likelihood.log_prob(of_x, of_recon, **options) == value
+        got = likelihood.log_prob_and_grad(of_x, of_recon, out=(out,), **options)
+        assert got[0] == value
+        np.testing.assert_array_equal(got[1][0], gradient)
+        np.testing.assert_array_equal(beside, 7)
+
+
 def test_by_hand(dtype):
     x, x_recon = np.array([[1, 2], [3, 4]], dtype), np.array([[1, 0], [0, 4.5]], dtype)
     value, (grad,) = SquaredError().log_prob_and_grad(x, x_recon)

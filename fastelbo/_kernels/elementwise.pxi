@@ -13,7 +13,7 @@
 cimport numpy as cnp
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint16_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -415,6 +415,10 @@ cdef inline bint is_plain(const Job* job) noexcept nogil:
             and not (job.staged or job.streamed or job.masked or job.nan_missing or job.by_element))
 
 
+cdef inline bint begin_lines(const Tile* t) noexcept nogil:
+    return (<uintptr_t>t.x | <uintptr_t>t.parameter[0] | <uintptr_t>t.gradient[0]) % LINE == 0
+
+
 cdef double whole_run(const Job* job, Py_ssize_t index, Py_ssize_t chunk, const Ahead* ahead,
                       real* bad) noexcept nogil:
     """A chunk of run number `index` of a `plain` job."""
@@ -427,6 +431,7 @@ cdef double whole_run(const Job* job, Py_ssize_t index, Py_ssize_t chunk, const 
     cdef int i
     start(job, ahead, total, odds, &t)
     t.x = <const real*>run_at(&job.x, &job.shape, index) + first
+    t.gradient[0] = NULL
     for i in range(job.parameters):
         t.parameter[i] = <const real*>run_at(&job.parameter[i], &job.shape, index) + first
     for i in range(job.gradients):
@@ -434,7 +439,10 @@ cdef double whole_run(const Job* job, Py_ssize_t index, Py_ssize_t chunk, const 
     t.bad = bad
     t.n = n - rest
     t.lane = 0
-    loops.whole(NULL, NULL, NULL, &t)
+    if loops.by_line != NULL and chunk < job.chunks - 1 and ahead == NULL and not begin_lines(&t):
+        loops.by_line(NULL, NULL, NULL, &t)
+    else:
+        loops.whole(NULL, NULL, NULL, &t)
     if rest > 0:                             # its lanes that are done already are passed over
         t.x = <const real*>t.x + back
         for i in range(job.parameters):
@@ -513,10 +521,12 @@ cdef void choose(const terms.term* tag, const wanted* want, const real* kind, Lo
     loops.each = <Loop>each_tile[terms.term, wanted, real]
     loops.any_outside = <Question>any_outside[terms.term, real]
     loops.has_factor = terms.has_factor(tag)
-    loops.whole = loops.some = loops.zeros = loops.packed = NULL
+    loops.whole = loops.by_line = loops.some = loops.zeros = loops.packed = NULL
     if terms.is_cheap(tag):
         loops.whole = <Loop>whole_tile[terms.term, wanted, real]
         loops.some = <Loop>some_tile[terms.term, wanted, real]
+        if terms.is_light(tag) and BY_LINE:
+            loops.by_line = <Loop>line_tile[terms.term, wanted, real]
         if real is float:
             if terms.parameters_of(tag) == 1:
                 loops.packed = <Loop>packed_tile[terms.term, wanted, real]

@@ -4,8 +4,10 @@
 from libc.stdint cimport uint16_t
 from libc.string cimport memset
 
+from fastelbo._kernels.lines cimport BY_LINE, begins_at, read_first, read_lines, write_ends, write_lines
 from fastelbo._kernels.operands cimport (
-    BFLOAT16, FLOAT16, FLUSH, LANES, NATIVE, UINT8, VECTOR, convert, fetch_lanes, lanes_of, size_of, stored,
+    BFLOAT16, FLOAT16, FLUSH, LANES, LINE, NATIVE, UINT8, VECTOR, aligned, convert, fetch_lanes, lanes_of,
+    size_of, stored,
 )
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, wanted
 from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
@@ -14,6 +16,7 @@ cdef enum:
     MAX_PARAMETERS = 4
     MAX_GRADIENTS = 3
     STEP = VECTOR          # lanes that may be left out together
+    LINES = -1             # how x, a and ga are read and written in whole lines, beside NATIVE and others
 
 cdef struct Ahead:         # from what a unit reads and writes to what the next one will, in bytes
     Py_ssize_t parameter[MAX_GRADIENTS]
@@ -40,6 +43,7 @@ ctypedef bint (*Question)(const void* tag, const void* kind, const Tile* tile) n
 
 cdef struct Loops:         # of a term, for one dtype and one thing wanted; NULL is what it does not need
     Loop whole             # summed, nothing missing
+    Loop by_line           # the same where arrays begin anywhere; NULL where it is no faster
     Loop some              # summed, where `keep` is not 0
     Loop each              # not summed
     Loop zeros             # not summed, x is zero and not read
@@ -62,7 +66,7 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
     marks. Else `values`, and `factors` of a term that has some, are left for `add_values`, and what
     is missing for `drop_missing`: then one loop serves all. What lies `ahead` (or NULL) is fetched
     meanwhile. `none` (a constant): x is zero, and not read. `of_x` and `of_a` (constants): unless NATIVE,
-    what x is stored as, and a and ga, half precision: they go through registers, not through L1.
+    what x is stored as, and a and ga, half precision, or LINES: they go through registers, not through L1.
 
     The logarithm of a term's factor is not taken here: lane by lane the product of the factors is
     kept, less one, so that factors near one keep their digits.
@@ -71,11 +75,21 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
     cdef real x_l[LANES]
     cdef real a_l[LANES]
     cdef real g_l[LANES]
+    cdef real x_rest[VECTOR]
+    cdef real a_rest[VECTOR]
+    cdef real g_rest[VECTOR]
+    cdef real g_first[2 * VECTOR]
     cdef real v, e, pa, xs, da, db, dc, here
     cdef real pb, pc, pd
     cdef Py_ssize_t j = 0, flush, at, l, i
     cdef Py_ssize_t end
     cdef int k, lanes = lanes_of(x), step = lanes if summed and not some else STEP
+    cdef int lines = lanes * <int>sizeof(real) // LINE
+    cdef int x_at = begins_at(x), a_at = begins_at(a), g_at = begins_at(ga)
+    cdef real* first_line = <real*>aligned(g_first)
+    if of_a == LINES:
+        read_first(x, x_at, x_rest)
+        read_first(a, a_at, a_rest)
     while j < n:
         flush = min(j + FLUSH * LANES, n) if real is float else n
         for l in range(lanes if summed else 0):
@@ -93,7 +107,10 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
                         fetch_lanes(gb + j, lanes, ahead.gradient[1])
                     if terms.gradients_of(tag) > 2:
                         fetch_lanes(gc + j, lanes, ahead.gradient[2])
-            if of_a != NATIVE:
+            if of_a == LINES:
+                read_lines(x + j, x_at, x_rest, x_l, lines)
+                read_lines(a + j, a_at, a_rest, a_l, lines)
+            elif of_a != NATIVE:
                 convert(<const char*>x + j * size_of(of_x), of_x, x_l, lanes)
                 convert(<const char*>a + j * size_of(of_a), of_a, a_l, lanes)
             at = max(<Py_ssize_t>0, lane - j) if some or not summed else 0
@@ -140,13 +157,17 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
                             gc[i] = dc * weight
                 at += step
             if wanted is ValueAndGradient:
-                if of_a != NATIVE:
+                if of_a == LINES:
+                    write_lines(g_l, ga + j - g_at if j > 0 else first_line, ga + j, g_at, g_rest, lines)
+                elif of_a != NATIVE:
                     stored(g_l, of_a, lanes, <uint16_t*>ga + j)
             j += lanes
             if j >= flush:
                 break
         for l in range(lanes if summed else 0):
             total[l] += acc[l]
+    if of_a == LINES and wanted is ValueAndGradient:
+        write_ends(first_line, ga, n, g_at, g_rest)
 
 
 cdef inline void over_tile(const terms.term* tag, const wanted* want, const real* kind, bint summed,
@@ -163,6 +184,11 @@ cdef inline void over_tile(const terms.term* tag, const wanted* want, const real
 cdef void whole_tile(const terms.term* tag, const wanted* want, const real* kind,
                      const Tile* t) noexcept nogil:
     over_tile(tag, want, kind, True, False, False, NATIVE, NATIVE, t)
+
+
+cdef void line_tile(const terms.term* tag, const wanted* want, const real* kind,
+                    const Tile* t) noexcept nogil:
+    over_tile(tag, want, kind, True, False, False, LINES, LINES, t)
 
 
 cdef void some_tile(const terms.term* tag, const wanted* want, const real* kind,

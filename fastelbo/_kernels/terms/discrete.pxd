@@ -202,6 +202,11 @@ cdef inline bint is_cheap(const term* tag) noexcept nogil:
     return False
 
 
+cdef inline bint is_light(const term* tag) noexcept nogil:
+    """None of these is, either."""
+    return False
+
+
 cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real d,
                           real* da, real* db, real* dc, real* factor) noexcept nogil:
     cdef real m, s, p, small, y, v, ix, iy, lx, ly

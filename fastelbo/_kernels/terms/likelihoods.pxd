@@ -131,6 +131,11 @@ cdef inline bint is_cheap(const term* tag) noexcept nogil:
             or term is StudentTTerm)
 
 
+cdef inline bint is_light(const term* tag) noexcept nogil:
+    """Whether a pass takes as long as its memory does, of one parameter."""
+    return term is SquaredErrorTerm
+
+
 cdef inline void log_expc(real t, real* g, real* mean) noexcept nogil:
     """log((1 - e^-t) / t) for t >= 0, and 1/t - 1/(e^t - 1), the mean of the density that it makes."""
     cdef real e, em1, q, u, r, near, far, top
