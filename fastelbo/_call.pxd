@@ -11,7 +11,7 @@ cdef extern from "fastelbo.h":
 
     ctypedef struct Call "fastelbo_call":
         int64_t samples, batch, event, latent, classes
-        int32_t dtype, x_dtype, output_dtype, columns, summed
+        int32_t dtype, x_dtype, output_dtype, latent_dtype, columns, summed
         const void* x
         const void** outputs
         const void* mu

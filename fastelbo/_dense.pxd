@@ -16,7 +16,7 @@ cdef Dense KL
 cdef Dense bound(object likelihood, tuple event)
 cdef Dense dense_of(object likelihood, object x)
 cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs, int half) except -1
-cdef bint bind_latents(Call* call, object mu, object logvar) except -1
+cdef bint bind_latents(Call* call, object mu, object logvar, int half) except -1
 cdef bint bind_reduction(Call* call, object reduction) except -1
 cdef bint may_write(tuple out, tuple like, tuple others) except -1
 cdef tuple new_arrays(tuple like)

@@ -12,13 +12,16 @@ from libc.string cimport memset
 
 from fastelbo._arrays cimport LATENT_COST
 from fastelbo._kernels.call cimport HANDLE, Call, Handle
-from fastelbo._kernels.operands cimport FLOAT16, FLOAT32, FLOAT64, NPY_HALF, storage_of
+from fastelbo._kernels.operands cimport (
+    BFLOAT16, FLOAT16, FLOAT32, FLOAT64, NPY_HALF, NPY_USERDEF, storage_of,
+)
 
 import math
 
 import numpy as np
 
 from fastelbo import _builds, _scales
+from fastelbo._arrays import is_half
 from fastelbo._threads import WORTH_TWO, threads_for
 
 cnp.import_array()
@@ -225,11 +228,25 @@ cdef bint bind_columns(Call* call, int i, cnp.ndarray data, object output) excep
     return True
 
 
-cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs, int half) except -1:
-    """Whether x and the decoder's outputs are fit; then the call, all zero before, has them.
+#: NumPy's number of bfloat16, once that has been met.
+cdef int of_brain = -1
 
-    `half` is what arrays of float16 hold: FLOAT16, or BFLOAT16, for which NumPy has no dtype.
-    """
+
+cdef int half_in(cnp.ndarray a, int half) except -1:
+    """The storage of an array in half precision, 0 of another. `half` is what those of float16 hold: FLOAT16,
+    or BFLOAT16, where that came without a dtype of NumPy's."""
+    global of_brain
+    cdef int type_ = cnp.PyArray_TYPE(a)
+    if type_ == NPY_HALF:
+        return half
+    if type_ >= NPY_USERDEF and type_ != of_brain and is_half(a.dtype):
+        of_brain = type_
+    return BFLOAT16 if type_ == of_brain else 0
+
+
+cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs, int half) except -1:
+    """Whether x and the decoder's outputs are fit; then the call, all zero before, has them. For `half` see
+    `half_in`."""
     cdef cnp.ndarray data, a
     cdef int i, type_ = -1
     if not is_dense(x):
@@ -253,13 +270,13 @@ cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs, int half)
         call.dtype = FLOAT32
     elif type_ == cnp.NPY_DOUBLE:
         call.dtype = FLOAT64
-    elif type_ == NPY_HALF and dense.handle.follows and cnp.PyArray_TYPE(data) != cnp.NPY_DOUBLE:
-        call.dtype = FLOAT32
-        call.output_dtype = half
     else:
-        return False
-    if cnp.PyArray_TYPE(data) == NPY_HALF:
-        call.x_dtype = half
+        call.dtype, call.output_dtype = FLOAT32, half_in(a, half)
+        if call.output_dtype == 0 or not dense.handle.follows or cnp.PyArray_TYPE(data) == cnp.NPY_DOUBLE:
+            return False
+    call.x_dtype = half_in(data, half)
+    if call.x_dtype != 0:
+        pass
     elif cnp.PyArray_TYPE(data) > cnp.NPY_DOUBLE:            # before it come integers and float32
         return False
     else:
@@ -270,21 +287,28 @@ cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs, int half)
     return True
 
 
-cdef bint bind_latents(Call* call, object mu, object logvar) except -1:
-    """Whether mu and logvar are fit, beside what the call has."""
+cdef bint bind_latents(Call* call, object mu, object logvar, int half) except -1:
+    """Whether mu and logvar are fit, beside what the call has. For `half` see `half_in`; 0: half precision
+    is not fit."""
     cdef cnp.ndarray m, v
     cdef int type_
+    cdef bint single
     if not is_dense(mu) or not is_dense(logvar):
         return False
     m, v = <cnp.ndarray>mu, <cnp.ndarray>logvar
     type_ = cnp.PyArray_TYPE(m)
+    single = type_ != cnp.NPY_DOUBLE
+    if single and type_ != cnp.NPY_FLOAT:
+        call.latent_dtype = half_in(m, half) if half else 0
+        if call.latent_dtype == 0:
+            return False
     if (cnp.PyArray_NDIM(m) != 2 or cnp.PyArray_NDIM(v) != 2 or type_ != cnp.PyArray_TYPE(v)
-            or type_ != cnp.NPY_FLOAT and type_ != cnp.NPY_DOUBLE or not begins_like(m, v)):
+            or not begins_like(m, v)):
         return False
     if call.x == NULL:
-        call.dtype = FLOAT32 if type_ == cnp.NPY_FLOAT else FLOAT64
+        call.dtype = FLOAT32 if single else FLOAT64
         call.batch = cnp.PyArray_DIM(m, 0)
-    elif (type_ == cnp.NPY_FLOAT) != (call.dtype == FLOAT32) or cnp.PyArray_DIM(m, 0) != call.batch:
+    elif single != (call.dtype == FLOAT32) or cnp.PyArray_DIM(m, 0) != call.batch:
         return False
     call.latent = cnp.PyArray_DIM(m, 1)
     call.mu, call.logvar = cnp.PyArray_DATA(m), cnp.PyArray_DATA(v)
@@ -455,12 +479,12 @@ def divergence(tuple arguments, reduction, num_threads, out, type kind, bint wit
     cdef cnp.ndarray first
     cdef void** slots[4]
     memset(&call, 0, sizeof(Call))
-    if not bind_latents(&call, arguments[0], arguments[1]):
+    if not bind_latents(&call, arguments[0], arguments[1], FLOAT16 if len(arguments) == 2 else 0):
         return None
     if len(arguments) == 4:
         first = arguments[0]
         call.mu_p, call.logvar_p = call.mu, call.logvar
-        if not (bind_latents(&call, arguments[2], arguments[3]) and begins_like(arguments[2], first)
+        if not (bind_latents(&call, arguments[2], arguments[3], 0) and begins_like(arguments[2], first)
                 and cnp.PyArray_TYPE(<cnp.ndarray>arguments[2]) == cnp.PyArray_TYPE(first)):
             return None
         call.mu, call.mu_p = call.mu_p, call.mu
@@ -476,7 +500,7 @@ def full_divergence(tuple arguments, reduction, out, type kind, bint with_gradie
     cdef void** slots[4]
     cdef int i, d, axes
     memset(&call, 0, sizeof(Call))
-    if not bind_latents(&call, arguments[0], arguments[2]) and (call.batch == 0 or call.mu == NULL):
+    if not bind_latents(&call, arguments[0], arguments[2], 0) and (call.batch == 0 or call.mu == NULL):
         return None
     call.mu_p, call.logvar = call.logvar, NULL
     first = arguments[0]

@@ -6,13 +6,13 @@ from libc.string cimport memset
 
 import numpy as np
 
-from fastelbo._arrays cimport empty_like, hand, problem, widened
+from fastelbo._arrays cimport empty_like, problem
 from fastelbo._dense cimport (
     KL, Dense, bind_event, bind_gradients, bind_latents, bind_reduction, dense_of, is_word,
     may_write, named, new_arrays, new_like, new_rows, run,
 )
 from fastelbo._kernels.call cimport Call
-from fastelbo._kernels.operands cimport FLOAT16, NPY_HALF
+from fastelbo._kernels.operands cimport FLOAT16, FLOAT32
 from fastelbo._arrays import as_mask, checked_outs, hand_over, in_single
 from fastelbo._threads import threads_for
 from fastelbo.divergences import as_free_bits, kl_pass
@@ -25,8 +25,8 @@ from fastelbo.priors import arrays_of, as_prior, kl_estimate
 cdef type LIKELIHOOD = Likelihood
 
 
-cdef bint bind_noise(Call* call, cnp.ndarray mu, rng, noise) except -1:
-    """Whether it is fit: an array like mu, or a seed, of which nothing is used up."""
+cdef bint bind_noise(Call* call, rng, noise) except -1:
+    """Whether it is fit: an array of the dtype of the pass, or a seed, of which nothing is used up."""
     cdef cnp.ndarray a
     if noise is None:
         if type(rng) is not int:
@@ -37,16 +37,10 @@ cdef bint bind_noise(Call* call, cnp.ndarray mu, rng, noise) except -1:
         return False
     a = <cnp.ndarray>noise
     call.noise = cnp.PyArray_DATA(a)
-    return (cnp.PyArray_ISCARRAY_RO(a) and cnp.PyArray_TYPE(a) == cnp.PyArray_TYPE(mu)
+    return (cnp.PyArray_ISCARRAY_RO(a)
+            and cnp.PyArray_TYPE(a) == (cnp.NPY_FLOAT if call.dtype == FLOAT32 else cnp.NPY_DOUBLE)
             and cnp.PyArray_NDIM(a) == 2 and cnp.PyArray_DIM(a, 0) == call.batch
             and cnp.PyArray_DIM(a, 1) == call.latent)
-
-
-cdef inline object in_float32(object latents, object num_threads):
-    """What passes over latents read; outputs are read in half precision, too."""
-    if type(latents) is cnp.ndarray and cnp.PyArray_TYPE(<cnp.ndarray>latents) == NPY_HALF:
-        return widened(<cnp.ndarray>latents, threads_for(cnp.PyArray_SIZE(<cnp.ndarray>latents), num_threads))
-    return latents
 
 
 cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta, rng, noise, reduction,
@@ -55,19 +49,18 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
     cdef Call call
     cdef Dense dense = dense_of(likelihood, x)
     cdef tuple outputs = x_recon if type(x_recon) is tuple else (x_recon,), d_outputs
-    cdef cnp.ndarray d_mu, d_logvar, of_mu, of_logvar, z = None
-    cdef object rows = None, row_kl = None, gradients, m, v
+    cdef cnp.ndarray d_mu, d_logvar, z = None
+    cdef object rows = None, row_kl = None, gradients
     cdef double b = beta, reconstruction, kl
     memset(&call, 0, sizeof(Call))
     if not (bind_event(&call, dense, x, outputs, FLOAT16) and bind_reduction(&call, reduction)):
         return None
-    m, v = in_float32(mu, num_threads), in_float32(logvar, num_threads)
-    if not bind_latents(&call, m, v):
+    if not bind_latents(&call, mu, logvar, FLOAT16):
         return None
     if rng is not None or noise is not None:
-        if not bind_noise(&call, m, rng, noise):
+        if not bind_noise(&call, rng, noise):
             return None
-        z = new_like(m)
+        z = empty_like(mu, call.dtype == FLOAT32)
         call.z = cnp.PyArray_DATA(z)
     call.kl_weight = -b * call.weight
     if is_word(reduction, "none"):
@@ -76,16 +69,14 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
         call.row_kl = <double*>cnp.PyArray_DATA(<cnp.ndarray>row_kl)
     if grad_kind is not None:
         if out is None:
-            of_mu, of_logvar, d_outputs = new_like(mu), new_like(logvar), new_arrays(outputs)
+            d_mu, d_logvar, d_outputs = new_like(mu), new_like(logvar), new_arrays(outputs)
         elif not isinstance(out, tuple) or len(<tuple>out) != 3:
             return None
         else:
             out = (*out[:2], *(out[2] if isinstance(out[2], tuple) else out[2:]))
             if not may_write(out, (mu, logvar, *outputs), (x,) if noise is None else (x, noise)):
                 return None
-            of_mu, of_logvar, d_outputs = out[0], out[1], out[2:]
-        d_mu = of_mu if m is mu else new_like(m)
-        d_logvar = of_logvar if v is logvar else new_like(v)
+            d_mu, d_logvar, d_outputs = out[0], out[1], out[2:]
         call.d_mu = cnp.PyArray_DATA(d_mu)
         call.d_logvar = cnp.PyArray_DATA(d_logvar)
         bind_gradients(&call, d_outputs)
@@ -105,12 +96,8 @@ cdef object short_way(kind, grad_kind, x, mu, logvar, x_recon, likelihood, beta,
         result = named(kind, (reconstruction - b * kl, reconstruction, kl, z))
     if grad_kind is None:
         return result
-    if d_mu is not of_mu:
-        hand(d_mu, of_mu, call.threads)
-    if d_logvar is not of_logvar:
-        hand(d_logvar, of_logvar, call.threads)
     gradients = d_outputs if type(x_recon) is tuple else d_outputs[0]
-    return result, named(grad_kind, (of_mu, of_logvar, gradients))
+    return result, named(grad_kind, (d_mu, d_logvar, gradients))
 
 
 cdef inline bint is_usual(likelihood, prior, beta, free_bits, mask):

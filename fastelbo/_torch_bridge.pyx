@@ -219,6 +219,11 @@ cdef inline void* new_like(tensor, list made) except NULL:
     return <void*><uintptr_t>new.data_ptr()
 
 
+cdef inline int half_of(tensor):
+    """What its array holds, if that is of float16."""
+    return BFLOAT16 if tensor.dtype is BRAIN else FLOAT16
+
+
 cdef tuple densities_of(likelihood, tuple leaves, list arrays, object beta, double sign, object reduction,
                         list gradients):
     """The log-density and, unless beta is None, the KL of arrays (mu, logvar, *outputs, x) or (*outputs,
@@ -233,13 +238,15 @@ cdef tuple densities_of(likelihood, tuple leaves, list arrays, object beta, doub
     cdef tuple outputs = tuple(arrays[latents:len(leaves)])
     memset(&call, 0, sizeof(Call))
     dense = dense_of(kernels, data)
-    if not (bind_event(&call, dense, data, outputs, BFLOAT16 if leaves[latents].dtype is BRAIN else FLOAT16)
+    if not (bind_event(&call, dense, data, outputs, half_of(leaves[latents]))
             and bind_reduction(&call, reduction)):
         return None
     mean, apart = is_word(reduction, "mean"), is_word(reduction, "none")
     call.weight *= sign
     if latents:
-        if not (0 < <double>beta < INFINITY and bind_latents(&call, arrays[0], arrays[1])):
+        if not 0 < <double>beta < INFINITY:
+            return None
+        if not bind_latents(&call, arrays[0], arrays[1], half_of(leaves[0])):
             return None
         call.kl_weight = -<double>beta * call.weight
     if gradients is not None:
@@ -276,7 +283,7 @@ def short_way(likelihood, beta, str reduction, double sign, combine, tuple tenso
     where tensors are not as a pass takes them.
 
     Outputs and x in half precision are read as they are, and outputs' gradients are written so."""
-    cdef Py_ssize_t i, last = len(tensors) - 1, latents = 0 if beta is None else 2
+    cdef Py_ssize_t last = len(tensors) - 1, latents = 0 if beta is None else 2
     cdef list gradients = [] if with_gradient else None
     cdef tuple leaves = tensors[:last], parts
     cdef object output = tensors[latents].dtype, result = output
@@ -285,7 +292,6 @@ def short_way(likelihood, beta, str reduction, double sign, combine, tuple tenso
     if output is HALF or output is BRAIN:
         if tensors[last].dtype is (BRAIN if output is HALF else HALF):
             return None
-        leaves = tuple([t.float() for t in tensors[:latents]]) + tensors[latents:last]
         if autocasts("cpu") or SINGLE in [t.dtype for t in tensors]:
             result = SINGLE
     elif latents and output is not leaves[0].dtype:
@@ -295,8 +301,6 @@ def short_way(likelihood, beta, str reduction, double sign, combine, tuple tenso
         reduction, gradients)
     if parts is None:
         return None
-    for i in range(latents if with_gradient else 0):
-        gradients[i] = gradients[i].to(tensors[i].dtype)
     return (tuple([as_tensor(v, result) for v in combine(*parts)]),
             tuple(gradients) if with_gradient else ())
 

@@ -62,10 +62,16 @@ cdef void prepare(Call* call) noexcept nogil:
         call.threads = 1
 
 
+cdef inline bint are_fit(const Call* call) noexcept nogil:
+    """Whether a pass reads mu and logvar as they are stored."""
+    return (call.latent_dtype == 0 or call.latent_dtype == call.dtype or call.dtype == FASTELBO_FLOAT32
+            and (call.latent_dtype == FASTELBO_FLOAT16 or call.latent_dtype == FASTELBO_BFLOAT16))
+
+
 cdef int32_t elbo(const Handle* likelihood, Call* call) noexcept nogil:
     cdef int32_t failed
     prepare(call)
-    if is_empty(call) or call.output_dtype != 0 and not likelihood.follows:
+    if is_empty(call) or not are_fit(call) or call.output_dtype != 0 and not likelihood.follows:
         return UNFIT
     failed = likelihood.run(likelihood, call)
     if failed == 0 and call.mu != NULL and not likelihood.follows:
@@ -75,14 +81,14 @@ cdef int32_t elbo(const Handle* likelihood, Call* call) noexcept nogil:
 
 cdef int32_t kl(Call* call) noexcept nogil:
     prepare(call)
-    if is_empty(call):
+    if is_empty(call) or not are_fit(call) or call.latent_dtype != 0 and call.mu_p != NULL:
         return UNFIT
     return KL.handle.run(&KL.handle, call)
 
 
 cdef int32_t backward(Call* call) noexcept nogil:
     prepare(call)
-    if is_empty(call):
+    if is_empty(call) or call.latent_dtype != 0:
         return UNFIT
     return BACKWARD.handle.run(&BACKWARD.handle, call)
 

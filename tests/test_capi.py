@@ -171,6 +171,41 @@ def test_outputs_in_half_precision(label):
     assert capi.function("iwae")(counts.address, call.ctypes.data) == -2
 
 
+@pytest.mark.parametrize("reduced", [True, False])
+def test_latents_in_half_precision(reduced):
+    rng = np.random.default_rng(0)
+    mu, logvar = rng.normal(size=(2, 40, 7)).astype(np.float16)
+    x = rng.normal(size=(40, 3)).astype(np.float32)
+    d_mu, d_logvar = np.empty((2, 40, 7), np.float16)
+    z, rows, row_kl = np.empty((40, 7), np.float32), np.empty(40), np.empty(40)
+    half = capi.CODES[mu.dtype]
+    fields = {
+        "mu": mu, "logvar": logvar, "latent_dtype": half, "d_mu": d_mu, "d_logvar": d_logvar,
+        "z": z, "key": 3, "draws": 1, "kl_weight": -0.5, "weight": 1, "batch": 40, "latent": 7,
+    }  # fmt: skip
+    if not reduced:
+        fields |= {"row_log_prob": rows, "row_kl": row_kl}
+    expected, grads = fastelbo.elbo_and_grad(
+        x, mu, logvar, x, beta=0.5, rng=3, reduction="sum" if reduced else "none"
+    )
+    data = {"x": x, "x_dtype": capi.CODES[x.dtype], "outputs": (x,), "d_outputs": (x.copy(),)}
+    with_x = call_with(np.float32, **fields, **data, event=3)
+    for name, call in (("elbo", with_x), ("kl", call_with(np.float32, **fields))):
+        z[...] = d_mu[...] = d_logvar[...] = row_kl[...] = 0
+        done = run(name, call, *([capi.likelihood("squared_error")] if name == "elbo" else []))
+        np.testing.assert_array_equal(done["kl"] if reduced else row_kl, expected.kl)
+        np.testing.assert_array_equal(z, expected.z)
+        np.testing.assert_array_equal((d_mu, d_logvar), (grads.mu, grads.logvar))
+    single = mu.astype(np.float32)
+    unfit = fields | {"z": z, "d_z": single, "mu": single, "logvar": single}
+    assert capi.function("backward")(call_with(np.float32, **unfit).ctypes.data) == -2
+    unfit |= {"mu_p": single, "logvar_p": single}
+    assert capi.function("kl")(call_with(np.float32, **unfit).ctypes.data) == -2
+    for dtype, code in ((np.float64, half), (np.float32, capi.CODES[np.dtype(np.int16)])):
+        call = call_with(dtype, **fields | {"latent_dtype": code})
+        assert capi.function("kl")(call.ctypes.data) == -2
+
+
 @pytest.mark.parametrize("label", ["squared_error", "categorical", "negative_binomial"])
 def test_nothing_is_refused(label):
     likelihood = capi.likelihood(label)

@@ -6,12 +6,15 @@
 # write what was asked for, sum.
 
 cimport numpy as cnp
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint16_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
 from fastelbo._kernels.call cimport Call
-from fastelbo._kernels.operands cimport TILE, VECTOR, data_of, padded_to, size_of, tile_sum
+from fastelbo._kernels.operands cimport (
+    FLOAT16, NATIVE, TILE, VECTOR, data_of, narrow_brain, narrow_half, padded_to, size_of, tile_sum,
+    widen_brain, widen_half,
+)
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
 from fastelbo._kernels.terms.vecmath cimport real
@@ -35,6 +38,7 @@ cdef struct Latents:
     const char* mu         # (B, L), rows mu_stride bytes apart
     const char* logvar
     Py_ssize_t mu_stride, logvar_stride
+    int storage            # of mu, logvar and their gradients: NATIVE, or half precision, then contiguous
     Samples noise
     bint draw              # draw the noise from `key`
     uint64_t key
@@ -82,6 +86,7 @@ cdef inline int bind_latents(Latents* job, cnp.ndarray mu, cnp.ndarray logvar, c
     job.logvar = data_of(logvar)
     job.mu_stride = cnp.PyArray_STRIDE(mu, 0)
     job.logvar_stride = cnp.PyArray_STRIDE(logvar, 0)
+    job.storage = NATIVE
     bind_samples(&job.noise, noise)
     job.draw = key is not None
     job.key = job.first_drawn = 0
@@ -137,13 +142,15 @@ cdef inline void plan_latents(Latents* job) noexcept nogil:
 
 cdef inline void bind_dense_latents(Latents* job, const Call* call, Sums sums) noexcept nogil:
     """The same from a call, and the plan."""
-    cdef Py_ssize_t stride = call.latent * size_of(call.dtype)
+    cdef Py_ssize_t stride = call.latent * size_of(call.dtype)       # of what is NATIVE
     job[0] = Latents(
         rows=call.batch, cols=call.latent, samples=1, mu=<char*>call.mu, logvar=<char*>call.logvar,
-        mu_stride=stride, logvar_stride=stride, noise=Samples(<char*>call.noise, 0, stride),
-        draw=call.draws, key=call.key, first_drawn=0, z=<char*>call.z, dmu=<char*>call.d_mu,
-        dlogvar=<char*>call.d_logvar, weight=call.kl_weight, col_weight=NULL, row_weight=NULL, floor=0,
-        below=0, sums=sums, rows_a_unit=0, units=0, units_a_sample=0, partial=call.row_kl)
+        mu_stride=stride, logvar_stride=stride,
+        storage=NATIVE if call.latent_dtype == call.dtype else call.latent_dtype,
+        noise=Samples(<char*>call.noise, 0, stride), draw=call.draws, key=call.key, first_drawn=0,
+        z=<char*>call.z, dmu=<char*>call.d_mu, dlogvar=<char*>call.d_logvar, weight=call.kl_weight,
+        col_weight=NULL, row_weight=NULL, floor=0, below=0, sums=sums, rows_a_unit=0, units=0,
+        units_a_sample=0, partial=call.row_kl)
     plan_latents(job)
 
 
@@ -169,6 +176,36 @@ cdef inline const real* gather(const char* data, Py_ssize_t stride, Py_ssize_t c
     for i in range(n, padded):
         buffer[i] = 0
     return buffer
+
+
+cdef inline const real* gather_latents(const Latents* job, const char* data, Py_ssize_t stride,
+                                       Py_ssize_t first, Py_ssize_t n, Py_ssize_t padded,
+                                       real* buffer) noexcept nogil:
+    """As above, of mu or logvar."""
+    cdef Py_ssize_t i
+    if real is float:
+        if job.storage != NATIVE:
+            if job.storage == FLOAT16:
+                widen_half(<const uint16_t*>data + first, buffer, n)
+            else:
+                widen_brain(<const uint16_t*>data + first, buffer, n)
+            for i in range(n, padded):
+                buffer[i] = 0
+            return buffer
+    return gather(data, stride, job.cols, first, n, padded, buffer)
+
+
+cdef inline void put_latents(const Latents* job, char* data, Py_ssize_t first, const real* source,
+                             Py_ssize_t n) noexcept nogil:
+    """Elements first .. first + n of a gradient by mu or logvar."""
+    if real is float:
+        if job.storage == FLOAT16:
+            narrow_half(source, <uint16_t*>data + first, n)
+            return
+        if job.storage != NATIVE:
+            narrow_brain(source, <uint16_t*>data + first, n)
+            return
+    memcpy(<real*>data + first, source, n * sizeof(real))
 
 
 cdef inline const real* gather_sample(const Samples* samples, Py_ssize_t k, Py_ssize_t cols,
@@ -252,15 +289,15 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     cdef real gl_s[TILE]
     cdef real eps_s[TILE + 2 * BLOCK]
     cdef Py_ssize_t padded = padded_to(n), i
-    cdef const real* mu = gather(job.mu, job.mu_stride, job.cols, first, n, padded, mu_s)
-    cdef const real* lv = gather(job.logvar, job.logvar_stride, job.cols, first, n, padded, lv_s)
+    cdef const real* mu = gather_latents(job, job.mu, job.mu_stride, first, n, padded, mu_s)
+    cdef const real* lv = gather_latents(job, job.logvar, job.logvar_stride, first, n, padded, lv_s)
     cdef const real* eps = NULL
     cdef bint graded = job.dmu != NULL and k == 0, whole = n == padded
-    cdef bint valued = job.sums != NOTHING and k == 0
+    cdef bint valued = job.sums != NOTHING and k == 0, in_place = whole and job.storage == NATIVE
     cdef Py_ssize_t flat = k * job.rows * job.cols + first
     cdef real* z = <real*>job.z + flat if whole and job.z != NULL else z_s
-    cdef real* gm = <real*>job.dmu + first if whole and graded else gm_s
-    cdef real* gl = <real*>job.dlogvar + first if whole and graded else gl_s
+    cdef real* gm = <real*>job.dmu + first if in_place and graded else gm_s
+    cdef real* gl = <real*>job.dlogvar + first if in_place and graded else gl_s
     cdef real w = <real>job.weight, low, below
     cdef double factor
     if job.draw:
@@ -310,9 +347,9 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
             factor = job.row_weight[(first + i) // job.cols]
             gm[i] = <real>(gm[i] * factor) if factor != 0 else 0
             gl[i] = <real>(gl[i] * factor) if factor != 0 else 0
-    if graded and not whole:
-        memcpy(<real*>job.dmu + first, gm, n * sizeof(real))
-        memcpy(<real*>job.dlogvar + first, gl, n * sizeof(real))
+    if graded and not in_place:
+        put_latents(job, job.dmu, first, gm, n)
+        put_latents(job, job.dlogvar, first, gl, n)
 
 
 cdef inline void latent_unit(const Latents* job, Py_ssize_t unit, const real* kind) noexcept nogil:

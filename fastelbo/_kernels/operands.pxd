@@ -275,16 +275,44 @@ cdef extern from *:
     }
     static CYTHON_UNUSED CYTHON_INLINE void fe_narrow_brain(const float *CYTHON_RESTRICT from,
                                               uint16_t *CYTHON_RESTRICT to, Py_ssize_t n) {
-        for (Py_ssize_t i = 0; i < n; i++) {
+        Py_ssize_t i = 0;
+    #if defined(__AVX512F__)
+        for (; i + 16 <= n; i += 16) {
+            __m512 value = _mm512_loadu_ps(from + i);
+            __m512i bits = _mm512_castps_si512(value), odd = _mm512_srli_epi32(bits, 16);
+            __m512i rounded = _mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff));
+            rounded = _mm512_add_epi32(rounded, _mm512_and_si512(odd, _mm512_set1_epi32(1)));
+            rounded = _mm512_mask_or_epi32(rounded, _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q), bits,
+                                           _mm512_set1_epi32(0x400000));
+            _mm256_storeu_si256((__m256i *)(to + i), _mm512_cvtepi32_epi16(_mm512_srli_epi32(rounded, 16)));
+        }
+    #endif
+        for (; i < n; i++) {
             uint32_t bits = fe_bits_of(from[i]), rounded = bits + 0x7fffu + (bits >> 16 & 1u);
             to[i] = (uint16_t)((from[i] == from[i] ? rounded : bits | 0x400000u) >> 16);
         }
+    }
+    static CYTHON_UNUSED CYTHON_INLINE void fe_widen_bytes(const uint8_t *CYTHON_RESTRICT from,
+                                             float *CYTHON_RESTRICT to, Py_ssize_t n) {
+        Py_ssize_t i = 0;
+    #if defined(__AVX512F__)
+        for (; i + 16 <= n; i += 16)               /* gcc would go by way of 16 bits */
+            _mm512_storeu_ps(to + i, _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(
+                _mm_loadu_si128((const __m128i *)(from + i)))));
+    #elif defined(__AVX2__)
+        for (; i + 8 <= n; i += 8)
+            _mm256_storeu_ps(to + i, _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(
+                _mm_loadl_epi64((const __m128i *)(from + i)))));
+    #endif
+        for (; i < n; i++)
+            to[i] = from[i];
     }
     """
     float from_half "fe_from_half"(uint16_t half) noexcept nogil
     float from_brain "fe_from_brain"(uint16_t brain) noexcept nogil
     void widen_half "fe_widen_half"(const uint16_t* source, float* to, Py_ssize_t n) noexcept nogil
     void widen_brain "fe_widen_brain"(const uint16_t* source, float* to, Py_ssize_t n) noexcept nogil
+    void widen_bytes "fe_widen_bytes"(const uint8_t* source, float* to, Py_ssize_t n) noexcept nogil
     void narrow_half "fe_narrow_half"(const float* source, uint16_t* to, Py_ssize_t n) noexcept nogil
     void narrow_brain "fe_narrow_brain"(const float* source, uint16_t* to, Py_ssize_t n) noexcept nogil
 
@@ -295,8 +323,11 @@ cdef inline void convert(const char* source, int storage, real* out, Py_ssize_t 
     if storage == NATIVE:
         memcpy(out, source, n * sizeof(real))
     elif storage == UINT8:
-        for i in range(n):
-            out[i] = <real>(<const uint8_t*>source)[i]
+        if real is float:
+            widen_bytes(<const uint8_t*>source, out, n)
+        else:
+            for i in range(n):
+                out[i] = <real>(<const uint8_t*>source)[i]
     elif storage == INT8:
         for i in range(n):
             out[i] = <real>(<const int8_t*>source)[i]

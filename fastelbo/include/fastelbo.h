@@ -5,7 +5,7 @@
  * checked. `fastelbo.capi` tells how to get a fastelbo_likelihood and a fastelbo_api.
  *
  * Functions return 0, -1 where memory ran out, -2 where B or D is less than 1, or where a likelihood's outputs,
- * or the bound, have no half precision. */
+ * the bound, a KL from another Gaussian or the way back have no half precision. */
 
 #ifndef FASTELBO_H
 #define FASTELBO_H
@@ -44,6 +44,7 @@ typedef struct {
     int32_t dtype;                      /* FASTELBO_FLOAT32 or _FLOAT64: of all but x */
     int32_t x_dtype;
     int32_t output_dtype;               /* of outputs and d_outputs, in half precision; 0: dtype */
+    int32_t latent_dtype;               /* the same of mu, logvar, d_mu and d_logvar */
     int32_t columns, summed;            /* outputs (bits: 2 is the second) that are (D,), and whose
                                            gradients are: only theta of counts may be */
     const void *x;                      /* (B, D); NULL: there is no likelihood */
