@@ -29,6 +29,7 @@ cdef extern from *:
         VECTOR line = _mm512_loadu_##AS(rest), next;                                                   \\
         for (int i = 0; i < lines; i++) {                                                              \\
             next = _mm512_load_##AS(from + N * (i + 1) - begins);                                      \\
+            __asm__("" : "+v"(next));    /* or it is loaded once for each of its two vectors */        \\
             _mm512_storeu_##AS(to + N * i, _mm512_permutex2var_##AS(line, index, next));               \\
             line = next;                                                                               \\
         }                                                                                              \\
