@@ -153,7 +153,7 @@ cdef void narrow_tile(const Job* job, Py_ssize_t index, Py_ssize_t n, double* va
     cdef real* restrict to
     cdef bint counts
     cdef real w = <real>job.weight, e
-    cdef Py_ssize_t c, i, at, l, lanes = padded_to(n)
+    cdef Py_ssize_t c, i, at, l, lanes = vectors_of(n, kind)
     for i in range(n):
         counts = not job.masked or run_at(&job.keep, &job.shape, index + i)[0] != 0
         at = label_of(job, run_at(&job.x, &job.shape, index + i), &counts, bad)

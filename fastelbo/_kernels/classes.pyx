@@ -14,7 +14,7 @@ from libc.string cimport memset
 from fastelbo._kernels.call cimport HANDLE, Call, Handle, bind_dense, bind_output, lay_out
 from fastelbo._kernels.operands cimport (
     FLOAT32, FLOAT64, LANES, MAX_OPERANDS, MAX_OUTER, NATIVE, Operand, Shape, add_up, attach, ceil_div,
-    data_of, padded_to, round_up, size_of,
+    data_of, round_up, size_of, vectors_of,
 )
 from fastelbo._kernels.terms.vecmath cimport real
 from fastelbo._runtime cimport in_parallel

@@ -23,9 +23,9 @@ from fastelbo._kernels.latent cimport (
     LATENT_SHARES, LatentShares, Latents, ROWS, TOTAL, bind_latents, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
-    BFLOAT16, FLOAT16, FLUSH, LANES, LINE, NATIVE, SPARSE, TILE, UINT8, Entries, Operand, Shape, add_lanes,
-    add_up, arrange, attach, attach_data, ceil_div, data_of, fetch_line_for_later, in_place, lanes_of,
-    padded_to, round_up, run_at, stage, stored, stream, stream_fence,
+    BFLOAT16, FLOAT16, FLUSH, LANES, LINE, NATIVE, SPARSE, TILE, UINT8, VECTOR, Entries, Operand, Shape,
+    a_vector, add_lanes, add_up, arrange, attach, attach_data, ceil_div, data_of, fetch_line_for_later,
+    in_place, lanes_of, round_up, run_at, stage, stored, stream, stream_fence, vectors_of,
 )
 from fastelbo._kernels.sparse cimport spread_out, take_entries
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, ValueOnly, wanted
@@ -210,7 +210,7 @@ cdef void run_counts(const Job* job, const char* run, Py_ssize_t first, Py_ssize
     t.n = padded
     t.x_scale = 1
     job.loops.zeros(NULL, NULL, NULL, &t)
-    t.n = padded_to(found)
+    t.n = vectors_of(found, x)
     for k in range(t.n):
         x_c[k] = counts[min(k, found - 1)]
         a_c[k] = a[index[min(k, found - 1)]]
@@ -327,8 +327,8 @@ cdef inline double run_unit(int parameters, int gradients, bint sparse, const Jo
             t.parameter[i] = p[i]
         for i in range(gradients):
             t.gradient[i] = g[i]
-        t.n = n if direct else padded_to(n)
-        t.lane = done // STEP * STEP
+        t.n = n if direct else vectors_of(n, x)
+        t.lane = done // a_vector(x) * a_vector(x)
         t.bad = bad if cheap else marks
         if direct:
             count[0] += n
@@ -411,7 +411,7 @@ cdef inline bint is_plain(const Job* job) noexcept nogil:
     for i in range(job.gradients):
         if job.own[i] != NULL:
             return False
-    return (job.loops.whole != NULL and job.shape.run >= LANES and job.shape.run % STEP == 0
+    return (job.loops.whole != NULL and job.shape.run >= LANES and job.shape.run % VECTOR == 0
             and not (job.staged or job.streamed or job.masked or job.nan_missing or job.by_element))
 
 

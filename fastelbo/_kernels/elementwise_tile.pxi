@@ -6,8 +6,8 @@ from libc.string cimport memset
 
 from fastelbo._kernels.lines cimport BY_LINE, begins_at, read_first, read_lines, write_ends, write_lines
 from fastelbo._kernels.operands cimport (
-    BFLOAT16, FLOAT16, FLUSH, LANES, LINE, NATIVE, UINT8, VECTOR, aligned, convert, fetch_lanes, lanes_of,
-    size_of, stored,
+    BFLOAT16, FLOAT16, FLUSH, LANES, LINE, NATIVE, UINT8, VECTOR, a_vector, aligned, convert, fetch_lanes,
+    lanes_of, size_of, stored,
 )
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, wanted
 from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
@@ -15,7 +15,6 @@ from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
 cdef enum:
     MAX_PARAMETERS = 4
     MAX_GRADIENTS = 3
-    STEP = VECTOR          # lanes that may be left out together
     LINES = -1             # how x, a and ga are read and written in whole lines, beside NATIVE and others
 
 cdef struct Ahead:         # from what a unit reads and writes to what the next one will, in bytes
@@ -59,8 +58,8 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
                           Py_ssize_t lane, const real* restrict keep, const Ahead* ahead, real x_scale,
                           real weight, double* restrict total, real* restrict odds, real* restrict values,
                           real* restrict factors, real* restrict bad) noexcept nogil:
-    """n elements, but for those before number `lane`, a multiple of STEP as n is; of LANES, where they are
-    `summed` without `some`.
+    """n elements, but for those before number `lane`, a multiple of `a_vector` as n is; of LANES, where
+    they are `summed` without `some`.
 
     `summed` (a constant): they are added up at once; with `some` (a constant) those that `keep`
     marks. Else `values`, and `factors` of a term that has some, are left for `add_values`, and what
@@ -83,7 +82,7 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
     cdef real pb, pc, pd
     cdef Py_ssize_t j = 0, flush, at, l, i
     cdef Py_ssize_t end
-    cdef int k, lanes = lanes_of(x), step = lanes if summed and not some else STEP
+    cdef int k, lanes = lanes_of(x), step = lanes if summed and not some else a_vector(x)
     cdef int lines = lanes * <int>sizeof(real) // LINE
     cdef int x_at = begins_at(x), a_at = begins_at(a), g_at = begins_at(ga)
     cdef real* first_line = <real*>aligned(g_first)

@@ -72,7 +72,7 @@ cdef void share_component(real* restrict joint, const real* restrict logit, real
 cdef void mixture_tile(const Job* job, Py_ssize_t sample, Py_ssize_t first, Py_ssize_t n,
                        double* values, char* room, bint* bad, const real* kind) noexcept nogil:
     """Positions first .. first + n of a sample, at most LANES."""
-    cdef Py_ssize_t size = job.classes * LANES, m, at_m, lanes = padded_to(n), l
+    cdef Py_ssize_t size = job.classes * LANES, m, at_m, lanes = vectors_of(n, kind), l
     cdef real* joint = <real*>room                               # (components, LANES), and the rest
     cdef real* logit = <real*>room + size
     cdef real* by_mean = <real*>room + 2 * size

@@ -19,7 +19,7 @@ from fastelbo._arrays cimport SparseRows
 from fastelbo._kernels.terms.vecmath cimport real
 
 cdef enum:
-    VECTOR = 16            # elements of the widest vector of any build
+    VECTOR = 16            # elements of the widest vector of any build, in float32
     LANES = 64             # elements a lane loop takes at once: a fixed order of summation; 32 to 128
     FLUSH = 16             # lane loops before float32 sums move to float64
     TILE = 512             # elements a tile, a multiple of LANES
@@ -468,8 +468,18 @@ cdef inline Py_ssize_t round_up(Py_ssize_t n) noexcept nogil:
 
 
 cdef inline Py_ssize_t padded_to(Py_ssize_t n) noexcept nogil:
-    """n rounded up to whole vectors: element loops then need no scalar rest."""
+    """n rounded up to whole vectors of either dtype: element loops then need no scalar rest."""
     return ceil_div(n, VECTOR) * VECTOR
+
+
+cdef inline int a_vector(const real* kind) noexcept nogil:
+    """Elements of the widest vector of any build."""
+    return VECTOR if real is float else VECTOR // 2
+
+
+cdef inline Py_ssize_t vectors_of(Py_ssize_t n, const real* kind) noexcept nogil:
+    """n rounded up to whole ones of these."""
+    return ceil_div(n, a_vector(kind)) * a_vector(kind)
 
 
 cdef inline Py_ssize_t lines(Py_ssize_t n) noexcept nogil:
