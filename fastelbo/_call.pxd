@@ -8,6 +8,7 @@ cdef extern from "fastelbo.h":
         FASTELBO_UINT64, FASTELBO_INT64, FASTELBO_FLOAT32, FASTELBO_FLOAT64
         FASTELBO_FLOAT16, FASTELBO_BFLOAT16
         FASTELBO_STANDARD, FASTELBO_STL, FASTELBO_DREG
+        FASTELBO_NO_MEMORY, FASTELBO_UNFIT
 
     ctypedef struct Call "fastelbo_call":
         int64_t samples, batch, event, latent, classes
@@ -45,6 +46,7 @@ cdef extern from "fastelbo.h":
         int32_t (*run)(const Handle*, Call*) noexcept nogil
         void** term
         int32_t outputs, owns, gradients, nan_missing, follows, columns
+        int64_t classes
         double x_scale, factor, constant
         int64_t event
         Own* own

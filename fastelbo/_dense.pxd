@@ -7,8 +7,7 @@ cdef class Dense:
     cdef readonly object kernels, name       # whose `fill` completes the handle
     cdef bint bound
     cdef object event                        # None: any
-    cdef Py_ssize_t classes                  # of outputs with an axis of its own; -1: any; else 0
-    cdef int axis                            # where that is; -1: the last
+    cdef int axis                            # where that of classes is, if any; -1: the last
     cdef tuple own                           # what the handle points to
     cdef int load(self) except -1
 

@@ -106,7 +106,7 @@ cdef Dense bound(object likelihood, tuple event):
     if made.name is None or couples and likelihood._missing_nan:
         return made
     made.axis = likelihood._layout.axis
-    made.classes = 0 if not likelihood._layout.more_axes else likelihood._outputs_each or -1
+    handle.classes = 0 if not likelihood._layout.more_axes else likelihood._outputs_each or -1
     handle.nan_missing = likelihood._missing_nan
     handle.x_scale = likelihood._x_scale
     handle.factor = likelihood._factor
@@ -130,6 +130,8 @@ cdef Dense bound(object likelihood, tuple event):
             if not handle.own[i].spread and not (
                     cnp.PyArray_IS_C_CONTIGUOUS(a) and cnp.PyArray_SIZE(a) == math.prod(event)):
                 return made
+            if not handle.own[i].spread:
+                handle.event = cnp.PyArray_SIZE(a)
     made.load()
     if couples:
         squared_error = handle.run
@@ -189,7 +191,7 @@ cdef bint lies_over(Call* call, Dense dense, cnp.ndarray a, cnp.ndarray x) noexc
     """Whether a has the axes of x, and that of classes or components if there is one."""
     cdef int d, axes = cnp.PyArray_NDIM(x), at = axes if dense.axis == -1 else dense.axis
     cdef Py_ssize_t classes
-    if dense.classes == 0:
+    if dense.handle.classes == 0:
         return cnp.PyArray_NDIM(a) == axes and begins_like(a, x)
     if cnp.PyArray_NDIM(a) != axes + 1:
         return False
@@ -197,7 +199,7 @@ cdef bint lies_over(Call* call, Dense dense, cnp.ndarray a, cnp.ndarray x) noexc
         if cnp.PyArray_DIM(a, d + (d >= at)) != cnp.PyArray_DIM(x, d):
             return False
     classes = cnp.PyArray_DIM(a, at)
-    if classes == 0 or call.classes not in (0, classes) or dense.classes not in (-1, classes):
+    if classes == 0 or call.classes not in (0, classes) or dense.handle.classes not in (-1, classes):
         return False
     call.classes = classes
     return True

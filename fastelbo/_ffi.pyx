@@ -172,7 +172,6 @@ cdef struct Work:          # what is known of one call
 cdef struct Plan:
     bint (*run)(const Plan*, Work*) noexcept nogil
     const Handle* handle
-    Py_ssize_t classes     # as Dense has it
     int kept               # the output that may be of the event alone; -1: none
     bint validate, mean, by_row
     int estimator
@@ -217,7 +216,7 @@ def plan(bytes text, tuple names, tuple axes, int arguments, reduction="", likel
     if likelihood is not None:
         dense = bound(likelihood, (1,))
         if (dense.handle.run == NULL or not is_of_numbers(&dense.handle) or likelihood._couples_rows()
-                or dense.classes != 0 and dense.axis != -1):
+                or dense.handle.classes != 0 and dense.axis != -1):
             return
     elif sampling is not None:
         dense = Dense(_builds.kernels("aggregate"), sampling.weighting)
@@ -234,7 +233,7 @@ def plan(bytes text, tuple names, tuple axes, int arguments, reduction="", likel
     made.kept = -1
     if likelihood is not None:
         made.run = run_bound if "z" in names else run_likelihood
-        made.classes, made.validate = dense.classes, likelihood._validate
+        made.validate = likelihood._validate
         kept = (<Layout>likelihood._layout).kept
         if kept in likelihood.parameters:
             made.kept = likelihood.parameters.index(kept)
@@ -371,13 +370,13 @@ cdef inline bint holds(int64_t* known, int64_t extent) noexcept nogil:
 
 cdef bint is_output(const Plan* plan, Work* work, const int64_t* dims, int axes) noexcept nogil:
     """Whether these are the axes of an output."""
-    cdef int leading = work.call.samples != 0, more = plan.classes != 0, d
+    cdef int leading = work.call.samples != 0, more = plan.handle.classes != 0, d
     if axes != leading + work.x_axes + more or leading and dims[0] != work.call.samples:
         return False
     for d in range(work.x_axes):
         if dims[leading + d] != work.x_dims[d]:
             return False
-    if more and plan.classes > 0 and dims[axes - 1] != plan.classes:
+    if more and plan.handle.classes > 0 and dims[axes - 1] != plan.handle.classes:
         return False
     return not more or holds(&work.call.classes, dims[axes - 1])
 

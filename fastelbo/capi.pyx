@@ -14,7 +14,10 @@ from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_New
 from libc.stdint cimport int32_t
 
 from fastelbo._arrays cimport LATENT_COST
-from fastelbo._call cimport Call, Handle
+from fastelbo._call cimport (
+    FASTELBO_BFLOAT16, FASTELBO_DREG, FASTELBO_FLOAT16, FASTELBO_FLOAT32, FASTELBO_FLOAT64,
+    FASTELBO_STANDARD, FASTELBO_UINT8, FASTELBO_UNFIT, Call, Handle,
+)
 from fastelbo._dense cimport KL, Dense, bound
 
 import numpy as np
@@ -32,9 +35,6 @@ cdef Dense IWAE = Dense(_builds.kernels("importance"), "iwae")
 cdef void (*expect)(Py_ssize_t work) noexcept nogil
 cdef bint forked = False
 
-cdef enum:
-    UNFIT = -2
-
 expect = <void (*)(Py_ssize_t) noexcept nogil>PyCapsule_GetPointer(runtime.expecting(), NULL)
 KL.load()
 BACKWARD.load()
@@ -50,9 +50,55 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-cdef bint is_empty(const Call* call) noexcept nogil:
-    """Whether there is nothing to compute, by which passes would divide."""
-    return call.batch < 1 or call.x != NULL and call.event < 1
+cdef inline bint are_both(const void* a, const void* b) noexcept nogil:
+    """Or neither."""
+    return (a == NULL) == (b == NULL)
+
+
+cdef inline bint is_half(int32_t dtype) noexcept nogil:
+    return FASTELBO_FLOAT16 <= dtype <= FASTELBO_BFLOAT16
+
+
+cdef bint has_latents(const Call* call) noexcept nogil:
+    """Whether mu and logvar are there, and nothing of which one goes without the other is alone."""
+    if call.latent_dtype != 0 and not (
+            is_half(call.latent_dtype) and call.dtype == FASTELBO_FLOAT32 and call.mu_p == NULL):
+        return False
+    return (call.mu != NULL and call.logvar != NULL and call.latent >= 0
+            and are_both(call.d_mu, call.d_logvar) and are_both(call.mu_p, call.logvar_p)
+            and (call.mu_p == NULL or call.d_mu == NULL
+                 or call.d_mu_p != NULL and call.d_logvar_p != NULL))
+
+
+cdef bint is_call(const Call* call) noexcept nogil:
+    return (call != NULL and call.batch >= 1
+            and (call.dtype == FASTELBO_FLOAT32 or call.dtype == FASTELBO_FLOAT64))
+
+
+cdef bint has_event(const Handle* likelihood, const Call* call) noexcept nogil:
+    """Whether x and a decoder's outputs are there, as this likelihood reads them."""
+    cdef int i
+    if likelihood == NULL or likelihood.run == NULL or call.x == NULL or call.event < 1:
+        return False
+    if not FASTELBO_UINT8 <= call.x_dtype <= FASTELBO_BFLOAT16 or call.samples < 0:
+        return False
+    if likelihood.event != 0 and call.event != likelihood.event:
+        return False
+    if call.classes != likelihood.classes if likelihood.classes > 0 else (
+            call.classes < 1 if likelihood.classes < 0 else not 0 <= call.classes <= 1):
+        return False
+    if call.output_dtype != 0 and not (
+            likelihood.follows and call.dtype == FASTELBO_FLOAT32 and is_half(call.output_dtype)):
+        return False
+    if call.columns & ~likelihood.columns or call.summed & ~call.columns:
+        return False
+    for i in range(likelihood.outputs):
+        if call.outputs[i] == NULL:
+            return False
+    for i in range(likelihood.gradients):
+        if not are_both(call.d_outputs[0], call.d_outputs[i]):
+            return False
+    return True
 
 
 cdef void prepare(Call* call) noexcept nogil:
@@ -62,41 +108,54 @@ cdef void prepare(Call* call) noexcept nogil:
         call.threads = 1
 
 
-cdef inline bint are_fit(const Call* call) noexcept nogil:
-    """Whether a pass reads mu and logvar as they are stored."""
-    return (call.latent_dtype == 0 or call.latent_dtype == call.dtype or call.dtype == FASTELBO_FLOAT32
-            and (call.latent_dtype == FASTELBO_FLOAT16 or call.latent_dtype == FASTELBO_BFLOAT16))
-
-
 cdef int32_t elbo(const Handle* likelihood, Call* call) noexcept nogil:
     cdef int32_t failed
+    cdef const void* mu
+    if not is_call(call) or not has_event(likelihood, call):
+        return FASTELBO_UNFIT
+    if call.mu != NULL and not (has_latents(call) and are_both(call.row_log_prob, call.row_kl)):
+        return FASTELBO_UNFIT
     prepare(call)
-    if is_empty(call) or not are_fit(call) or call.output_dtype != 0 and not likelihood.follows:
-        return UNFIT
+    if likelihood.follows and call.mu_p == NULL:             # both in one pass
+        return likelihood.run(likelihood, call)
+    mu = call.mu
+    call.mu = NULL
     failed = likelihood.run(likelihood, call)
-    if failed == 0 and call.mu != NULL and not likelihood.follows:
+    call.mu = mu
+    if failed == 0 and mu != NULL:
         failed = KL.handle.run(&KL.handle, call)
     return failed
 
 
 cdef int32_t kl(Call* call) noexcept nogil:
+    if not is_call(call) or not has_latents(call):
+        return FASTELBO_UNFIT
     prepare(call)
-    if is_empty(call) or not are_fit(call) or call.latent_dtype != 0 and call.mu_p != NULL:
-        return UNFIT
     return KL.handle.run(&KL.handle, call)
 
 
 cdef int32_t backward(Call* call) noexcept nogil:
+    if not is_call(call) or not has_latents(call) or call.latent_dtype != 0:
+        return FASTELBO_UNFIT
+    if call.d_mu == NULL or call.d_z == NULL or (
+            call.z == NULL and call.noise == NULL and not call.draws):
+        return FASTELBO_UNFIT
     prepare(call)
-    if is_empty(call) or call.latent_dtype != 0:
-        return UNFIT
     return BACKWARD.handle.run(&BACKWARD.handle, call)
 
 
 cdef int32_t iwae(const Handle* likelihood, Call* call) noexcept nogil:
+    if not is_call(call) or not has_event(likelihood, call) or not has_latents(call):
+        return FASTELBO_UNFIT
+    if call.samples < 1 or call.z == NULL or call.bound == NULL:
+        return FASTELBO_UNFIT
+    if call.output_dtype != 0 or call.latent_dtype != 0:
+        return FASTELBO_UNFIT
+    if not FASTELBO_STANDARD <= call.estimator <= FASTELBO_DREG:
+        return FASTELBO_UNFIT
+    if call.d_outputs[0] != NULL and (call.weights == NULL or call.d_z == NULL or call.d_mu == NULL):
+        return FASTELBO_UNFIT
     prepare(call)
-    if is_empty(call) or call.output_dtype != 0:
-        return UNFIT
     return IWAE.handle.run(likelihood, call)
 
 

@@ -20,10 +20,10 @@ from tests.test_short_way import DENSE
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "c_interface"
 
 
-def call_with(dtype, **fields):
-    """An array of one call: arrays as what they are at."""
+def call_with(of, **fields):
+    """An array of one call, in the dtype `of`: arrays as what they are at."""
     call = np.zeros(1, capi.CALL)
-    call["dtype"], call["threads"] = capi.CODES[np.dtype(dtype)], 1
+    call["dtype"], call["threads"] = capi.CODES[np.dtype(of)], 1
     for name, value in fields.items():
         values = value if isinstance(value, tuple) else (value,)
         numbers = [v.ctypes.data if isinstance(v, np.ndarray) else v for v in values]
@@ -167,8 +167,85 @@ def test_outputs_in_half_precision(label):
         assert theirs.dtype == np.float16
         np.testing.assert_array_equal(mine, theirs)
     counts = capi.likelihood("negative_binomial")
-    assert capi.function("elbo")(counts.address, call.ctypes.data) == -2
-    assert capi.function("iwae")(counts.address, call.ctypes.data) == -2
+    assert capi.function("elbo")(counts.address, call.ctypes.data) == UNFIT
+    assert capi.function("iwae")(counts.address, call.ctypes.data) == UNFIT
+
+
+UNFIT = -2
+#: A call of x (2, 3) and mu (2, 1), and what the bound of two samples needs besides.
+ROOM = np.zeros(12)
+ARRAYS = {"x": ROOM, "outputs": (ROOM,) * 3, "mu": ROOM, "logvar": ROOM}
+OUTS = [np.zeros(12) for _ in range(7)]
+WHOLE = {
+    "batch": 2, "event": 3, "latent": 1, "x_dtype": capi.CODES[ROOM.dtype], **ARRAYS,
+    "d_outputs": tuple(OUTS[:3]), "d_mu": OUTS[3], "d_logvar": OUTS[4],
+}  # fmt: skip
+OF_SAMPLES = {"samples": 2, "z": ROOM, "bound": OUTS[5], "weights": OUTS[6], "d_z": np.zeros(12)}
+ROWS = {"row_log_prob": OUTS[5], "row_kl": OUTS[6]}
+OTHER = {"mu_p": ROOM, "logvar_p": ROOM}
+MISSING = {
+    "elbo": ("batch", "event", "x", "outputs", "logvar", "d_mu", "d_logvar", "dtype", "x_dtype"),
+    "kl": ("batch", "mu", "logvar", "d_mu", "d_logvar", "dtype"),
+    "backward": ("batch", "mu", "logvar", "d_mu", "d_logvar", "d_z", "z", "dtype"),
+    "iwae": (
+        *("batch", "event", "x", "outputs", "mu", "logvar", "z", "samples", "bound", "weights"),
+        *("d_z", "d_mu", "d_logvar", "dtype", "x_dtype"),
+    ),
+}  # fmt: skip
+
+
+def status(name, likelihood="squared_error", **fields):
+    """What a function makes of the whole call with these fields."""
+    call = call_with(np.float64, **{**WHOLE, **(OF_SAMPLES if name == "iwae" else {}), **fields})
+    handle = capi.likelihood(likelihood)
+    given = () if name in ("kl", "backward") else (handle.address,)
+    return capi.function(name)(*given, call.ctypes.data)
+
+
+@pytest.mark.parametrize("name", MISSING)
+def test_a_call_that_lacks_something_is_refused(name):
+    of_z = {"z": ROOM, "d_z": OUTS[5]} if name == "backward" else {}
+    assert status(name, **of_z) == 0
+    for field in MISSING[name]:
+        nothing = (0, 0, 0) if field == "outputs" else 0
+        assert status(name, **{**of_z, field: nothing}) == UNFIT, field
+    null = [None] * (1 if name in ("kl", "backward") else 2)
+    assert capi.function(name)(*null) == UNFIT
+
+
+@pytest.mark.parametrize("name", ["elbo", "iwae"])
+@pytest.mark.parametrize(
+    ("likelihood", "fit", "unfit"),
+    [
+        ("categorical", 2, (0, -1)),
+        (fastelbo.Categorical(2), 2, (0, 1, 3)),
+        (fastelbo.DiscretizedLogisticMixture(), 2, (0, -1)),
+        ("squared_error", 0, (2, -1)),
+    ],
+)
+def test_classes_are_as_many_as_the_likelihood_has(name, likelihood, fit, unfit):
+    room = np.zeros(24)
+    arrays = {"outputs": (room,) * 3, "d_outputs": tuple(np.zeros((3, 24)))}
+    assert status(name, likelihood, **arrays, classes=fit) == 0
+    for classes in unfit:
+        assert status(name, likelihood, **arrays, classes=classes) == UNFIT, classes
+
+
+def test_what_cannot_be_is_refused():
+    half = capi.CODES[np.dtype(np.float16)]
+    for fields in (
+        {"dtype": half}, {"x_dtype": 99}, {"x_dtype": -1}, {"output_dtype": half}, {"columns": 2},
+        {"summed": 2}, {"samples": -1}, {"latent": -1}, {**ROWS, "row_kl": 0},
+        {**OTHER, "logvar_p": 0}, OTHER,
+        {"d_outputs": (OUTS[0], 0, 0), "likelihood": fastelbo.Gaussian("learned")},
+    ):  # fmt: skip
+        assert status("elbo", **fields) == UNFIT, fields
+    assert status("iwae", estimator=3) == status("iwae", estimator=-1) == UNFIT
+    of_three = capi.likelihood(fastelbo.Gaussian([1.0, 2.0, 3.0]), 3)
+    call = call_with(np.float64, **WHOLE)
+    assert capi.function("elbo")(of_three.address, call.ctypes.data) == 0
+    call["event"] = 2
+    assert capi.function("elbo")(of_three.address, call.ctypes.data) == UNFIT
 
 
 @pytest.mark.parametrize("reduced", [True, False])
@@ -198,24 +275,31 @@ def test_latents_in_half_precision(reduced):
         np.testing.assert_array_equal((d_mu, d_logvar), (grads.mu, grads.logvar))
     single = mu.astype(np.float32)
     unfit = fields | {"z": z, "d_z": single, "mu": single, "logvar": single}
-    assert capi.function("backward")(call_with(np.float32, **unfit).ctypes.data) == -2
+    assert capi.function("backward")(call_with(np.float32, **unfit).ctypes.data) == UNFIT
     unfit |= {"mu_p": single, "logvar_p": single}
-    assert capi.function("kl")(call_with(np.float32, **unfit).ctypes.data) == -2
+    assert capi.function("kl")(call_with(np.float32, **unfit).ctypes.data) == UNFIT
     for dtype, code in ((np.float64, half), (np.float32, capi.CODES[np.dtype(np.int16)])):
         call = call_with(dtype, **fields | {"latent_dtype": code})
-        assert capi.function("kl")(call.ctypes.data) == -2
+        assert capi.function("kl")(call.ctypes.data) == UNFIT
+    likelihood = capi.likelihood("squared_error")
+    for code, expected in ((0, 0), (half, UNFIT)):
+        call = call_with(np.float32, **{**WHOLE, **OF_SAMPLES, "latent_dtype": code})
+        assert capi.function("iwae")(likelihood.address, call.ctypes.data) == expected
 
 
-@pytest.mark.parametrize("label", ["squared_error", "categorical", "negative_binomial"])
-def test_nothing_is_refused(label):
-    likelihood = capi.likelihood(label)
-    x = np.zeros((1, 1))
-    given = {"x": x, "x_dtype": capi.CODES[x.dtype], "outputs": (x, x, x), "classes": 1}
-    for extents in ({"batch": 0, "event": 1}, {"batch": 1, "event": 0}):
-        call = call_with(np.float64, **given, **extents, samples=1)
-        for name in ("elbo", "iwae"):
-            assert capi.function(name)(likelihood.address, call.ctypes.data) == -2
-    assert capi.function("kl")(call_with(np.float64).ctypes.data) == -2
+@pytest.mark.parametrize("label", ["Bernoulli", "NegativeBinomial-fixed"])
+def test_elbo_with_the_kl_from_another(label):
+    """Whether or not the likelihood's pass takes the latents along."""
+    x, outputs = drawn(label, np.float64, B=6)
+    latents = np.random.default_rng(0).normal(size=(4, 6, 3))
+    names = dict(zip(("mu", "logvar", "mu_p", "logvar_p"), latents, strict=True))
+    fields = {"x": x, "x_dtype": capi.CODES[x.dtype], "outputs": outputs, **event_of(x, outputs)}
+    likelihood = capi.likelihood(VARIANTS[label].make(fastelbo), x[0].size)
+    done = run("elbo", call_with(np.float64, **fields, **names, latent=3), likelihood)
+    assert done["kl"] == fastelbo.kl_normal(*latents, reduction="sum")
+    assert done["mu"] == latents[0].ctypes.data
+    expected = VARIANTS[label].make(fastelbo).log_prob(x, *outputs, reduction="sum")
+    assert done["log_prob"] == expected
 
 
 def test_what_has_no_pass_says_so():

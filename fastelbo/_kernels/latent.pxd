@@ -145,8 +145,7 @@ cdef inline void bind_dense_latents(Latents* job, const Call* call, Sums sums) n
     cdef Py_ssize_t stride = call.latent * size_of(call.dtype)       # of what is NATIVE
     job[0] = Latents(
         rows=call.batch, cols=call.latent, samples=1, mu=<char*>call.mu, logvar=<char*>call.logvar,
-        mu_stride=stride, logvar_stride=stride,
-        storage=NATIVE if call.latent_dtype == call.dtype else call.latent_dtype,
+        mu_stride=stride, logvar_stride=stride, storage=call.latent_dtype,
         noise=Samples(<char*>call.noise, 0, stride), draw=call.draws, key=call.key, first_drawn=0,
         z=<char*>call.z, dmu=<char*>call.d_mu, dlogvar=<char*>call.d_logvar, weight=call.kl_weight,
         col_weight=NULL, row_weight=NULL, floor=0, below=0, sums=sums, rows_a_unit=0, units=0,

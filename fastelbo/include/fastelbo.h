@@ -1,11 +1,13 @@
 /* fastelbo from C, Cython and Numba: one call, one pass over dense arrays, without Python and its lock.
  *
  * A fastelbo_call says what there is and what is wanted; whatever it does not need is zero. Arrays are
- * C-contiguous and aligned, B and D at least 1, and what is written overlaps nothing. Nothing else is
- * checked. `fastelbo.capi` tells how to get a fastelbo_likelihood and a fastelbo_api.
+ * C-contiguous and aligned, as large as the extents say, and what is written overlaps nothing: that nobody
+ * can check. `fastelbo.capi` tells how to get a fastelbo_likelihood and a fastelbo_api.
  *
- * Functions return 0, -1 where memory ran out, -2 where B or D is less than 1, or where a likelihood's outputs,
- * the bound, a KL from another Gaussian or the way back have no half precision. */
+ * Functions return 0, FASTELBO_NO_MEMORY, or, before they have touched any array, FASTELBO_UNFIT: a pointer is
+ * NULL that the function reads, B, D or a likelihood's C is less than 1 or none that it can have, a dtype or an
+ * estimator is no such number, or something is in half precision that the likelihood, the bound, a KL from
+ * another Gaussian or the way back does not read. */
 
 #ifndef FASTELBO_H
 #define FASTELBO_H
@@ -30,6 +32,8 @@ enum fastelbo_dtype {
     FASTELBO_FLOAT16 = 11,
     FASTELBO_BFLOAT16 = 12
 };
+
+enum fastelbo_status { FASTELBO_NO_MEMORY = -1, FASTELBO_UNFIT = -2 };
 
 enum fastelbo_estimator { FASTELBO_STANDARD = 0, FASTELBO_STL = 1, FASTELBO_DREG = 2 };
 
@@ -80,6 +84,7 @@ struct fastelbo_likelihood {
     void *term[2];                      /* for float64 and float32 */
     int32_t outputs, owns, gradients;
     int32_t nan_missing, follows, columns;
+    int64_t classes;                    /* C of outputs with such an axis; -1: any; 0: they have none */
     double x_scale, factor, constant;
     int64_t event;                      /* elements that what it adds is for; 0: any number */
     struct fastelbo_own own[FASTELBO_OWN];
