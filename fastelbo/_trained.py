@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import importlib
+from os import PathLike
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -89,6 +91,54 @@ class TrainedModel(Plots, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
             with _threads.num_threads(self.num_threads):
                 X[rows] = self.likelihood_.mean(*outputs)
         return X
+
+    #: The module whose ``save`` and ``load`` make and read files of these models: imported when it
+    #: is needed, since it imports zipfile, which takes its time.
+    _files: str
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model to a file (an .npz of arrays and JSON; no pickle), whole or not at all.
+
+        Training can go on where it stood: the optimizer and the random generator are in it, and a
+        :class:`~fastelbo.BetaSchedule` is. A `random_state` that is no int, and `callbacks`, are
+        forgotten.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        TypeError
+            If the likelihood, the prior or a schedule is of a class that does not come with
+            fastelbo, such as a function: give beta a number by ``set_params`` before. And of
+            networks of one's own, which pickle knows, and of labels of classes that are neither
+            numbers nor strings.
+        """
+        self._check_fitted()
+        importlib.import_module(self._files).save(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """The model that :meth:`save` wrote.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Returns
+        -------
+        model
+            Of this class.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        ValueError
+            If it is damaged, or not such a file.
+        """
+        return importlib.import_module(cls._files).load(cls, path)
 
 
 def chunks(n, size=CHUNK):

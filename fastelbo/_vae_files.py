@@ -1,8 +1,8 @@
 """The files of ``fastelbo.VAE``: JSON and arrays in an .npz, and no pickle.
 
-What does not depend on the networks serves other models, too (``_class_files.py``). An object of
-fastelbo is written as the name of its class and the arguments of its constructor, which it keeps
-under their names.
+What does not depend on the networks serves other models, too (``_count_files.py``,
+``_class_files.py``). An object of fastelbo is written as the name of its class and the arguments of
+its constructor, which it keeps under their names.
 """
 
 import inspect

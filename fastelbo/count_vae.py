@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -125,6 +124,7 @@ class CountVAE(DensityModel):
 
     #: What training trains.
     _network = CountAutoencoder
+    _files = "fastelbo._count_files"
     _as_trained = staticmethod(likelihood_of_counts)
     # What VAE may be told, and this may not.
     missing = encoder = decoder = None
@@ -523,48 +523,6 @@ class CountVAE(DensityModel):
         return self._model.theta if self._model.visible.dispersed else None
 
     # Files --------------------------------------------------------------------------------------
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the model to a file (an .npz of arrays and JSON; no pickle), whole or not at all.
-
-        Training can go on where it stood, as after :meth:`fastelbo.VAE.save`.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Raises
-        ------
-        TypeError
-            If the prior or a schedule is of a class that does not come with fastelbo.
-        """
-        self._check_fitted()
-        from fastelbo import _count_files  # imports zipfile, which takes its time
-
-        _count_files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """The model that :meth:`save` wrote.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Returns
-        -------
-        CountVAE
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If it is damaged, or not such a file.
-        """
-        from fastelbo import _count_files
-
-        return _count_files.load(cls, path)
 
 
 def _sizes(library_size, n):

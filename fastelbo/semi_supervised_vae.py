@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -117,6 +116,7 @@ class SemiSupervisedVAE(ClassifierMixin, Training):
     """
 
     classes_: NDArray[Any]
+    _files = "fastelbo._class_files"
 
     def __init__(
         self,
@@ -455,49 +455,6 @@ class SemiSupervisedVAE(ClassifierMixin, Training):
         return logits
 
     # Files --------------------------------------------------------------------------------------
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the model to a file (an .npz of arrays and JSON; no pickle), whole or not at all.
-
-        Training can go on where it stood, as after :meth:`fastelbo.VAE.save`.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Raises
-        ------
-        TypeError
-            If labels are neither numbers nor strings, or the likelihood or a schedule is of a class
-            that does not come with fastelbo.
-        """
-        self._check_fitted()
-        from fastelbo import _class_files  # imports zipfile, which takes its time
-
-        _class_files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """The model that :meth:`save` wrote.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Returns
-        -------
-        SemiSupervisedVAE
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If it is damaged, or not such a file.
-        """
-        from fastelbo import _class_files
-
-        return _class_files.load(cls, path)
 
 
 def _as_labels(y, rows=None):

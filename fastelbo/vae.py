@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from os import PathLike
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -216,6 +215,7 @@ class VAE(DensityModel):
 
     #: What training trains.
     _network = Autoencoder
+    _files = "fastelbo._vae_files"
 
     def __init__(
         self,
@@ -503,51 +503,3 @@ class VAE(DensityModel):
     def decoder_(self) -> Network | None:
         self._check_fitted()
         return self._model.given["decoder"]
-
-    # Files --------------------------------------------------------------------------------------
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write the model to a file (an .npz of arrays and JSON; no pickle), whole or not at all.
-
-        Training can go on where it stood: the optimizer and the random generator are in it, and a
-        :class:`~fastelbo.BetaSchedule` is. A `random_state` that is no int, and `callbacks`, are
-        forgotten.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Raises
-        ------
-        TypeError
-            If the likelihood, the prior or a schedule is of a class that does not come with
-            fastelbo, such as a function: give beta a number by ``set_params`` before. And of
-            networks of one's own, which pickle knows.
-        """
-        self._check_fitted()
-        from fastelbo import _vae_files  # imports zipfile, which takes its time
-
-        _vae_files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """The model that :meth:`save` wrote.
-
-        Parameters
-        ----------
-        path : path-like
-
-        Returns
-        -------
-        VAE
-
-        Raises
-        ------
-        OSError
-            If the file cannot be read.
-        ValueError
-            If it is damaged, or not such a file.
-        """
-        from fastelbo import _vae_files
-
-        return _vae_files.load(cls, path)
