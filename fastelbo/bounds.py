@@ -181,7 +181,7 @@ def importance_bound_and_grad(log_w, *, alpha=0.0, reduction="mean", out=None, n
     -------
     bound : float or ndarray of shape (B,)
     gradient : BoundGrad
-        ``log_w``, (K, B) in its dtype.
+        ``log_w``, (K, B) in its dtype; with ``reduction="none"``, of the sum over the batch.
 
     Raises
     ------
@@ -259,6 +259,7 @@ def cubo_and_grad(log_w, *, n=2, reduction="mean", out=None, num_threads=None):
     -------
     bound : float or ndarray of shape (B,)
     gradient : BoundGrad
+        ``log_w``, (K, B) in its dtype; with ``reduction="none"``, of the sum over the batch.
 
     Raises
     ------
@@ -337,7 +338,7 @@ def vimco_and_grad(log_w, *, reduction="mean", out=None, num_threads=None):
     bound : float or ndarray of shape (B,)
     gradient : ScoreGrad
         ``log_w`` and ``log_q``, (K, B), times the weight of a sample in the value (1/B for the
-        mean).
+        mean, else 1).
 
     Raises
     ------
@@ -417,7 +418,7 @@ def reinforce_and_grad(
     bound : float or ndarray of shape (B,)
     gradient : ScoreGrad
         ``log_w`` and ``log_q``, (K, B), times the weight of a sample in the value (1/B for the
-        mean).
+        mean, else 1).
 
     Raises
     ------

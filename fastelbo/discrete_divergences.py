@@ -202,7 +202,7 @@ def kl_categorical_and_grad(logits, prior_logits=None, *, reduction="mean", out=
     value : float or ndarray of shape (B,)
     gradients : KlDiscreteGrad
         In the shapes of the arguments; that of a prior shared by latents or samples is summed over
-        them.
+        them. With ``reduction="none"``, of the sum over the batch.
 
     Raises
     ------
@@ -301,7 +301,7 @@ def kl_bernoulli_and_grad(logits, prior_logits=None, *, reduction="mean", out=No
     value : float or ndarray of shape (B,)
     gradients : KlDiscreteGrad
         In the shapes of the arguments; that of a prior shared by latents or samples is summed over
-        them.
+        them. With ``reduction="none"``, of the sum over the batch.
 
     Raises
     ------

@@ -397,6 +397,7 @@ def kl_normal_and_grad(
     -------
     value : float or ndarray of shape (...)
     gradients : KlNormalGrad
+        In the shapes of the arguments; with ``reduction="none"``, of the sum over the batch.
 
     Raises
     ------

@@ -336,7 +336,8 @@ def flow_elbo_and_grad(
     -------
     result : FlowElboResult
     gradients : FlowElboGrad
-        ``velocity``, ``mu``, ``logvar`` and ``x_recon`` (a tuple if x_recon was one).
+        ``velocity``, ``mu``, ``logvar`` and ``x_recon`` (a tuple if x_recon was one); with
+        ``reduction="none"``, of the sum over the rows.
 
     Raises
     ------

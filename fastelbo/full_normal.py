@@ -120,7 +120,7 @@ def kl_full_normal_and_grad(mu_q, tril_q, mu_p, tril_p, *, reduction="mean", out
     value : float or ndarray of shape (...)
     gradients : KlFullNormalGrad
         In the shapes of the arguments, zero above the diagonals; that of a factor shared by the
-        batch is summed over it.
+        batch is summed over it. With ``reduction="none"``, of the sum over the batch.
 
     Raises
     ------

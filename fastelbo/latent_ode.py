@@ -191,7 +191,7 @@ def latent_ode_elbo_and_grad(
     -------
     result : ElboResult
     gradients : ElboGrad
-        Zero where nothing was observed.
+        Zero where nothing was observed; with ``reduction="none"``, of the sum over the batch.
 
     Raises
     ------

@@ -197,7 +197,8 @@ def multimodal_elbo_and_grad(
     result : MultimodalResult
     gradients : MultimodalGrad
         ``mu``, ``logvar`` in the shape of those, and ``x_recon``, by modality an array, or a tuple
-        for a likelihood of several parameters.
+        for a likelihood of several parameters. With ``reduction="none"``, of the sum over the
+        batch.
 
     Raises
     ------

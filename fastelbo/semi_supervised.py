@@ -161,7 +161,8 @@ def m2_elbo_and_grad(
     -------
     value : float or ndarray of shape (B,)
     gradient : M2Grad
-        ``log_joint`` (q(y|x), or one at the label) and ``logits``.
+        ``log_joint`` (q(y|x), or one at the label) and ``logits``; with ``reduction="none"``, of
+        the sum over the batch.
 
     Raises
     ------

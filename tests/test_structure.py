@@ -14,6 +14,7 @@ import pytest
 import fastelbo
 from fastelbo import reference
 from fastelbo._catalogue import CASES, ROWS
+from fastelbo._named import LIKELIHOODS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -201,6 +202,16 @@ def test_benchmarks_have_the_sizes_that_matter(name, extents):
     assert any(extents.items() <= dict(entry.extents).items() for entry in ROWS[name].bench)
 
 
+@pytest.mark.parametrize("name", [n for n in public() if hasattr(getattr(fastelbo, n), "log_prob")])
+def test_a_likelihood_that_needs_no_argument_has_a_name(name):
+    kind = getattr(fastelbo, name)
+    if not issubclass(kind, fastelbo.Likelihood):
+        return
+    arguments = inspect.signature(kind).parameters.values()
+    named = {type(make()) for make in LIKELIHOODS.values()}
+    assert (kind in named) == all(a.default is not a.empty for a in arguments)
+
+
 def test_functions_say_what_they_refuse():
     for name in fastelbo.__all__:
         thing = getattr(fastelbo, name)
@@ -208,10 +219,31 @@ def test_functions_say_what_they_refuse():
             assert "Raises\n" in thing.__doc__, name
 
 
-def test_the_readme_names_every_module():
-    readme = (ROOT / "README.md").read_text()
-    for path in (ROOT / "fastelbo").glob("[!_]*.py"):
-        assert path.name in readme, path.name
+@pytest.mark.parametrize("name", [n for n in fastelbo.__all__ if n != base(n)])
+def test_gradients_say_what_they_are_of_without_a_reduction(name):
+    function = getattr(fastelbo, name)
+    if "reduction" in inspect.signature(function).parameters:
+        returned = re.search(r"Returns\n(.*?)\n\n", function.__doc__, re.S)[1]
+        assert 'reduction="none"' in returned or "(1/B for the" in returned
+
+
+def the_map():
+    """The names of files that README's map gives."""
+    (rooms,) = re.findall(r"## The map\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    return set(re.findall(r"(?<![\w*])\w+\.(?:pyx|pxd|pxi|py|h)\b", rooms))
+
+
+def test_the_map_names_every_module():
+    named = the_map()
+    obvious = {"__init__.py", "__main__.py", "_typing.py"}
+    for path in (ROOT / "fastelbo").glob("*.py*"):
+        if path.suffix in (".py", ".pyx") and path.name not in obvious:
+            assert path.name in named, path.name
+
+
+def test_what_the_map_names_is_there():
+    there = {path.name for path in (ROOT / "fastelbo").rglob("*.[ph]*")}
+    assert the_map() <= there
 
 
 def test_no_file_is_too_long_to_read():

@@ -1,1 +1,1 @@
-"""One file per public function of fastelbo; `common` says what each of them measures."""
+"""Suites of asv: `rows.py` of every case that is timed, `torch.py` and `jax.py` of gradients."""

@@ -1,6 +1,6 @@
 """What annotations of fastelbo.torch share."""
 
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from torch import Tensor
 
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 Outputs: TypeAlias = Tensor | tuple[Tensor | float, ...]
 Weight: TypeAlias = float | Tensor
-# A number, or what an array became: nested tuples of numbers.
-Fixed: TypeAlias = float | tuple[Any, ...]
 
 
 class Prior(Protocol):
