@@ -362,7 +362,8 @@ def bin_scales(rng, shape):
 
 
 def steep(x, x_recon, log_scale):
-    return (np.abs(x_recon) + 1.0) * np.exp(-log_scale) + np.maximum(log_scale, 0.0) + 1.0
+    inverse = np.exp(-np.maximum(log_scale, -200.0))  # its powers are numbers, too
+    return (np.abs(x_recon) + 1.0) * inverse + np.maximum(log_scale, 0.0) + 1.0
 
 
 def _mixture_steep(x, logits, means, log_scales):
@@ -371,7 +372,7 @@ def _mixture_steep(x, logits, means, log_scales):
 
 def _mixture_slope(x, logits, means, log_scales):
     a = steep(x[:, None], means, log_scales) + np.abs(logits)
-    return a * a * (np.exp(-log_scales) + 1.0)
+    return a * a * (np.exp(-np.maximum(log_scales, -200.0)) + 1.0)
 
 
 def _torch_mass(torch, x, mean, log_scale):
@@ -402,7 +403,7 @@ def _torch_mixture(torch, x, logits, means, log_scales):
 
 PIXEL_EXTREMES = {"x": (0, 1, 127, 254, 255), "x_recon": (-30.0, -1.0, 0.0, 1.0, 7.0)}
 STEEP = (-9.0, -1.0, 0.0, 4.0)
-WIDTHS = (-80.0, 0.0, 60.0, 1e4)
+WIDTHS = (-1e4, -100.0, -80.0, 0.0, 60.0, 1e4)
 DISCRETIZED = (
     Variant(
         "DiscretizedLogistic",

@@ -193,7 +193,11 @@ FAR_SCALED = {**FAR_FROM, "log_scale": (-20.0, -1.0, 0.0, 0.3, 15.0)}
 NEAR_LIMITS = (0.0, 1.0, -1e30, "smallest_normal")
 AT_LIMITS = {"x": NEAR_LIMITS, "x_recon": NEAR_LIMITS}
 STEEP = (-1e4, -700.0, -89.0, -3.0, 0.0, 80.0, 1e4)
-SCALED_LIMITS = {"x": NEAR_LIMITS[:3], "x_recon": NEAR_LIMITS[:2], "log_scale": (*STEEP, np.inf)}
+SCALED_LIMITS = {
+    "x": NEAR_LIMITS[:3],
+    "x_recon": (*NEAR_LIMITS[:2], 1e-6),
+    "log_scale": (*STEEP, np.inf),
+}
 LOG_DFS = (-3.0, 0.0, 1.0, 4.0, 9.0)
 #: The error over the scale is a number of float32.
 STUDENT_LIMITS = {

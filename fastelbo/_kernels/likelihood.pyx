@@ -4,7 +4,7 @@ cimport fastelbo._kernels.terms.likelihoods as terms
 
 include "elementwise.pxi"
 
-# Each term by the name that a class of `likelihoods.py` or `locations.py` calls it by.
+# Each term by the name that a class has as its `_term`.
 TERMS = {
     "SquaredError": entry(<const terms.SquaredErrorTerm*>NULL),
     "Gaussian": entry(<const terms.GaussianTerm*>NULL),

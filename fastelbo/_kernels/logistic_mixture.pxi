@@ -1,9 +1,10 @@
 # Units of mixtures of discretized logistics. Included by classes.pyx.
 
+from libc.math cimport INFINITY
 from libc.string cimport memcpy
 
 from fastelbo._kernels.operands cimport LANES, Operand, run_at, stage
-from fastelbo._kernels.terms.discrete cimport is_no_count, logistic_bin_of_log
+from fastelbo._kernels.terms.discrete cimport is_no_count, log_distance, logistic_bin_of_log
 from fastelbo._kernels.terms.vecmath cimport exp, log, real
 
 
@@ -40,6 +41,44 @@ cdef void add_component(real* restrict joint, real* restrict logit, const real* 
         logit[l] = exp(logit[l] - top_logit[l])
         sum_joint[l] = sum_joint[l] + joint[l]
         sum_logit[l] = sum_logit[l] + logit[l]
+
+
+cdef void measure_component(const real* restrict x, const real* restrict a, const real* restrict b,
+                            const real* restrict c, real top, real step, real* restrict distance,
+                            Py_ssize_t n) noexcept nogil:
+    """How far one component is, as a logarithm; those that are switched off are nowhere."""
+    cdef real v
+    cdef Py_ssize_t l
+    for l in range(n):
+        v = log_distance(x[l], b[l], c[l], top, step)
+        distance[l] = v if a[l] > -<real>INFINITY else <real>INFINITY
+
+
+cdef void settle_far(const Job* job, const char** at, Py_ssize_t first, Py_ssize_t n, const real* x,
+                     real top, real step, real* joint, real* top_joint, real* sum_joint) noexcept nogil:
+    """Where no component's mass is a number of the dtype, all belongs to the nearest component."""
+    cdef real buffer[MAX_OUTPUTS][LANES]
+    cdef real distance[LANES]
+    cdef real nearest[LANES]
+    cdef bint is_far[LANES]
+    cdef const real* given[MAX_OUTPUTS]
+    cdef Py_ssize_t m, l
+    cdef int i, sweep
+    for l in range(LANES):
+        is_far[l] = sum_joint[l] == <real>0
+        nearest[l] = <real>INFINITY
+    for sweep in range(2):                       # find the nearest, then give it all
+        for m in range(job.classes):
+            for i in range(MAX_OUTPUTS):
+                given[i] = staged(&job.output[i], at[i] + m * job.across[i], first, n, buffer[i])
+            measure_component(x, given[0], given[1], given[2], top, step, distance, padded_to(n))
+            for l in range(n):
+                if sweep == 0 and distance[l] < nearest[l]:
+                    nearest[l] = distance[l]
+                elif sweep == 1 and is_far[l]:
+                    joint[m * LANES + l] = <real>1 if distance[l] <= nearest[l] else <real>0
+                    sum_joint[l] = sum_joint[l] + joint[m * LANES + l]
+                    top_joint[l] = -<real>INFINITY
 
 
 cdef void close_mixture(const real* restrict top_joint, const real* restrict top_logit,
@@ -92,6 +131,7 @@ cdef void mixture_tile(const Job* job, Py_ssize_t sample, Py_ssize_t first, Py_s
     cdef const char* at[MAX_OUTPUTS]
     cdef char* to[MAX_OUTPUTS]
     cdef real w = <real>job.weight, top = <real>job.top, step = <real>(1.0 / job.top)
+    cdef bint far = False
     cdef int i
     for i in range(MAX_OUTPUTS):
         at[i] = run_at(&job.output[i], &job.shape, sample)
@@ -124,6 +164,10 @@ cdef void mixture_tile(const Job* job, Py_ssize_t sample, Py_ssize_t first, Py_s
     for m in range(job.classes):
         add_component(joint + m * LANES, logit + m * LANES, top_joint, top_logit, sum_joint, sum_logit,
                       lanes)
+    for l in range(n):
+        far = far or sum_joint[l] == <real>0
+    if far:
+        settle_far(job, at, first, n, x, top, step, joint, top_joint, sum_joint)
     close_mixture(top_joint, top_logit, sum_joint, sum_logit, keep, values, lanes)
     if not job.with_gradient:
         return

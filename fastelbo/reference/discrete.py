@@ -4,7 +4,7 @@ import numpy as np
 
 from fastelbo.reference._common import as_float64
 from fastelbo.reference._gamma import digamma_rise, divergence, log_factorial_rest, stirling_error
-from fastelbo.reference.likelihoods import Likelihood, is_no_count, is_word
+from fastelbo.reference.likelihoods import Likelihood, is_no_count, is_word, root_precision
 
 
 class Poisson(Likelihood):
@@ -160,11 +160,11 @@ def discretized_logistic(x, mean, log_scale, bins):
     sigmoid(hi) - sigmoid(lo) = sigmoid(hi) sigmoid(-lo) (1 - e^(lo - hi)); the first bin has no
     lower edge, the last no upper one.
     """
-    inverse = np.exp(np.minimum(-log_scale, 709.0))  # finite, since it may meet an edge at 0
+    root = root_precision(None, log_scale)
     centre = (2.0 * x - (bins - 1)) / (bins - 1) - mean
-    hi = (centre + 1.0 / (bins - 1)) * inverse
-    lo = (centre - 1.0 / (bins - 1)) * inverse
-    width = 2.0 / (bins - 1) * inverse
+    hi = (centre + 1.0 / (bins - 1)) * root * root
+    lo = (centre - 1.0 / (bins - 1)) * root * root
+    width = 2.0 / (bins - 1) * root * root
     first, last = x == 0, x == bins - 1
     log_width = np.log(2.0 / (bins - 1)) - log_scale  # also where the width is 0
     inside = np.where(width < 1e-9, log_width - 0.5 * width, np.log(-np.expm1(-width)))
@@ -178,7 +178,7 @@ def discretized_logistic(x, mean, log_scale, bins):
     by_width = np.where(width == 0, 1.0, np.where(width > 1e3, 0.0, width / np.expm1(width)))
     by_width = np.where(first | last, 0.0, by_width)
     hi, lo = np.where(by_hi == 0, 0.0, hi), np.where(by_lo == 0, 0.0, lo)  # they may be infinite
-    return values, (-(by_hi + by_lo) * inverse, -(hi * by_hi + lo * by_lo) - by_width)
+    return values, (-(by_hi + by_lo) * root * root, -(hi * by_hi + lo * by_lo) - by_width)
 
 
 class DiscretizedLogistic(Likelihood):
@@ -228,8 +228,15 @@ class DiscretizedLogisticMixture(DiscretizedLogistic):
     def elements(self, x, logits, means, log_scales):
         at = -x.ndim  # the axis of components
         masses, (by_mean, by_scale) = discretized_logistic(x[:, None], means, log_scales, self.bins)
-        values = log_sum_exp(logits + masses, at) - log_sum_exp(logits, at)
-        share, prior = softmax(logits + masses, at), softmax(logits, at)
+        joint = logits + masses
+        values = log_sum_exp(joint, at) - log_sum_exp(logits, at)
+        # Where no mass is a number, all belongs to the nearest component.
+        distance = np.abs((2.0 * x[:, None] - (self.bins - 1)) / (self.bins - 1) - means)
+        distance = np.log(distance - 1.0 / (self.bins - 1)) - log_scales
+        distance = np.where(logits == -np.inf, np.inf, distance)
+        nearest = np.where(distance == np.min(distance, axis=at, keepdims=True), 0.0, -np.inf)
+        none = np.max(joint, axis=at, keepdims=True) == -np.inf
+        share, prior = softmax(np.where(none, nearest, joint), at), softmax(logits, at)
         by_mean, by_scale = (np.where(share == 0, 0.0, share * g) for g in (by_mean, by_scale))
         return values, (share - prior, by_mean, by_scale)
 

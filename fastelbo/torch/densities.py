@@ -7,6 +7,7 @@ is made of gamma functions is in ``stirling.py``.
 import math
 
 import torch
+from torch.nn import functional
 
 from fastelbo.torch._elementwise import elementwise, product, scaled
 
@@ -185,8 +186,65 @@ def weibull(x, scale, k, observed):
     return elementwise(value, slopes, x, scale, k, observed)
 
 
+#: A log scale from which on a bin's mass is in proportion to 1 / scale, to the last digit.
+_WIDE = 60
+
+
+def logistic_bin(x, mean, log_scale, top):
+    """log of sigmoid(hi) - sigmoid(lo) = sigmoid(hi) sigmoid(-lo) (1 - e^(lo - hi)): a logistic's
+    mass in bin x of 0 .. top, which lie on [-1, 1], the outer two being open."""
+
+    def edges(x, mean, log_scale):
+        centre = (2 * x - top) / top - mean
+        hi, lo = (scaled(centre + half, log_scale) for half in (1 / top, -1 / top))
+        width = 2 / top * torch.exp(-log_scale.clamp(max=_WIDE))
+        return hi, lo, width, x == 0, x == top
+
+    def value(x, mean, log_scale):
+        hi, lo, width, first, last = edges(x, mean, log_scale)
+        log_width = torch.log(-torch.expm1(-width)) - (log_scale - _WIDE).clamp(min=0)
+        log_width = torch.where(first | last, 0.0, log_width)
+        upper = torch.where(last, 0.0, functional.logsigmoid(hi))
+        return upper + torch.where(first, 0.0, functional.logsigmoid(-lo)) + log_width
+
+    def slopes(x, mean, log_scale):
+        hi, lo, width, first, last = edges(x, mean, log_scale)
+        by_hi = torch.where(last, 0.0, torch.sigmoid(-hi))
+        by_lo = torch.where(first, 0.0, -torch.sigmoid(lo))
+
+        def by_centre():
+            return scaled(by_hi + by_lo, log_scale)
+
+        def by_log_scale():
+            ratio = torch.where(width < 1e3, width / torch.expm1(width), 0.0)
+            ratio = torch.where(width == 0, 1.0, ratio)
+            of_width = torch.where(first | last, 0.0, ratio)
+            return -(product(by_hi, hi) + product(by_lo, lo)) - of_width
+
+        return lambda: 2 / top * by_centre(), lambda: -by_centre(), by_log_scale
+
+    return elementwise(value, slopes, x, mean, log_scale)
+
+
+def log_distance(x, mean, log_scale, top):
+    """log of how many scales a bin lies from the mean."""
+    return (((2 * x - top) / top - mean).abs() - 1 / top).log() - log_scale
+
+
 def logsumexp(logs, dim):
     """torch.logsumexp, whose gradient, exp(logs - value), keeps its digits where both are large."""
     top = logs.detach().amax(dim, keepdim=True)
     top = torch.where(top.isfinite(), top, 0.0)
     return torch.logsumexp(logs - top, dim) + top.squeeze(dim)
+
+
+def logsumexp_or_nearest(logs, distance, logits, dim):
+    """The same of components' masses. Where none is a number, the gradient is of the nearest among
+    those that have a logit."""
+    with torch.no_grad():
+        distance = torch.where(logits == -torch.inf, torch.inf, distance)
+        none = logs.amax(dim, keepdim=True) == -torch.inf
+        nearest = ((distance == distance.amin(dim, keepdim=True)) & none).to(logs.dtype)
+        shares = nearest / nearest.sum(dim, keepdim=True).clamp(min=1)
+    of_all = logsumexp(torch.where(none, 0.0, logs), dim)
+    return torch.where(none.squeeze(dim), product(shares, logs).sum(dim), of_all)

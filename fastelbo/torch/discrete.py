@@ -6,7 +6,6 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from torch.nn import functional
 
 from fastelbo.torch import densities, stirling
 from fastelbo.torch.likelihoods import Likelihood, like, log_of_scale
@@ -95,24 +94,7 @@ class DiscretizedLogistic(Likelihood):
 
     def elements(self, x, x_recon, log_scale=None):
         log_scale = log_of_scale(self.scale, x_recon, log_scale)
-        return _log_mass(x, x_recon, log_scale, self.bins - 1)
-
-
-#: A log scale from which on a bin's mass is in proportion to 1 / scale, to the last digit.
-WIDE = 60
-
-
-def _log_mass(x, mean, log_scale, top):
-    """log of sigmoid(hi) - sigmoid(lo) = sigmoid(hi) sigmoid(-lo) (1 - e^(lo - hi))."""
-    inverse = torch.exp(-log_scale)
-    centre = (2 * x - top) / top - mean
-    hi, lo = (centre + 1 / top) * inverse, (centre - 1 / top) * inverse
-    first, last = x == 0, x == top
-    width = 2 / top * torch.exp(-log_scale.clamp(max=WIDE))
-    log_width = torch.log(-torch.expm1(-width)) - (log_scale - WIDE).clamp(min=0)
-    log_width = torch.where(first | last, 0.0, log_width)
-    upper = torch.where(last, 0.0, functional.logsigmoid(hi))
-    return upper + torch.where(first, 0.0, functional.logsigmoid(-lo)) + log_width
+        return densities.logistic_bin(x, x_recon, log_scale, self.bins - 1)
 
 
 @dataclass(eq=False, repr=False)
@@ -137,9 +119,11 @@ class DiscretizedLogisticMixture(Likelihood):
         return a.unsqueeze(-axes)
 
     def elements(self, x, logits, means, log_scales):
-        at = -x.ndim
-        masses = _log_mass(x.unsqueeze(1), means, log_scales, self.bins - 1)
-        return densities.logsumexp(torch.log_softmax(logits, at) + masses, at)
+        at, top = -x.ndim, self.bins - 1
+        masses = densities.logistic_bin(x.unsqueeze(1), means, log_scales, top)
+        joint = torch.log_softmax(logits, at) + masses
+        distance = densities.log_distance(x.unsqueeze(1), means, log_scales, top)
+        return densities.logsumexp_or_nearest(joint, distance, logits, at)
 
 
 @dataclass(eq=False, repr=False)

@@ -12,7 +12,7 @@ from fastelbo._kernels.terms.gamma cimport (
 )
 from fastelbo._kernels.terms.likelihoods cimport no_branch_for
 from fastelbo._kernels.terms.vecmath cimport (
-    exp, exp_minus_one, log, logistic, magnitude, real, upper_half,
+    exp, exp_minus_one, inverse_of_log, log, logistic, magnitude, real, upper_half,
 )
 
 ctypedef struct PoissonTerm:             # a: rate
@@ -123,21 +123,21 @@ cdef inline void beta_binomial(real x, real n, real log_n, real rest_n, real a, 
     value[0] = (p + (ga + gb - gs)) - v
 
 
-cdef inline real logistic_bin(real x, real mean, real inverse, real top, real step,
+cdef inline real logistic_bin(real x, real mean, real inverse, real again, real top, real step,
                               real* by_mean, real* by_log_scale) noexcept nogil:
-    """log of the logistic's mass in bin x of 0 .. top, the outer two being open; inverse = 1 / scale.
+    """log of the logistic's mass in bin x of 0 .. top, the outer two being open; inverse again = 1 / scale.
 
     Bins lie on [-1, 1] and are 2 step = 2 / top wide. In the mirror if need be, the bin lies around
     or above the mean: of its scaled edges lo < hi, hi is positive. The mass sigmoid(hi) - sigmoid(lo)
     is sigmoid(hi) sigmoid(-lo) (1 - e^(lo - hi)), of which one logarithm is taken: of the mass where
     it is small, of one minus the rest where it is not.
     """
-    cdef real centre = (<real>2.0 * x - top) / top - mean, width = <real>2.0 * (inverse * step)
+    cdef real centre = (<real>2.0 * x - top) / top - mean, width = (<real>2.0 * (inverse * step)) * again
     cdef bint mirrored = centre < <real>0.0, first = x < <real>0.5, last = x > top - <real>0.5
     cdef bint low = (first & (not mirrored)) | (last & mirrored)         # open below
     cdef bint high = (last & (not mirrored)) | (first & mirrored)        # open above
     cdef real far = -centre if mirrored else centre
-    cdef real hi = (far + step) * inverse, lo = (far - step) * inverse
+    cdef real hi = ((far + step) * inverse) * again, lo = ((far - step) * inverse) * again
     cdef real above = lo if lo > <real>0.0 else <real>0.0
     cdef real a, b, e, em1, q, r, w, z, lost, rest, inside, p_hi, p_lo, ratio
     exp_minus_one(-width, &e, &em1, &q)
@@ -160,7 +160,7 @@ cdef inline real logistic_bin(real x, real mean, real inverse, real top, real st
     w = rest if w > <real>0.5 else w
     p_hi = (a * (<real>1.0 + b)) * r                         # sigmoid(-hi)
     p_lo = (p_lo * (<real>1.0 + a)) * r                      # sigmoid(lo)
-    z = (p_lo - p_hi) * inverse
+    z = ((p_lo - p_hi) * inverse) * again
     by_mean[0] = -z if mirrored else z
     ratio = (width * e) / em1
     ratio = <real>-1.0 if width == <real>0.0 else ratio
@@ -175,16 +175,21 @@ cdef inline real logistic_bin(real x, real mean, real inverse, real top, real st
 
 cdef inline real logistic_bin_of_log(real x, real mean, real log_scale, real top, real step,
                                      real* by_mean, real* by_log_scale) noexcept nogil:
-    """The same of the scale's logarithm. Scales are kept where 1 / scale is finite, as an edge may be at
-    the mean, and a normal number: what is wider than that only makes the mass between edges less."""
-    cdef real least = <real>(-88.7 if real is float else -709.7)
-    cdef real most = <real>(60.0 if real is float else 600.0)
-    cdef real inverse = exp(-(least if log_scale < least else log_scale))
+    """The same of the scale's logarithm. Scales are kept where 1 / scale is a normal number: what is
+    wider than that only makes the mass between edges less."""
+    cdef real most = <real>(60.0 if real is float else 600.0), again
+    cdef real inverse = inverse_of_log(log_scale, &again)
     cdef real kept = <real>(8.7565107627e-27 if real is float else 2.650396553004310817e-261)
     cdef bint wide = log_scale > most, between = (x > <real>0.5) & (x < top - <real>0.5)
-    cdef real v = logistic_bin(x, mean, kept if wide else inverse, top, step, by_mean, by_log_scale)
+    cdef real v = logistic_bin(x, mean, kept if wide else inverse, again, top, step, by_mean, by_log_scale)
     by_mean[0] = by_mean[0] * (inverse / kept if wide else <real>1.0)
     return v - (log_scale - most) if wide & between else v
+
+
+cdef inline real log_distance(real x, real mean, real log_scale, real top, real step) noexcept nogil:
+    """log of how many scales a bin lies from the mean: what tells masses apart that are no numbers."""
+    cdef real centre = (<real>2.0 * x - top) / top - mean
+    return log(magnitude(centre) - step) - log_scale
 
 
 cdef inline bint has_factor(const term* tag) noexcept nogil:
@@ -241,7 +246,7 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         beta_binomial(x, c, d, log_factorial_rest(c, <real>1.0 / c, d), a, b, &v, da, db)
         return v
     elif term is DiscretizedLogisticTerm:
-        return logistic_bin(x, a, b, c, d, da, db)
+        return logistic_bin(x, a, b, <real>1.0, c, d, da, db)
     elif term is DiscretizedLogisticLogScaleTerm:
         return logistic_bin_of_log(x, a, b, c, d, da, db)
     else:

@@ -12,7 +12,8 @@ from libc.math cimport INFINITY
 
 from fastelbo._kernels.terms.gamma cimport half_rise, log1p, near_log1p_minus
 from fastelbo._kernels.terms.vecmath cimport (
-    exp, exp_finite, exp_minus_one, log, log1p_reduced, log_reduce, logistic_odds, magnitude, real,
+    exp, exp_finite, exp_minus_one, inverse_of_log, log, log1p_reduced, log_reduce, logistic_odds,
+    magnitude, real,
 )
 
 ctypedef struct SquaredErrorTerm:        # a: x_recon
@@ -278,9 +279,9 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         da[0] = (z * b) * b
         return <real>-0.5 * (z * z) - c
     elif term is GaussianLogScaleTerm:
-        e = exp_finite(-b)
-        z = (x - a) * e
-        da[0] = z * e
+        e = inverse_of_log(b, &y)
+        z = ((x - a) * e) * y
+        da[0] = (z * e) * y
         db[0] = z * z - <real>1.0
         return less_log_scale(<real>-0.5 * (z * z), z, b) - <real>0.9189385332046727
     elif term is BernoulliTerm:
@@ -324,9 +325,10 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         da[0] = b if s > <real>0.0 else (-b if s < <real>0.0 else s)
         return -(z if z > <real>0.0 else -z) - c
     elif term is LaplaceLogScaleTerm:
-        e = exp_finite(-b)
+        e = inverse_of_log(b, &y)
         s = x - a
-        z = s * e
+        z = (s * e) * y
+        e = e * y
         da[0] = e if s > <real>0.0 else (-e if s < <real>0.0 else s)
         s = z if z > <real>0.0 else -z
         db[0] = s - <real>1.0

@@ -160,6 +160,16 @@ cdef inline real exp_finite(real x) noexcept nogil:
     return scale_by_power((r + q) + <real>1.0, u)
 
 
+cdef inline real inverse_of_log(real log_scale, real* again) noexcept nogil:
+    """1 / scale as a product, of which `again` is 1 unless it overflows: what both are multiplied to,
+    one after the other, overflows no sooner than it has to, and 0 stays 0."""
+    cdef real e, least = <real>(-88.7 if real is float else -709.7)
+    cdef bint steep = log_scale < least
+    e = exp_finite(<real>-0.5 * log_scale if steep else -log_scale)
+    again[0] = e if steep else <real>1.0
+    return e
+
+
 cdef inline real small_power(real u) noexcept nogil:
     """2^k for the k in u, as long as that is a normal number. (The magic number shifts out.)"""
     if real is float:
