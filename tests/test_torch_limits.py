@@ -10,6 +10,7 @@ ft = pytest.importorskip("fastelbo.torch")
 
 HALF_LOG_2PI = 0.5 * log(2 * pi)
 LEARNED = ft.StudentT("learned", "learned")
+BLACK_OR_WHITE = ft.DiscretizedLogistic(bins=2)  # the edge lies at 0
 SINGLE, DOUBLE = torch.float32, torch.float64
 #: (likelihood, dtype, x, parameters, value, gradients, None where they are not tried)
 LIMITS = [
@@ -34,6 +35,9 @@ LIMITS = [
     (LEARNED, SINGLE, 3.0, (0.0, -3.0, -4.0), -5.916021, (0.339437, 0.0183105, 0.88503)),
     (LEARNED, SINGLE, 1e18, (0.0, -3.0, 0.0), -87.037793, None),
     (LEARNED, SINGLE, 1e30, (0.0, 0.0, 0.0), -log(pi) - 60 * log(10), None),
+    (LEARNED, SINGLE, 2.0, (0.0, 0.0, -1e3), -1e3 - 2 * log(2), (0.5, 0.0, 1.0)),
+    (LEARNED, DOUBLE, 2.0, (0.0, 0.0, -1e3), -1e3 - 2 * log(2), (0.5, 0.0, 1.0)),
+    (LEARNED, DOUBLE, 0.0, (0.0, 0.0, -1e3), -500 - log(2), (0.0, -1.0, 0.5)),
     (ft.StudentT(1e300), DOUBLE, 2.0, (0.0,), -2 - HALF_LOG_2PI, (2.0,)),
     (ft.Poisson(), SINGLE, 0.0, (-inf,), 0.0, (0.0,)),
     (ft.Poisson(), SINGLE, 2.0, (-inf,), -inf, (2.0,)),
@@ -48,6 +52,10 @@ LIMITS = [
     (ft.BetaBinomial(2e7), SINGLE, 1e7, (1e7, 1e7), -8.977986, (1.25e-8, 1.25e-8)),
     (ft.BetaBinomial(4), DOUBLE, 1.0, (1e40, 1e40), log(0.25), (-1e-40, 1e-40)),
     (ft.DiscretizedLogistic(), SINGLE, 1.0, (0.0, 1e3), log(0.5 / 255) - 1e3, (0.0, -1.0)),
+    (BLACK_OR_WHITE, SINGLE, 0.0, (2**-20, -90.0), -(2**-20) * exp(90), (-inf, 2**-20 * exp(90))),
+    (BLACK_OR_WHITE, SINGLE, 0.0, (1.0, -100.0), -inf, (-inf, inf)),
+    (BLACK_OR_WHITE, SINGLE, 1.0, (1.0, -100.0), 0.0, (0.0, 0.0)),
+    (ft.Laplace("learned"), SINGLE, 1e-6, (0.0, -90.0), -1e-6 * exp(90), (inf, 1e-6 * exp(90))),
     (ft.Binomial(2), SINGLE, 2.0, (inf,), 0.0, (0.0,)),
     (ft.Binomial(2), SINGLE, 0.0, (inf,), -inf, (-2.0,)),
 ]

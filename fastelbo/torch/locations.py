@@ -112,5 +112,6 @@ class StudentT(Likelihood):
 
     def elements(self, x, x_recon, *learned):
         log_scale = log_of_scale(self.scale, x_recon, *learned[:1])
-        df = learned[-1].exp() if self.df == "learned" else like(self.df, x_recon)
-        return stirling.student_t(x, x_recon, log_scale, df)
+        by_log = self.df == "learned"
+        df = learned[-1] if by_log else like(self.df, x_recon)
+        return stirling.student_t(x, x_recon, log_scale, df, by_log)

@@ -18,6 +18,8 @@ HALF_LOG_2PI = 0.5 * LOG_2PI
 
 #: From where on the series are taken, by dtype.
 _FAR = {torch.float32: 3.0, torch.float64: 10.0}
+#: From where on a Student t is a Gaussian, however far x is: as the kernels have it.
+_GAUSSIAN_FROM = {torch.float32: 1e30, torch.float64: 1e200}
 
 
 # The pieces -------------------------------------------------------------------------------------
@@ -110,16 +112,18 @@ def poisson(x, log_rate):
 def poisson_of_rate(x, rate):
     """The same by the rate itself, which may be zero."""
 
-    def value(x, rate):
-        return -_deviance(x, rate, x - rate) - _log_factorial_rest(x)
-
     def slopes(x, rate):
-        return (
-            lambda: rate.log() - torch.digamma(x + 1),
-            lambda: torch.where((x == 0) | (rate == torch.inf), -1.0, (x - rate) / rate),
-        )
+        return lambda: rate.log() - torch.digamma(x + 1), lambda: _poisson_slope(x, rate)
 
-    return elementwise(value, slopes, x, rate)
+    return elementwise(_poisson_value, slopes, x, rate)
+
+
+def _poisson_value(x, rate):
+    return -_deviance(x, rate, x - rate, rate.log()) - _log_factorial_rest(x)
+
+
+def _poisson_slope(x, rate):
+    return torch.where((x == 0) | (rate == torch.inf), -1.0, (x - rate) / rate)
 
 
 def binomial(x, logits, n):
@@ -204,18 +208,22 @@ def negative_binomial(x, mean, theta):
         return torch.where(ratio < torch.inf, torch.log1p(ratio), mean.log() - theta.log())
 
     def value(x, mean, theta):
+        poisson = theta == torch.inf
         theta = finite(x, mean, theta)
         n, total = x + theta, mean + theta
         difference = theta * ((x - mean) / total)
         some = (
             (_stirling_error(n) - _stirling_error(x) - _stirling_error(theta))
             + (0.5 * torch.log(theta / (n * x)) - HALF_LOG_2PI)
-            - _deviance(x, n * (mean / total), difference)
+            - _deviance(x, n * (mean / total), difference, mean.log() + torch.log(n / total))
             - _deviance(theta, n * (theta / total), -difference)
         )
-        return torch.where(x == 0, -theta * log_ratio_of(mean, theta), some)
+        density = torch.where(x == 0, -theta * log_ratio_of(mean, theta), some)
+        density = torch.where(mean == torch.inf, -mean, density)
+        return torch.where(poisson, _poisson_value(x, mean), density)
 
     def slopes(x, mean, theta):
+        far, poisson = mean == torch.inf, theta == torch.inf
         theta = finite(x, mean, theta)
         n, total = x + theta, mean + theta
         excess = (x - mean) / total  # n / total - 1
@@ -226,64 +234,91 @@ def negative_binomial(x, mean, theta):
             of_zero = torch.where(ratio < 0.3, near_zero, share - log_ratio)
             some = _log_minus(excess, torch.log(n / total)) + _stirling_fall(theta, x)
             some = torch.where(x == 1, of_zero + ratio / total, some)
-            return torch.where(x == 0, of_zero, some)
+            slope = torch.where(far, -torch.inf, torch.where(x == 0, of_zero, some))
+            return torch.where(poisson, 0.0, slope)
+
+        def by_mean():
+            slope = torch.where(x == 0, -theta / total, theta * (excess / mean))
+            return torch.where(poisson, _poisson_slope(x, mean), torch.where(far, 0.0, slope))
 
         return (
             lambda: torch.digamma(n) - torch.digamma(x + 1) + torch.log(mean / total),
-            lambda: torch.where(x == 0, -theta / total, theta * (excess / mean)),
+            by_mean,
             by_theta,
         )
 
     return elementwise(value, slopes, x, mean, theta)
 
 
-def student_t(x, x_recon, log_scale, df):
-    """Of Student's t, from r = error / scale or from q = scale / error, whichever is at most 1."""
+def student_t(x, x_recon, log_scale, given, by_log=False):
+    """Of Student's t by its df, or by the logarithm of df, which may be that of no number.
 
-    def parts(x, x_recon, log_scale, df):
+    From r = error / scale or from q = scale / error, whichever is at most 1. Where 1 / df is no
+    number only the logarithm counts: of df + 1 the 1 alone remains.
+    """
+    least, gaussian_from = 16 * torch.finfo(given.dtype).tiny, _GAUSSIAN_FROM[given.dtype]
+
+    def degrees(given):
+        """df and its logarithm, no higher than where it is as good as infinite."""
+        df = (given.exp() if by_log else given).clamp(max=gaussian_from)
+        return df, given.clamp(max=math.log(gaussian_from)) if by_log else df.log()
+
+    def parts(x, x_recon, log_scale, given):
+        df, log_df = degrees(given)
+        below = df < least
         error = x - x_recon
         r = scaled(error, log_scale)
-        far = r.abs() >= 1
-        error = torch.where(far, error, 1.0)
+        far = (r.abs() >= 1) & ~below
+        log_u = 2 * (error.abs().log() - log_scale) - log_df
+        log_u = torch.where(below, torch.where(error == 0, -math.inf, log_u), 0.0)
+        error = torch.where(far | below & (error != 0), error, 1.0)
         q = scaled(log_scale.exp().expand_as(r), error.abs().log())
-        return error, torch.where(far, 0.0, r), torch.where(far, q, 1.0), far
+        r = torch.where(far | below, 0.0, r)
+        return error, r, torch.where(far, q, 1.0), far, df.clamp(min=least), log_df, below, log_u
 
-    def value(x, x_recon, log_scale, df):
-        error, r, q, far = parts(x, x_recon, log_scale, df)
+    def value(x, x_recon, log_scale, given):
+        error, r, q, far, df, log_df, below, log_u = parts(x, x_recon, log_scale, given)
         a = 0.5 * df
         norm = _stirling_error(a + 0.5) - _stirling_error(a) + a * _log1p_minus(0.5 / a)
+        norm = norm + torch.where(below, 0.5 * (log_df - math.log(least)), 0.0)
         v = df * q * q
-        log_v = df.log() + 2 * (log_scale - error.abs().log())
+        log_v = log_df + 2 * (log_scale - error.abs().log())
         log_far = torch.where(v > 1, torch.log1p(1 / v), torch.log1p(v) - log_v)
         log_ratio = torch.where(far, log_far, torch.log1p(r * r / df))
+        log_ratio = torch.where(below, torch.logaddexp(log_u, torch.zeros_like(log_u)), log_ratio)
         density = norm - HALF_LOG_2PI - 0.5 * (df + 1) * log_ratio - log_scale
-        of_scale_zero = (log_scale == -math.inf) & ((x - x_recon).abs() > 0)
-        return torch.where(of_scale_zero, log_scale, density)
+        nowhere = (log_scale == -math.inf) & ((x - x_recon).abs() > 0) | (log_df == -math.inf)
+        return torch.where(nowhere, -math.inf, density)
 
-    def slopes(x, x_recon, log_scale, df):
-        error, r, q, far = parts(x, x_recon, log_scale, df)
+    def slopes(x, x_recon, log_scale, given):
+        error, r, q, far, df, log_df, below, log_u = parts(x, x_recon, log_scale, given)
         down, up = df * q * q + 1, df + r * r  # times r^2 and 1
 
         def pull():
             near = scaled((df + 1) * (r / up), log_scale)
+            near = torch.where(below, torch.sigmoid(log_u) / error, near)
             return torch.where(far, (df + 1) / down / error, near)
 
         def by_log_scale():
-            return df * torch.where(far, (1 - q * q) / down, (r * r - 1) / up)
+            ratio = df * torch.where(far, (1 - q * q) / down, (r * r - 1) / up)
+            return torch.where(below, -torch.sigmoid(-log_u), ratio)
 
-        def by_df():
+        def by_log_df():
             a, squared = 0.5 * df, r * r
             by_norm = 0.5 * (_stirling_fall(a, 0.5) + _log1p_minus(0.5 / a))
             u = torch.where(far, 1 / (df * q * q), squared / df)
             share = torch.where(far, 1 / down, squared / up)  # u / (1 + u)
-            log_v = df.log() + 2 * (log_scale - error.abs().log())
+            log_v = log_df + 2 * (log_scale - error.abs().log())
             log_ratio = torch.where(u < torch.inf, torch.log1p(u), -log_v)
             excess = torch.where(far, (q * q - 1) / (df * q * q), (1 - squared) / df)
             small = share * excess - _log1p_minus(u)
             large = (1 + 1 / df) * share - log_ratio
-            return by_norm + 0.5 * torch.where(u < 0.3, small, large)
+            slope = df * (by_norm + 0.5 * torch.where(u < 0.3, small, large))
+            return torch.where(below, 0.5 + 0.5 * torch.sigmoid(log_u), slope)
 
-        return lambda: -pull(), pull, by_log_scale, by_df
+        def by_given():
+            return by_log_df() if by_log else by_log_df() / given
 
-    gaussian_from = torch.finfo(df.dtype).eps ** -3
-    return elementwise(value, slopes, x, x_recon, log_scale, df.clamp(max=gaussian_from))
+        return lambda: -pull(), pull, by_log_scale, by_given
+
+    return elementwise(value, slopes, x, x_recon, log_scale, given)
