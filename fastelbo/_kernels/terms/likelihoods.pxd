@@ -325,10 +325,10 @@ cdef inline real log_prob(const term* tag, real x, real a, real b, real c, real 
         da[0] = b if s > <real>0.0 else (-b if s < <real>0.0 else s)
         return -(z if z > <real>0.0 else -z) - c
     elif term is LaplaceLogScaleTerm:
-        e = inverse_of_log(b, &y)
+        e = exp_finite(<real>-0.5 * b)
         s = x - a
-        z = (s * e) * y
-        e = e * y
+        z = (s * e) * e
+        e = e * e
         da[0] = e if s > <real>0.0 else (-e if s < <real>0.0 else s)
         s = z if z > <real>0.0 else -z
         db[0] = s - <real>1.0
