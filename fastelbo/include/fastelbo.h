@@ -5,9 +5,11 @@
  * can check. `fastelbo.capi` tells how to get a fastelbo_likelihood and a fastelbo_api.
  *
  * Functions return 0, FASTELBO_NO_MEMORY, or, before they have touched any array, FASTELBO_UNFIT: a pointer is
- * NULL that the function reads, B, D or a likelihood's C is less than 1 or none that it can have, a dtype or an
- * estimator is no such number, or something is in half precision that the likelihood, the bound, a KL from
- * another Gaussian or the way back does not read. */
+ * NULL that the function reads; B or D is less than 1, or C none that the likelihood can have; a dtype or an
+ * estimator is no such number; something is in half precision that the likelihood, the bound, a KL from another
+ * Gaussian or the way back does not read. Gradients of outputs are all there or none, those of mu and logvar
+ * likewise, and so are, where there is a KL, row_log_prob and row_kl; the bound has its gradients together,
+ * with the weights. */
 
 #ifndef FASTELBO_H
 #define FASTELBO_H
