@@ -1,5 +1,6 @@
 """A likelihood over blocks of columns."""
 
+import inspect
 import math
 
 import numpy as np
@@ -7,16 +8,15 @@ import numpy as np
 from fastelbo.reference._common import as_float64
 from fastelbo.reference.likelihoods import Likelihood, is_word
 
-#: How many parameters likelihoods have whatever is fixed, where it is not one.
-ALWAYS = {"BetaBinomial": 2, "ZeroInflatedNegativeBinomial": 2, "Weibull": 0}
-
 
 def parameters_of(likelihood):
     """How many parameters a likelihood reads."""
+    _, *always = inspect.signature(likelihood.elements).parameters.values()
+    always = [p for p in always if p.default is p.empty and p.kind is not p.VAR_POSITIONAL]
     names = ("scale", "df", "theta", "concentration")
     given = [getattr(likelihood, name, 1.0) for name in names]
     read = sum(value is None or (is_word(value) and value == "learned") for value in given)
-    return ALWAYS.get(type(likelihood).__name__, 1) + read
+    return len(always) + read
 
 
 class ColumnLikelihood(Likelihood):

@@ -107,6 +107,9 @@ class ZeroInflatedNegativeBinomial(NegativeBinomial):
     def outside(self, x, mean, *rest):
         return super().outside(x, mean, *rest[:-1])
 
+    def elements(self, x, mean, last, *rest):
+        return super().elements(x, mean, last, *rest)
+
     def inflated(self, x, values, grads, zero_logits):
         log_pi, log_rest = log_sigmoid(zero_logits), log_sigmoid(-zero_logits)
         zero = x == 0
