@@ -71,7 +71,7 @@ cdef void settle_far(const Job* job, const char** at, Py_ssize_t first, Py_ssize
         for m in range(job.classes):
             for i in range(MAX_OUTPUTS):
                 given[i] = staged(&job.output[i], at[i] + m * job.across[i], first, n, buffer[i])
-            measure_component(x, given[0], given[1], given[2], top, step, distance, padded_to(n))
+            measure_component(x, given[0], given[1], given[2], top, step, distance, vectors_of(n, x))
             for l in range(n):
                 if sweep == 0 and distance[l] < nearest[l]:
                     nearest[l] = distance[l]
