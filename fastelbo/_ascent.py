@@ -72,7 +72,8 @@ class Ascent:
             return
         move, bend = points - self.points[rows], self.gradients[rows] - gradients
         curvature = _dot(move, bend)
-        bowed = curvature > 1e-10 * np.sqrt(_dot(move, move) * _dot(bend, bend))
+        least = 1e-10 * np.sqrt(_dot(move, move) * _dot(bend, bend))
+        bowed = curvature > np.maximum(least, np.finfo(np.float64).tiny)  # whose inverse is finite
         kept = rows[bowed]
         for memory, new in (
             (self.moves, move[bowed]),

@@ -6,6 +6,7 @@ ones: `refine_posterior` finds those, `amortization_gap` says what they gain.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
@@ -71,7 +72,11 @@ class GeneralizationGap(NamedTuple):
 
 
 class _Objective:
-    """The ELBO of each row and its gradient, as a function of (mu, logvar), on fixed noise."""
+    """The ELBO of each row and its gradient, as a function of (mu, logvar), on fixed noise.
+
+    What is climbed is the ELBO times `share`, by which a large `beta` becomes about 1: it is a
+    power of two, so that nothing is rounded, and nothing overflows that the ELBO does not.
+    """
 
     def __init__(self, decoder, x, mu, logvar, likelihood, prior, beta, mask, num_threads):
         if is_model(decoder):
@@ -86,7 +91,9 @@ class _Objective:
             )
         prior = as_prior(prior)
         self.prior = None if isinstance(prior, StandardNormal) else prior
-        self.beta = as_number(beta, "beta", 0)
+        beta = as_number(beta, "beta", 0)
+        self.share = math.ldexp(1.0, -max(0, math.frexp(beta)[1] - 1))
+        self.beta = beta * self.share
         self.num_threads = num_threads
         sparse = hasattr(x, "toarray")
         self.x = sparse_rows(x, "x") if sparse else _arrays.as_any_array(x, "x")
@@ -129,7 +136,7 @@ class _Objective:
         return balanced_noise(noise_key(rng), samples, latent_dim, self.mu.dtype)
 
     def of_rows(self, mu, logvar, rows, noise, with_gradient=True):
-        """(ELBO of each of these rows, its gradients by mu and logvar or None)."""
+        """(ELBO of each of these rows, its gradients by mu and logvar or None), times `share`."""
         x = self.x[rows]
         mask = None if self.mask is None else self.mask[rows]
         noise = noise if noise.shape[1] == 1 else noise[:, rows]
@@ -149,13 +156,15 @@ class _Objective:
             log_prior, of_prior = density(self.prior, z, with_gradient)
             entropy = 0.5 * (logvar.astype(np.float64) + 1 + LOG_2PI).sum(axis=1)
             kl = -log_prior.mean(axis=0) - entropy
-        elbo = log_p.mean(axis=0) - self.beta * kl
+        elbo = self.share * log_p.mean(axis=0) - self.beta * kl
         if not with_gradient:
             return elbo, None
         by_z = pullback(*(a.reshape(-1, *a.shape[2:]) for a in by_outputs)).reshape(z.shape)
-        by_z = by_z if self.prior is None else by_z + self.beta * of_prior
+        by_z = by_z * (self.share / len(z))
+        if self.prior is not None:
+            by_z += (self.beta / len(z)) * of_prior
         by_mu, by_logvar = reparameterize_backward(
-            by_z / len(z),
+            by_z,
             mu,
             logvar,
             None,
@@ -180,7 +189,7 @@ class _Objective:
             self.of_rows(mu[rows], logvar[rows], rows, noise, False)[0]
             for rows in self.chunks(len(noise))
         ]
-        return np.concatenate(parts)
+        return np.concatenate(parts) / self.share
 
     def refine(self, noise, steps, learning_rate, tolerance):
         batch, latent_dim = self.mu.shape
@@ -195,33 +204,35 @@ class _Objective:
         for chunk in self.chunks(len(noise)):
 
             def evaluate(points, rows, chunk=chunk):
-                with np.errstate(over="ignore"):
+                with np.errstate(over="ignore", invalid="ignore"):  # those steps are refused
                     elbo, grads = self.of_rows(*_halves(points), chunk[rows], noise)
                 return elbo, np.concatenate(grads, axis=1)
 
             points = np.concatenate((self.mu[chunk], self.logvar[chunk]), axis=1)
-            ascent = Ascent(evaluate, self._metric, points, most, tolerance, learning_rate)
-            finite = np.isfinite(ascent.values)
-            if not finite.all():
-                row = int(np.argmin(finite))
-                raise ValueError(
-                    f"x[{chunk[row]}] has an ELBO of {ascent.values[row]} at its mu and logvar: "
-                    "there is nothing to climb from"
-                )
+            ascent = Ascent(
+                evaluate, self._metric, points, most, tolerance * self.share, learning_rate
+            )
+            _check_begins("an ELBO", ascent.values[:, None], chunk, points.dtype)
+            if steps > 0:
+                _check_begins("a slope", ascent.gradients, chunk, points.dtype)
             for _ in range(steps):
                 if len(ascent.active) == 0:
                     break
                 ascent.step()
             found.mu[chunk], found.logvar[chunk] = _halves(points)
-            found.elbo[chunk], found.steps[chunk] = ascent.values, ascent.steps
+            found.elbo[chunk], found.steps[chunk] = ascent.values / self.share, ascent.steps
             found.converged[chunk] = ~np.isin(np.arange(len(chunk)), ascent.active)
         return found
 
     def _metric(self, points):
-        """The inverse of q's Fisher information: at an optimum, of a Gaussian's curvature, too."""
+        """The inverse of q's Fisher information: at an optimum, of a Gaussian's curvature, too.
+
+        A KL that rounding hides bends nothing.
+        """
         with np.errstate(over="ignore"):
             variance = np.exp(_halves(points)[1])
-        return np.concatenate((variance, np.full_like(variance, 2)), axis=1) / (self.beta or 1)
+        bends = self.beta if self.beta > np.finfo(points.dtype).eps else 1
+        return np.concatenate((variance, np.full_like(variance, 2)), axis=1) / bends
 
 
 def rows_at_once(latent_dim):
@@ -235,6 +246,18 @@ def _usual_draws(latent_dim):
 
 def _step(samples):
     return max(1, ROWS // samples)
+
+
+def _check_begins(what, numbers, rows, dtype):
+    """Of no row may any of its numbers overflow where it begins."""
+    finite = np.isfinite(numbers)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        wider = "; mu and logvar in float64 hold more" if dtype == np.float32 else ""
+        raise ValueError(
+            f"x[{rows[row]}] has {what} of {numbers[row, column]} at its mu and logvar: "
+            f"there is nothing to climb from{wider}"
+        )
 
 
 def _halves(points):

@@ -119,6 +119,42 @@ def test_what_overflows_is_not_the_decoders_fault():
     assert np.isfinite(far.elbo).all()
 
 
+@pytest.mark.parametrize("prior", [None, fastelbo.MixtureOfGaussians(np.ones((1, 3)), START[:1])])
+def test_beta_may_be_anything(prior, dtype):
+    """Of a weight of the KL that its dtype cannot hold: q is the prior, or what no KL is given."""
+    x, w, start = (np.asarray(a, dtype) for a in (X, W, START + 0.5))
+    eps = np.finfo(dtype).eps
+
+    def found(beta, mu=start, logvar=start, **options):
+        options |= {"likelihood": NORMAL, "prior": prior, "beta": beta, "rng": 0}
+        return refine_posterior(lambda z: linear(z, w), x, mu, logvar, **options)
+
+    center = np.full_like(start, 0 if prior is None else 1)
+    for beta in (1e40, 1e150, 1e300, np.finfo(np.float64).max):
+        got = found(beta, steps=200)
+        assert_allclose(got.mu, center, atol=np.sqrt(eps))  # it is flat there
+        assert_allclose(got.logvar, 0, atol=np.sqrt(eps))
+    best = found(0.0, steps=200)
+    for beta in (5e-324, 1e-300, 1e-44, 1e-40):
+        got = found(beta, steps=200)
+        assert got.converged.all()
+        assert_allclose(got.elbo, best.elbo, rtol=16 * eps)
+
+
+def test_a_slope_that_overflows_is_told():
+    """There is nothing to climb by; where nothing is climbed it is not asked for."""
+    zeros, start = np.zeros((1, 6), "f4"), np.full((1, 3), 1e-3, "f4")
+    narrow, w = {"likelihood": Gaussian(1e-21)}, W.astype("f4")
+    with pytest.raises(
+        ValueError, match=r"^x\[0\] has a slope of -?(inf|nan) at .* in float64 hold more"
+    ):
+        refine_posterior(lambda z: linear(z, w), zeros, start, start - 40, **narrow)
+    still = refine_posterior(lambda z: linear(z, w), zeros, start, start - 40, steps=0, **narrow)
+    assert np.isfinite(still.elbo).all()
+    found = refine_posterior(linear, zeros, START[:1] + 1e-3, START[:1] - 40, **narrow)
+    assert found.elbo > still.elbo
+
+
 def test_of_a_full_posterior_the_nearest_diagonal_one():
     w = RNG.normal(size=(3, 6))
     found = refine_posterior(

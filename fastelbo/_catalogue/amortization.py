@@ -96,7 +96,7 @@ ROWS = (
                 {**DATA, "noise": "KBL", "weights": "LD"},
                 _given_magnitudes,
                 draws={"noise": pairs, "weights": moderate},
-                options=({"search": False}, {"beta": 2.0}),
+                options=({"search": False}, {"beta": 2.0}, {"beta": 1e300}),
                 fixed=FEATURES,
                 has_reduction=False,
                 batched=False,
