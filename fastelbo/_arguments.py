@@ -101,6 +101,11 @@ def as_flag(value, name):
     return bool(value)
 
 
+def share_of(weight):
+    """The power of two by which a weight above 1 becomes about 1, so that nothing is rounded."""
+    return math.ldexp(1.0, -max(0, math.frexp(weight)[1] - 1))
+
+
 def weighed(weight, value):
     """weight * value, of which a weight of 0 leaves nothing, even of infinity; NaN stays."""
     if weight == 0:

@@ -6,10 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo._arguments import as_flag, as_number, as_whole, check_choice
+from fastelbo._arguments import as_flag, as_number, as_whole, check_choice, share_of
 from fastelbo._named import as_likelihood
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
+from fastelbo.divergences import weigh
 from fastelbo.likelihoods import check_reduction, own_shapes
 from fastelbo.locations import SquaredError
 
@@ -22,6 +23,8 @@ VARIANTS = ("paper", "reference")
 PAIR_COST = 4
 #: Data points that a pass transposes at once.
 POINTS_AT_ONCE = 4096
+#: Larger weights are multiplied by in the end: float32 holds little more.
+MOST = 1e30
 
 
 class TotalCorrelation(NamedTuple):
@@ -104,14 +107,19 @@ class Sampling:
         """(log q(z|x), log q(z), sum_l log q(z_l), log p(z)), (4, B); gradients are of the
         TotalCorrelation times weights."""
         batch, dims = latent[0].shape
-        parts = np.empty((4, batch))
+        parts, share = np.empty((4, batch)), 1.0
         if gradients is not None:
-            a, b, c = weights
+            largest = max(map(abs, weights))
+            if largest > MOST:
+                share = share_of(largest)
+            a, b, c = (share * weight for weight in weights)
             weights = (a, b - a, c - b, -c)
         threads = threads_for(batch * batch * (dims + 1) * PAIR_COST, num_threads)
         _kernels.decompose(
             latent, self.weighting, self.first, self.second, parts, weights, gradients, threads
         )
+        if share < 1:
+            weigh(gradients, 1 / share, 1.0)
         parts[1] += self.log_weight
         parts[2] += dims * self.log_weight
         return parts

@@ -6,13 +6,12 @@ ones: `refine_posterior` finds those, `amortization_gap` says what they gain.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
 from fastelbo import _arrays
-from fastelbo._arguments import as_number, as_whole, positive_number
+from fastelbo._arguments import as_number, as_whole, positive_number, share_of
 from fastelbo._ascent import Ascent
 from fastelbo._decoders import as_decoder, is_model
 from fastelbo._draws import balanced_noise
@@ -74,8 +73,8 @@ class GeneralizationGap(NamedTuple):
 class _Objective:
     """The ELBO of each row and its gradient, as a function of (mu, logvar), on fixed noise.
 
-    What is climbed is the ELBO times `share`, by which a large `beta` becomes about 1: it is a
-    power of two, so that nothing is rounded, and nothing overflows that the ELBO does not.
+    What is climbed is the ELBO times `share`, by which a large `beta` becomes about 1:
+    nothing overflows that the ELBO does not.
     """
 
     def __init__(self, decoder, x, mu, logvar, likelihood, prior, beta, mask, num_threads):
@@ -92,7 +91,7 @@ class _Objective:
         prior = as_prior(prior)
         self.prior = None if isinstance(prior, StandardNormal) else prior
         beta = as_number(beta, "beta", 0)
-        self.share = math.ldexp(1.0, -max(0, math.frexp(beta)[1] - 1))
+        self.share = share_of(beta)
         self.beta = beta * self.share
         self.num_threads = num_threads
         sparse = hasattr(x, "toarray")

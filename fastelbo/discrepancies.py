@@ -55,9 +55,12 @@ class _Problem:
             raise _arrays.shape_error("bandwidth", s.shape, "a number or (scales,)")
         if not (np.all(s > 0) and np.all(np.isfinite(s))):
             raise ValueError(f"bandwidth must be positive and finite, got {bandwidth!r}")
-        self.c = 0.5 / s**2
-        self.kernel = kernel
         self.single = _arrays.computes_in_float32((z, y))
+        # Times infinity, which stands for what is no point, and times 0 it is a number.
+        holds = np.finfo(np.float32 if self.single else np.float64)
+        with np.errstate(over="ignore", under="ignore"):
+            self.c = np.clip(0.5 / s / s, holds.smallest_subnormal, holds.max / 2)
+        self.kernel = kernel
         self.z, self.y = (_arrays.as_rows(a, "z", self.single) for a in (z, y))
         pairs = (len(z) + len(y)) ** 2
         self.threads = threads_for(pairs * max(z.shape[1], 1), num_threads)

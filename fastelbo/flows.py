@@ -12,6 +12,7 @@ from fastelbo import _arrays
 from fastelbo._arguments import as_number, as_numbers
 from fastelbo._named import as_likelihood
 from fastelbo.bounds import reduce_rows
+from fastelbo.divergences import weigh
 from fastelbo.elbo import _SQUARED_ERROR, elbo, elbo_and_grad
 from fastelbo.likelihoods import check_reduction, own_shapes
 
@@ -398,8 +399,9 @@ def _flow_elbo(arrays, settings, out=None, with_gradient=False):
     out = _arrays.checked_outs(out, shapes, single, given, names)
     parts, grad = elbo_and_grad(x, mu, logvar, x_recon, out=(*out[1:3], tuple(out[3:])), **of_elbo)
     error, _ = _SQUARED_ERROR._log_prob(
-        target, (velocity,), None, reduction, num_threads, out[:1], True, weight
+        target, (velocity,), None, reduction, num_threads, out[:1], True
     )
+    weigh(out[:1], weight, 1.0)
     np.subtract(grad.mu, np.divide(out[0], _beside(remaining, out[0]), out=target), out=out[1])
     return _flow_result(parts, error, weight), FlowElboGrad(out[0], *grad)
 

@@ -6,6 +6,7 @@
 # write what was asked for, sum.
 
 cimport numpy as cnp
+from libc.math cimport isinf
 from libc.stdint cimport uint16_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
@@ -261,8 +262,9 @@ cdef inline void kl_loop(const real* restrict mu, const real* restrict lv, const
 
 
 cdef inline void redo_far(const real* mu, const real* lv, const real* eps, real* z, real* el,
-                          real* gm, real* gl, Py_ssize_t n, real weight) noexcept nogil:
-    """The elements of a tile that are not near, one by one: they are rare.
+                          real* gm, real* gl, Py_ssize_t n, double weight, bint beyond) noexcept nogil:
+    """The elements of a tile that are not near, one by one: they are rare. And all, where the weight
+    is `beyond` what real holds, and not what it is multiplied by.
 
     No other loop for the whole tile: it could round differently, and a result would depend on
     what it shares a tile with.
@@ -270,12 +272,12 @@ cdef inline void redo_far(const real* mu, const real* lv, const real* eps, real*
     cdef Py_ssize_t i
     cdef real sigma, dmu, dlogvar
     for i in range(n):
-        if not is_near(lv[i]):
+        if beyond or not is_near(lv[i]):
             el[i] = kl_standard(mu[i], lv[i], False, &sigma, &dmu, &dlogvar)
             if eps != NULL:
                 z[i] = mu[i] + sigma * eps[i]
-            gm[i] = dmu * weight
-            gl[i] = dlogvar * weight
+            gm[i] = <real>(dmu * weight)
+            gl[i] = <real>(dlogvar * weight)
 
 
 cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first, Py_ssize_t n,
@@ -313,8 +315,8 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, True)
     else:
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, False)
-    if any_far(lv, padded):
-        redo_far(mu, lv, eps, z, el, gm, gl, padded, w)
+    if isinf(w) or any_far(lv, padded):
+        redo_far(mu, lv, eps, z, el, gm, gl, padded, job.weight, isinf(w))
     if graded and w == 0:                                        # nothing even of infinity; NaN stays
         for i in range(padded):
             gm[i] = gm[i] if mu[i] != mu[i] else 0

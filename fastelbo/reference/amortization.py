@@ -84,10 +84,11 @@ def refine_posterior(
     elbo, slopes = elbo_on_draws(decoder, x, mu, logvar, *problem)
     length, taken = np.ones((len(mu), 1)), np.zeros(len(mu), int)
     climbing = np.full(len(mu), steps > 0)
+    bends = beta if beta > ROUNDING else 1.0  # a KL that rounding hides bends nothing
     while climbing.any():
         metric = np.exp(logvar), 2.0  # the inverse of q's Fisher information
         moves = tuple(
-            np.clip(length * scale * slope / (beta or 1), -most, most)
+            np.clip(length * scale * slope / bends, -most, most)
             for scale, slope, most in zip(metric, slopes, MOST, strict=True)
         )
         promised = sum(

@@ -39,7 +39,7 @@ def mmd_and_grad(z, y, *, kernel="rbf", bandwidth=None, estimator="unbiased"):
             k = np.exp(-d2 / twice)
             slope = -k / twice
         else:
-            k = twice / (twice + d2)
+            k = 1 / (1 + d2 / twice)
             slope = -k * k / twice
         return k.sum(axis=2), 2.0 * slope.sum(axis=2)[..., None], difference
 
