@@ -138,6 +138,36 @@ def test_latents(dtype):
     np.testing.assert_array_equal((d_mu, d_logvar), theirs)
 
 
+def test_bits_do_not_depend_on_threads(dtype):
+    """Workers of one call, as many as it says."""
+    rng = np.random.default_rng(4)
+    x, x_recon = rng.normal(size=(2, 9, 4000)).astype(dtype)
+    z, mu, logvar = rng.normal(size=(3, 9, 300)).astype(dtype)
+    likelihood = capi.likelihood("squared_error")
+    fields = {"x": x, "x_dtype": capi.CODES[x.dtype], "mu": mu, "logvar": logvar, "weight": 1}
+    fields |= {"batch": 9, "event": 4000, "latent": 300, "kl_weight": -1}
+    of_samples = {"outputs": (np.stack([x_recon, -x_recon]),), "z": np.stack([z, mu]), "samples": 2}
+
+    def results(threads):
+        rows, (d_mu, d_logvar, d_recon) = np.empty(9), map(np.empty_like, (mu, logvar, x_recon))
+        own = {"d_mu": d_mu, "d_logvar": d_logvar, "d_outputs": (d_recon,), "outputs": (x_recon,)}
+        call = call_with(dtype, **fields, **own)
+        d_z, d_several = (np.empty_like(a) for a in (of_samples["z"], of_samples["outputs"][0]))
+        shares = np.empty((2, 9), dtype)
+        several = {**of_samples, "d_z": d_z, "d_outputs": (d_several,), "weights": shares}
+        bound = call_with(dtype, **{**fields, **several}, bound=rows, d_mu=d_mu, d_logvar=d_logvar)
+        call["threads"] = bound["threads"] = threads
+        done = run("elbo", call, likelihood)
+        numbers = [done["log_prob"], done["kl"], *d_mu[:, 0], *d_logvar[:, 0]]
+        numbers += [run("iwae", bound, likelihood)["log_prob"], *d_mu[:, 0], *d_logvar[:, 0]]
+        return np.array(numbers), rows, shares, d_recon, d_z, d_several
+
+    first = results(1)
+    for threads in (2, 3, 8):
+        for mine, alone in zip(results(threads), first, strict=True):
+            np.testing.assert_array_equal(mine, alone)
+
+
 @pytest.mark.parametrize("code", capi.CODES)
 def test_x_of_any_dtype(code, dtype):
     x, x_recon = np.eye(5, 3).astype(code), np.zeros((5, 3), dtype)

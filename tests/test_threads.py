@@ -98,6 +98,17 @@ def test_bits_of_others_do_not_depend_on_threads(name, dtype, eight_cpus):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES + OTHERS if CASES[name].halves])
+def test_bits_of_halves_do_not_depend_on_threads(name, eight_cpus):
+    """Of what is converted on the way, too."""
+    arrays = draw(name, np.float16)
+    alone = flatten(CASES[name].public(*arrays, num_threads=1))
+    for threads in SEVERAL:
+        together = flatten(CASES[name].public(*arrays, num_threads=threads))
+        for a, b in zip(alone, together, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("samples", [None, 5])
 def test_noise_does_not_depend_on_threads(samples, dtype, eight_cpus):
     mu, logvar = (np.random.default_rng(1).normal(size=(333, 77)).astype(dtype) for _ in range(2))
