@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import fastelbo
+from fastelbo import reference
 from fastelbo._catalogue import ROWS, flatten
 
 #: What multiplies a part of an objective, or divides all distances.
@@ -72,9 +73,33 @@ def test_what_fits_is_right():
 def test_wide_and_narrow_kernels(kernel, dtype):
     """Of which nothing is far, or everything that is not the same."""
     z, y = np.zeros((3, 2), dtype), np.ones((4, 2), dtype)
-    for bandwidth in (1e30, 1e39, 1e300):
-        value, gradients = fastelbo.mmd_and_grad(z, y, kernel=kernel, bandwidth=bandwidth)
-        assert abs(value) < 1e-15
-        assert all((abs(g) < 1e-15).all() for g in gradients)
-    for bandwidth in (1e-30, 1e-39, 1e-300):
-        assert fastelbo.mmd(z, y, kernel=kernel, bandwidth=bandwidth) == pytest.approx(2.0)
+    for module in (fastelbo, reference):
+        for bandwidth in (1e30, 1e39, 1e300):
+            value, gradients = module.mmd_and_grad(z, y, kernel=kernel, bandwidth=bandwidth)
+            assert abs(value) < 1e-15
+            assert all((abs(g) < 1e-15).all() for g in gradients)
+        for bandwidth in (1e-30, 1e-39, 1e-300):
+            assert module.mmd(z, y, kernel=kernel, bandwidth=bandwidth) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "imq"])
+def test_wide_and_narrow_kernels_in_jax(kernel):
+    pytest.importorskip("jax")
+    jax = pytest.importorskip("fastelbo.jax")
+    z, y = np.zeros((3, 2), np.float32), np.ones((4, 2), np.float32)
+    for bandwidth, expected in ((1e300, 0.0), (1e-30, 2.0), (1e-300, 2.0)):
+        options = {"kernel": kernel, "bandwidth": bandwidth}
+        assert jax.mmd(z, y, **options) == pytest.approx(expected, abs=1e-6)
+        with jax.plain():
+            assert jax.mmd(z, y, **options) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["kernel", "composite"])
+@pytest.mark.parametrize("kernel", ["rbf", "imq"])
+def test_wide_and_narrow_kernels_in_pytorch(kernel, forced, composite, dtype):
+    torch = pytest.importorskip("torch")
+    composite(forced)
+    z, y = (torch.from_numpy(make((3, 2), dtype)) for make in (np.zeros, np.ones))
+    mmd = pytest.importorskip("fastelbo.torch").mmd
+    for bandwidth, expected in ((1e300, 0.0), (1e-300, 2.0)):
+        assert mmd(z, y, kernel=kernel, bandwidth=bandwidth) == pytest.approx(expected, abs=1e-6)

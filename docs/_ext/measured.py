@@ -2,7 +2,7 @@
 
 ``python -m fastelbo parity --quick --json > docs/measured/parity.json`` and ``python -m
 tests.vecmath --write`` measure the page on accuracy anew, ``python -m tests.faults --write``,
-``python -m tests.fuzz --write`` and ``.ci/coverage`` that on reliability.
+``python -m tests.fuzz --write``, ``.ci/coverage`` and ``.ci/sanitize write`` that on reliability.
 """
 
 import csv

@@ -29,18 +29,20 @@ def mmd_and_grad(z, y, *, kernel="rbf", bandwidth=None, estimator="unbiased"):
     if bandwidth is None:
         scales = {"rbf": [1.0], "imq": [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]}[kernel]
         bandwidth = np.sqrt(np.array(scales) * z.shape[1])
-    twice = 2.0 * np.atleast_1d(as_float64(bandwidth)) ** 2
+    bandwidth = np.atleast_1d(as_float64(bandwidth))
+    near = 0.5 / bandwidth / bandwidth
+    near = np.minimum(near, np.finfo(near.dtype).max / 2)  # of which 0 is no NaN
 
     def pairs(a, b):
         """(k, its derivative by d^2 times two, (N, M, L) differences)."""
         difference = a[:, None] - b
         d2 = (difference**2).sum(axis=2)[..., None]
         if kernel == "rbf":
-            k = np.exp(-d2 / twice)
-            slope = -k / twice
+            k = np.exp(-d2 * near)
+            slope = -k * near
         else:
-            k = 1 / (1 + d2 / twice)
-            slope = -k * k / twice
+            k = 1 / (1 + d2 * near)
+            slope = -k * k * near
         return k.sum(axis=2), 2.0 * slope.sum(axis=2)[..., None], difference
 
     def within(a):

@@ -239,10 +239,11 @@ def mixture_log_prob(z, mu, logvar, log_weights, reduction):
 
 def mmd(z, y, kernel, bandwidth, estimator):
     bandwidths = bandwidth or [s * max(z.shape[1], 1) ** 0.5 for s in BANDWIDTHS[kernel]]
+    most = torch.finfo(z.dtype).max / 2  # of which 0 is no NaN
 
     def mean(a, b, without_self=False):
         squares = ((a[:, None] - b) ** 2).sum(2)
-        scaled = [squares * (0.5 / s**2) for s in bandwidths]
+        scaled = [squares * min(0.5 / s / s, most) for s in bandwidths]
         terms = [torch.exp(-d) if kernel == "rbf" else 1 / (1 + d) for d in scaled]
         total = sum(terms).sum()
         if without_self:  # each of them is one
