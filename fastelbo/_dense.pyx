@@ -481,7 +481,7 @@ def divergence(tuple arguments, reduction, num_threads, out, type kind, bint wit
     cdef cnp.ndarray first
     cdef void** slots[4]
     memset(&call, 0, sizeof(Call))
-    if not bind_latents(&call, arguments[0], arguments[1], FLOAT16 if len(arguments) == 2 else 0):
+    if not bind_latents(&call, arguments[0], arguments[1], 0):
         return None
     if len(arguments) == 4:
         first = arguments[0]

@@ -85,14 +85,16 @@ def as_free_bits(free_bits):
 def weigh(gradients, weight, rows):
     """Multiply gradients in place by a weight, as `weighed` does, and by a number a row.
 
-    In float64: a product may fit where the weight does not.
+    In float64 where a product may fit, and the weight does not.
     """
     factors = np.multiply(weight, rows, dtype=np.float64)
     for gradient in gradients:
         if weight == 0:
             gradient[np.isinf(gradient)] = 0
         with np.errstate(all="ignore"):
-            np.multiply(gradient, factors, out=gradient, casting="unsafe")
+            narrow = factors.astype(gradient.dtype)
+            by = narrow if np.isfinite(narrow).all() else factors
+            np.multiply(gradient, by, out=gradient, casting="unsafe")
 
 
 def kl_pass(mu, logvar, noise, key, z, gradients, weight, free_bits, by_row, threads, wanted=True):
