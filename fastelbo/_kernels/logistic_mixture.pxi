@@ -64,7 +64,7 @@ cdef void settle_far(const Job* job, const char** at, Py_ssize_t first, Py_ssize
     cdef const real* given[MAX_OUTPUTS]
     cdef Py_ssize_t m, l
     cdef int i, sweep
-    for l in range(LANES):
+    for l in range(n):
         is_far[l] = sum_joint[l] == <real>0
         nearest[l] = <real>INFINITY
     for sweep in range(2):                       # find the nearest, then give it all
