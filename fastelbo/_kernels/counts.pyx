@@ -72,7 +72,8 @@ cdef const real* gather(const Operand* op, const Job* job, Py_ssize_t row, Py_ss
     for i in range(rows):
         run = run_at(op, &job.shape, (row + i) * job.shape.segments + segment)
         if op.spread:
-            convert(run, op.storage, to, min(n, <Py_ssize_t>1))     # of no columns there is none
+            if n > 0:                                # of no columns there is none
+                convert(run, op.storage, to, 1)
             for k in range(1, n):
                 to[k] = to[0]
         else:

@@ -1,13 +1,13 @@
 # What becomes of one tile: the term applied lane by lane, values summed, what is missing or outside
 # the domain found. Included by elementwise.pxi, which cuts the work into tiles.
 
-from libc.stdint cimport uint16_t
+from libc.stdint cimport uint8_t, uint16_t
 from libc.string cimport memset
 
 from fastelbo._kernels.lines cimport BY_LINE, begins_at, read_first, read_lines, write_ends, write_lines
 from fastelbo._kernels.operands cimport (
     BFLOAT16, FLOAT16, FLUSH, LANES, LINE, NATIVE, UINT8, VECTOR, a_vector, aligned, convert, fetch_lanes,
-    lanes_of, size_of, stored,
+    lanes_of, size_of, stored, widen_bytes,
 )
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, wanted
 from fastelbo._kernels.terms.vecmath cimport log_one_plus, real
@@ -110,7 +110,10 @@ cdef inline void run_tile(const terms.term* tag, const wanted* want, bint summed
                 read_lines(x + j, x_at, x_rest, x_l, lines)
                 read_lines(a + j, a_at, a_rest, a_l, lines)
             elif of_a != NATIVE:
-                convert(<const char*>x + j * size_of(of_x), of_x, x_l, lanes)
+                if real is float and of_x == UINT8:
+                    widen_bytes(<const uint8_t*>x + j, x_l, lanes)
+                else:
+                    convert(<const char*>x + j * size_of(of_x), of_x, x_l, lanes)
                 convert(<const char*>a + j * size_of(of_a), of_a, a_l, lanes)
             at = max(<Py_ssize_t>0, lane - j) if some or not summed else 0
             end = min(<Py_ssize_t>lanes, n - j) if some or not summed else lanes

@@ -323,11 +323,8 @@ cdef inline void convert(const char* source, int storage, real* out, Py_ssize_t 
     if storage == NATIVE:
         memcpy(out, source, n * sizeof(real))
     elif storage == UINT8:
-        if real is float:
-            widen_bytes(<const uint8_t*>source, out, n)
-        else:
-            for i in range(n):
-                out[i] = <real>(<const uint8_t*>source)[i]
+        for i in range(n):
+            out[i] = <real>(<const uint8_t*>source)[i]
     elif storage == INT8:
         for i in range(n):
             out[i] = <real>(<const int8_t*>source)[i]
