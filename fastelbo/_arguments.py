@@ -101,6 +101,11 @@ def as_flag(value, name):
     return bool(value)
 
 
+#: Larger weights, and smaller ones than its inverse, are multiplied by after a pass: float32 holds
+#: little more.
+MOST_WEIGHT = 1e30
+
+
 def share_of(weight):
     """The power of two by which a weight above 1 becomes about 1, so that nothing is rounded."""
     return math.ldexp(1.0, -max(0, math.frexp(weight)[1] - 1))

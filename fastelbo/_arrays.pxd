@@ -4,8 +4,6 @@ cpdef enum:
     LATENT_COST = 8        # an element of a latent pass costs about this many of a squared error
 
 cpdef cnp.ndarray as_floats(object obj, str name)
-cpdef cnp.ndarray widened(cnp.ndarray half, int threads=*)
-cpdef hand(cnp.ndarray source, cnp.ndarray gradient, int threads=*)
 cpdef cnp.ndarray as_data(object obj, str name)
 cpdef cnp.ndarray few_axes(cnp.ndarray a)
 cpdef cnp.ndarray in_dtype(cnp.ndarray a, bint single, bint halves=*)

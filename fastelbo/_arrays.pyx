@@ -114,24 +114,24 @@ cpdef cnp.ndarray as_floats(object obj, str name):
     return _readable(a, dtype)
 
 
-cpdef cnp.ndarray widened(cnp.ndarray half, int threads=1):
+cdef cnp.ndarray widened(cnp.ndarray half):
     """float32 of half precision: casts of NumPy take it number by number."""
     cdef cnp.ndarray out = cnp.PyArray_EMPTY(
         cnp.PyArray_NDIM(half), cnp.PyArray_DIMS(half), cnp.NPY_FLOAT, 0)
     if not cnp.PyArray_ISCARRAY_RO(half):
         half = np.require(half, half.dtype.newbyteorder("="), ["C", "ALIGNED"])
-    _kernels.convert(half, cnp.PyArray_TYPE(half) != NPY_HALF, out, False, threads)
+    _kernels.convert(half, cnp.PyArray_TYPE(half) != NPY_HALF, out, False)
     return out
 
 
-cpdef hand(cnp.ndarray source, cnp.ndarray gradient, int threads=1):
+cdef hand(cnp.ndarray source, cnp.ndarray gradient):
     """Write a gradient in the precision that was given: NumPy's cast to half precision reports each
     number that it rounds to a denormal.
     """
     if (cnp.PyArray_ISCARRAY(gradient) and cnp.PyArray_ISCARRAY_RO(source)
             and cnp.PyArray_TYPE(source) == cnp.NPY_FLOAT and cnp.PyArray_ITEMSIZE(gradient) == 2
             and cnp.PyArray_SIZE(source) == cnp.PyArray_SIZE(gradient)):
-        _kernels.convert(gradient, cnp.PyArray_TYPE(gradient) != NPY_HALF, source, True, threads)
+        _kernels.convert(gradient, cnp.PyArray_TYPE(gradient) != NPY_HALF, source, True)
         return
     with np.errstate(over="ignore", under="ignore"):
         gradient[...] = source

@@ -277,11 +277,9 @@ cdef bint bind_event(Call* call, Dense dense, object x, tuple outputs, int half)
         if call.output_dtype == 0 or not dense.handle.follows or cnp.PyArray_TYPE(data) == cnp.NPY_DOUBLE:
             return False
     call.x_dtype = half_in(data, half)
-    if call.x_dtype != 0:
-        pass
-    elif cnp.PyArray_TYPE(data) > cnp.NPY_DOUBLE:            # before it come integers and float32
-        return False
-    else:
+    if call.x_dtype == 0:
+        if cnp.PyArray_TYPE(data) > cnp.NPY_DOUBLE:          # before it come integers and float32
+            return False
         call.x_dtype = storage_of(data, call.dtype == FLOAT32) or call.dtype
     call.x = cnp.PyArray_DATA(data)
     call.batch = cnp.PyArray_DIM(data, 0)

@@ -282,7 +282,7 @@ def short_way(likelihood, beta, str reduction, double sign, combine, tuple tenso
     of (*outputs, x) where beta is None, and gradients, of `sign` times the ELBO or the log-density; None
     where tensors are not as a pass takes them.
 
-    Outputs and x in half precision are read as they are, and outputs' gradients are written so."""
+    What has half precision is read as it is, and its gradient is written so."""
     cdef Py_ssize_t last = len(tensors) - 1, latents = 0 if beta is None else 2
     cdef list gradients = [] if with_gradient else None
     cdef tuple leaves = tensors[:last], parts

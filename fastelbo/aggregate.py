@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays, _builds
-from fastelbo._arguments import as_flag, as_number, as_whole, check_choice, share_of
+from fastelbo._arguments import MOST_WEIGHT, as_flag, as_number, as_whole, check_choice, share_of
 from fastelbo._named import as_likelihood
 from fastelbo._threads import threads_for
 from fastelbo.bounds import reduce_rows
@@ -23,8 +23,6 @@ VARIANTS = ("paper", "reference")
 PAIR_COST = 4
 #: Data points that a pass transposes at once.
 POINTS_AT_ONCE = 4096
-#: Larger weights are multiplied by in the end: float32 holds little more.
-MOST = 1e30
 
 
 class TotalCorrelation(NamedTuple):
@@ -110,7 +108,7 @@ class Sampling:
         parts, share = np.empty((4, batch)), 1.0
         if gradients is not None:
             largest = max(map(abs, weights))
-            if largest > MOST:
+            if largest > MOST_WEIGHT:
                 share = share_of(largest)
             a, b, c = (share * weight for weight in weights)
             weights = (a, b - a, c - b, -c)

@@ -522,8 +522,6 @@ class CountVAE(DensityModel):
         self._check_fitted()
         return self._model.theta if self._model.visible.dispersed else None
 
-    # Files --------------------------------------------------------------------------------------
-
 
 def _sizes(library_size, n):
     """A library size for each of n cells, (n,)."""

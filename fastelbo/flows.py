@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays
-from fastelbo._arguments import as_number, as_numbers
+from fastelbo._arguments import MOST_WEIGHT, as_number, as_numbers
 from fastelbo._named import as_likelihood
 from fastelbo.bounds import reduce_rows
 from fastelbo.divergences import weigh
@@ -398,10 +398,12 @@ def _flow_elbo(arrays, settings, out=None, with_gradient=False):
     given = (*arrays[:-1], *outputs, mask)
     out = _arrays.checked_outs(out, shapes, single, given, names)
     parts, grad = elbo_and_grad(x, mu, logvar, x_recon, out=(*out[1:3], tuple(out[3:])), **of_elbo)
+    within = weight if 1 / MOST_WEIGHT <= weight <= MOST_WEIGHT else 1.0
     error, _ = _SQUARED_ERROR._log_prob(
-        target, (velocity,), None, reduction, num_threads, out[:1], True
+        target, (velocity,), None, reduction, num_threads, out[:1], True, within
     )
-    weigh(out[:1], weight, 1.0)
+    if within != weight:
+        weigh(out[:1], weight, 1.0)
     np.subtract(grad.mu, np.divide(out[0], _beside(remaining, out[0]), out=target), out=out[1])
     return _flow_result(parts, error, weight), FlowElboGrad(out[0], *grad)
 

@@ -454,8 +454,6 @@ class SemiSupervisedVAE(ClassifierMixin, Training):
             logits[rows] = self._model.logits(X[rows], self.num_threads)
         return logits
 
-    # Files --------------------------------------------------------------------------------------
-
 
 def _as_labels(y, rows=None):
     """Labels (N,); of so many rows, where that is said."""

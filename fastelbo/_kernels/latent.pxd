@@ -13,8 +13,7 @@ from libc.string cimport memcpy
 
 from fastelbo._kernels.call cimport Call
 from fastelbo._kernels.operands cimport (
-    FLOAT16, NATIVE, TILE, VECTOR, data_of, narrow_brain, narrow_half, padded_to, size_of, tile_sum,
-    widen_brain, widen_half,
+    NATIVE, TILE, VECTOR, data_of, padded_to, size_of, stored, tile_sum, widen,
 )
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK, normal_block
@@ -185,10 +184,7 @@ cdef inline const real* gather_latents(const Latents* job, const char* data, Py_
     cdef Py_ssize_t i
     if real is float:
         if job.storage != NATIVE:
-            if job.storage == FLOAT16:
-                widen_half(<const uint16_t*>data + first, buffer, n)
-            else:
-                widen_brain(<const uint16_t*>data + first, buffer, n)
+            widen(data + first * sizeof(uint16_t), job.storage, buffer, n)
             for i in range(n, padded):
                 buffer[i] = 0
             return buffer
@@ -198,14 +194,10 @@ cdef inline const real* gather_latents(const Latents* job, const char* data, Py_
 cdef inline void put_latents(const Latents* job, char* data, Py_ssize_t first, const real* source,
                              Py_ssize_t n) noexcept nogil:
     """Elements first .. first + n of a gradient by mu or logvar."""
-    if real is float:
-        if job.storage == FLOAT16:
-            narrow_half(source, <uint16_t*>data + first, n)
-            return
-        if job.storage != NATIVE:
-            narrow_brain(source, <uint16_t*>data + first, n)
-            return
-    memcpy(<real*>data + first, source, n * sizeof(real))
+    if job.storage == NATIVE:
+        memcpy(<real*>data + first, source, n * sizeof(real))
+    else:
+        stored(source, job.storage, n, <uint16_t*>data + first)
 
 
 cdef inline const real* gather_sample(const Samples* samples, Py_ssize_t k, Py_ssize_t cols,

@@ -12,8 +12,7 @@ from fastelbo._kernels.latent cimport (
     gather_sample, latent_unit, plan_latents,
 )
 from fastelbo._kernels.operands cimport (
-    FLOAT32, TILE, add_up, ceil_div, data_of, narrow_brain, narrow_half, round_up, size_of, widen_brain,
-    widen_half,
+    BFLOAT16, FLOAT16, FLOAT32, TILE, add_up, ceil_div, data_of, round_up, size_of, stored, widen,
 )
 from fastelbo._kernels.terms.gaussian cimport is_near, kl_between, kl_standard
 from fastelbo._kernels.terms.noise cimport BLOCK
@@ -353,36 +352,14 @@ def fill(handle, str name):
 
 # Half precision, where a pass reads float32 -------------------------------------------------------
 
-cdef struct Conversion:
-    uint16_t* half
-    float* single
-    Py_ssize_t n
-    bint brain             # bfloat16
-    bint narrows           # from float32
-
-
-cdef void convert_share(const void* given, Py_ssize_t share, Py_ssize_t shares,
-                        const float* kind) noexcept nogil:
-    cdef const Conversion* job = <const Conversion*>given
-    cdef Py_ssize_t first = job.n * share // shares, n = job.n * (share + 1) // shares - first
-    cdef uint16_t* half = job.half + first
-    cdef float* single = job.single + first
-    if job.narrows and job.brain:
-        narrow_brain(single, half, n)
-    elif job.narrows:
-        narrow_half(single, half, n)
-    elif job.brain:
-        widen_brain(half, single, n)
-    else:
-        widen_half(half, single, n)
-
-
-def convert(cnp.ndarray half, bint brain, cnp.ndarray single, bint narrows, int threads):
+def convert(cnp.ndarray half, bint brain, cnp.ndarray single, bint narrows):
     """Between float16, or bfloat16, and as many float32; both contiguous."""
-    cdef Conversion job
-    job.half = <uint16_t*>cnp.PyArray_DATA(half)
-    job.single = <float*>cnp.PyArray_DATA(single)
-    job.n = cnp.PyArray_SIZE(half)
-    job.brain, job.narrows = brain, narrows
+    cdef uint16_t* halves = <uint16_t*>cnp.PyArray_DATA(half)
+    cdef float* singles = <float*>cnp.PyArray_DATA(single)
+    cdef Py_ssize_t n = cnp.PyArray_SIZE(half)
+    cdef int storage = BFLOAT16 if brain else FLOAT16
     with nogil:
-        in_parallel[float](convert_share, &job, threads)
+        if narrows:
+            stored(singles, storage, n, halves)
+        else:
+            widen(<const char*>halves, storage, singles, n)

@@ -317,6 +317,14 @@ cdef extern from *:
     void narrow_brain "fe_narrow_brain"(const float* source, uint16_t* to, Py_ssize_t n) noexcept nogil
 
 
+cdef inline void widen(const char* half, int storage, float* out, Py_ssize_t n) noexcept nogil:
+    """n numbers of half precision."""
+    if storage == FLOAT16:
+        widen_half(<const uint16_t*>half, out, n)
+    else:
+        widen_brain(<const uint16_t*>half, out, n)
+
+
 cdef inline void convert(const char* source, int storage, real* out, Py_ssize_t n) noexcept nogil:
     """n contiguous elements of any storage into the dtype of the pass."""
     cdef Py_ssize_t i
