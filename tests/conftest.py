@@ -7,8 +7,12 @@ import ast
 import functools
 import inspect
 import itertools
+import json
 import os
 import re
+import subprocess
+import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -112,6 +116,29 @@ def lay_out(array, layout, folder):
     if layout == "list":
         return array.tolist()
     raise ValueError(layout)
+
+
+def fresh_python(*arguments, timeout=60, **environment):
+    """A fresh interpreter that has ended, in time, and the text that it wrote.
+
+    It imports what this one does; variables that are None are not in its environment.
+    """
+    given = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={name: value for name, value in given.items() if value is not None},
+    )
+
+
+def run_python(code, *arguments, timeout=60, **environment):
+    """What code prints in a fresh interpreter, as JSON; a warning is an error there."""
+    code = ("-W", "error", "-c", textwrap.dedent(code))
+    done = fresh_python(*code, *arguments, timeout=timeout, **environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 @pytest.fixture(params=DTYPES, ids=str)

@@ -12,19 +12,10 @@ import pytest
 
 import fastelbo
 from fastelbo import _builds
+from tests.conftest import fresh_python
 
 RUNNABLE = _builds.available()
 SETUP = Path(__file__).parent.parent / "setup.py"
-
-
-def python(code, build=None):
-    environment = {k: v for k, v in os.environ.items() if k != "FASTELBO_BUILD"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    if build is not None:
-        environment["FASTELBO_BUILD"] = build
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment
-    )
 
 
 INFO = "import fastelbo, json; print(json.dumps(fastelbo.build_info()))"
@@ -46,21 +37,21 @@ def test_baseline_is_always_there():
 
 @pytest.mark.parametrize("build", [None, ""])
 def test_the_widest_is_the_default(build):
-    done = python(INFO, build)
+    done = fresh_python("-c", INFO, FASTELBO_BUILD=build)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["build"] == RUNNABLE[-1]
 
 
 @pytest.mark.parametrize("build", RUNNABLE)
 def test_override(build):
-    done = python(INFO, build)
+    done = fresh_python("-c", INFO, FASTELBO_BUILD=build)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["build"] == build
 
 
 @pytest.mark.parametrize("build", ["sse9", "AVX2", "avx512 ", "baseline,avx2"])
 def test_unknown_build(build):
-    done = python(INFO, build)
+    done = fresh_python("-c", INFO, FASTELBO_BUILD=build)
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError")
@@ -204,5 +195,5 @@ for dtype in ("float32", "float64"):
 @pytest.mark.parametrize("build", RUNNABLE)
 def test_every_build_agrees(build):
     """Every function in every build that runs here, against the reference."""
-    done = python(AGREES, build)  # a process of its own: handles of passes are kept
+    done = fresh_python("-c", AGREES, FASTELBO_BUILD=build)  # handles of passes are kept here
     assert done.returncode == 0, done.stderr

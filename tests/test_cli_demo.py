@@ -3,14 +3,13 @@
 import importlib.util
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from fastelbo import VAE, __version__, build_info
 from fastelbo._cli import COMMANDS, main
+from tests.conftest import fresh_python
 
 needs_extras = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("sklearn", "matplotlib", "tqdm")),
@@ -109,9 +108,8 @@ def test_as_a_module_it_imports_no_more_than_it_needs():
         "assert not {'matplotlib', 'tqdm', 'sklearn', 'torch', 'fastelbo._cli.bench'} "
         "& set(sys.modules); sys.exit(code)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    module = [sys.executable, "-m", "fastelbo", "info"]
-    again = subprocess.run(module, capture_output=True, text=True, check=True)
+    done, again = fresh_python("-c", code), fresh_python("-m", "fastelbo", "info")
+    assert done.returncode == again.returncode == 0, done.stderr + again.stderr
     assert again.stdout == done.stdout
 
 

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tracemalloc
 
 import numpy as np
@@ -14,7 +12,7 @@ import fastelbo
 from fastelbo import FreeBits, _training
 from fastelbo._catalogue import CASES, OF_ELEMENTS, REDUCTIONS, TOLERANCE
 from fastelbo.posterior import NoiseFrom
-from tests.conftest import assert_close
+from tests.conftest import assert_close, fresh_python
 
 dask = pytest.importorskip("dask")
 pytest.importorskip("distributed")
@@ -492,7 +490,7 @@ def test_import_without_dask():
         "sys.modules['dask'] = None\n"
         "import fastelbo.dask"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = fresh_python("-c", script)
     assert done.stderr.splitlines()[-1] == (
         'ModuleNotFoundError: fastelbo.dask needs dask: pip install "fastelbo[dask]"'
     )
@@ -515,11 +513,6 @@ def client():
         yield client
 
 
-#: One cluster is enough: the tests that use it run in one process of pytest-xdist.
-on_cluster = pytest.mark.xdist_group("cluster")
-
-
-@on_cluster
 def test_on_a_cluster(client):
     """The numbers of one process, in no more memory of any than chunks take."""
 
@@ -571,13 +564,11 @@ def survives(call, folder, at):
     np.testing.assert_array_equal(got, expected)
 
 
-@on_cluster
 def test_training_survives_a_worker(client, tmp_path):
     """It dies when rows are read for the first steps, and others are kept by it."""
     model = vae(batch_size=100, epochs=1)
     survives(lambda x: weights(lazily.fit(model, x, slice_rows=50)), tmp_path, 7)
 
 
-@on_cluster
 def test_what_is_computed_survives_a_worker(client, tmp_path):
     survives(lambda x: lazily.log_prob("bernoulli", x, 2 * x).compute(), tmp_path, 2)

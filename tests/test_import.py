@@ -1,29 +1,14 @@
 """Importing fastelbo loads little and changes nothing."""
 
-import json
-import os
 import shutil
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import fastelbo
-
-
-def run_python(code):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+from tests.conftest import fresh_python, run_python
 
 
 def test_imports_little():
@@ -131,19 +116,13 @@ def test_imports_without_scipy():
 
 
 @pytest.mark.parametrize("command", [("-c", "import fastelbo"), ("-m", "fastelbo", "info")])
-def test_not_compiled(command, tmp_path):
+def test_not_compiled(command, tmp_path, monkeypatch):
     """A clone without kernels says so, and what to do."""
     source = Path(fastelbo.__file__).parent
     ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
     shutil.copytree(source, tmp_path / "fastelbo", ignore=ignored)
-    done = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-    )
+    monkeypatch.chdir(tmp_path)
+    done = fresh_python(*command, PYTHONPATH=None)
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert "fastelbo is not compiled" in lines[-1]

@@ -11,8 +11,7 @@ import fastelbo
 from fastelbo import reference
 from fastelbo._catalogue import CASES, REDUCTIONS, ROWS, flatten
 from fastelbo._catalogue.twins import jax_twins, jax_value_and_grad
-from tests.conftest import assert_close
-from tests.test_import import run_python
+from tests.conftest import assert_close, run_python
 
 jax = pytest.importorskip("jax")
 fj = pytest.importorskip("fastelbo.jax")

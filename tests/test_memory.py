@@ -5,8 +5,6 @@ in the process, which is a fresh one here. A call with small arrays before it st
 """
 
 import os
-import subprocess
-import sys
 import textwrap
 import tracemalloc
 import warnings
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 import fastelbo
+from tests.conftest import run_python
 
 KIB, MIB = 1 << 10, 1 << 20
 COUNTER = "/proc/self/clear_refs"
@@ -84,15 +83,7 @@ def growth(script, small, size):
     if not os.access(COUNTER, os.W_OK):
         pytest.skip("the system does not tell the peak of a process")
     code = f"small, size = {small}, {size}\n{textwrap.dedent(script)}{textwrap.dedent(MEASURE)}"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stderr
-    return KIB * int(done.stdout)
+    return KIB * run_python(code, timeout=120)
 
 
 @pytest.mark.parametrize(

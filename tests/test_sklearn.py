@@ -1,10 +1,6 @@
 """scikit-learn takes the estimators: its own checks, frames, pipelines; and they do without it."""
 
-import json
-import os
 import pickle
-import subprocess
-import sys
 from contextlib import suppress
 
 import numpy as np
@@ -21,6 +17,7 @@ from fastelbo import (
     VAEOutlierDetector,
 )
 from fastelbo._catalogue import VARIANTS
+from tests.conftest import run_python
 
 base = pytest.importorskip("sklearn.base")
 pd = pytest.importorskip("pandas")
@@ -291,15 +288,7 @@ except ImportError as error:
 
 def test_whole_without_it():
     """On NumPy alone, the same numbers and kinds of errors."""
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", WITHOUT, USE],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    assert done.returncode == 0, done.stderr
-    without, message = json.loads(done.stdout)
+    without, message = run_python(WITHOUT, USE, timeout=120)
     exec(USE, with_it := {})
     assert without == with_it["found"]
     assert 'pip install "fastelbo[sklearn]"' in message

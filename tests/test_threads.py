@@ -1,10 +1,7 @@
 """Threads: how many, the same bits from any number, beside Python's own, after a fork."""
 
-import json
 import os
-import subprocess
 import sys
-import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +12,7 @@ import pytest
 import fastelbo
 from fastelbo import _threads
 from fastelbo._catalogue import CASES, flatten
-from tests.conftest import DTYPES, together
+from tests.conftest import DTYPES, run_python, together
 
 NAMES = [name for name, case in CASES.items() if case.batched]
 #: What else is not left to LAPACK and NumPy.
@@ -41,19 +38,6 @@ def eight_cpus(monkeypatch):
 def no_setting_left():
     yield
     fastelbo.set_num_threads(None)
-
-
-def run_python(code, **environment):
-    """Output of a fresh interpreter, as JSON. It may not take a minute."""
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def draw(name, dtype, batch=128, event=(784,), latent=96):

@@ -1,11 +1,8 @@
 """Where PyTorch is missing, and where fastelbo alone is wanted."""
 
-import subprocess
-import sys
-
 import pytest
 
-from tests.test_import import run_python
+from tests.conftest import fresh_python, run_python
 from tests.torch_cases import torch
 
 ft = pytest.importorskip("fastelbo.torch")
@@ -38,8 +35,7 @@ def test_fastelbo_never_imports_pytorch():
 
 
 def test_import_warns_of_nothing():
-    code = "import fastelbo.torch"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True)
+    done = fresh_python("-W", "error", "-c", "import fastelbo.torch")
     assert done.returncode == 0, done.stderr
 
 

@@ -8,8 +8,6 @@ import os
 import pickle
 import signal
 import stat
-import subprocess
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -19,6 +17,7 @@ import pytest
 
 from fastelbo import VAE, Bernoulli, FreeBits, Gaussian, SquaredError, StudentT, _files
 from fastelbo._files import replacing
+from tests.conftest import fresh_python
 from tests.importance import peak_of
 from tests.test_vae import QUICK
 from tests.test_vae import bars as bars
@@ -236,7 +235,7 @@ with replacing(sys.argv[1]) as file:
     file.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 """
-    done = subprocess.run([sys.executable, "-c", script, path], check=False)
+    done = fresh_python("-c", script, path)
     assert done.returncode == -signal.SIGKILL
     assert os.listdir(tmp_path) == ["model.npz"]
     assert path.read_text() == "old"
