@@ -188,11 +188,15 @@ def composite(monkeypatch):
 
 @pytest.hookimpl(optionalhook=True)  # of pytest-xdist
 def pytest_xdist_setupnodes():
-    """Workers have one thread of BLAS, and those of OpenMP sleep while they wait: they would spin,
-    and keep each other from the processors. It is said before workers start, since plugins import
-    NumPy before this file."""
+    """What is said before workers start, since plugins import NumPy before this file.
+
+    Each has one thread of BLAS, and those of OpenMP sleep while they wait: they would spin, and
+    keep each other from the processors. Inductor compiles in the worker, not in forks of a process
+    that has threads, which may hang.
+    """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def pytest_addoption(parser):

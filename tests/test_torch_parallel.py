@@ -2,6 +2,7 @@
 
 import os
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -72,7 +73,11 @@ def minibatch():
 
 def one_of_two(rank, folder):
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        timeout=timedelta(minutes=2),
+        rank=rank,
+        world_size=2,
     )
     step = torch.nn.parallel.DistributedDataParallel(Step())
     mine = slice(rank * BATCH // 2, (rank + 1) * BATCH // 2)
