@@ -238,7 +238,7 @@ COUNT_EXTREMES = {
 COUNT_LIMITS = {
     "x": (0, 1, 2, 100),
     "mean": (0.0, *WIDE, np.inf),
-    "theta": (*WIDE[:-1], np.inf),  # the largest number is taken for infinity
+    "theta": (*WIDE, np.inf),
     "zero_logits": (-np.inf, 0.0, np.inf),
 }
 NEGATIVE_BINOMIALS = (

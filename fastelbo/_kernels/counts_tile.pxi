@@ -8,8 +8,8 @@ from fastelbo._kernels.operands cimport TILE, VECTOR, ceil_div, padded_to
 from fastelbo._kernels.sparse cimport spread_out
 from fastelbo._kernels.terms.likelihoods cimport ValueAndGradient, wanted
 from fastelbo._kernels.terms.negative_binomial cimport (
-    digamma_tail, in_domain, inflate, inflate_any, log_prob_of_any, log_prob_of_count, log_prob_of_zero,
-    oddity, of_theta, ordinary, stirling_error,
+    beyond_limit, digamma_tail, in_domain, inflate, inflate_any, log_prob_of_any, log_prob_of_count,
+    log_prob_of_zero, oddity, of_theta, ordinary, stirling_error,
 )
 from fastelbo._kernels.terms.vecmath cimport real
 
@@ -167,7 +167,7 @@ cdef bint odd_ones(const model* tag, const real* x, const real* mu, const real* 
         if model is Plain:
             if is_ordinary:
                 continue
-        log_p = log_prob_of_any(x[i], mu[i], theta[i], &dm, &dt)
+        log_p = log_prob_of_any(x[i], mu[i], beyond_limit(theta[i]), &dm, &dt)
         v = log_p
         if model is Inflated:
             is_likely = x[i] != 0 or log_p > -60.0 or logits[i] > <real>-60.0
