@@ -70,6 +70,12 @@ cdef bint has_latents(const Call* call) noexcept nogil:
                  or call.d_mu_p != NULL and call.d_logvar_p != NULL))
 
 
+cdef bint has_kl(const Call* call) noexcept nogil:
+    """Whether these latents have room for the z that noise makes: none beside a KL from another Gaussian."""
+    cdef bint noisy = call.noise != NULL or call.draws != 0
+    return has_latents(call) and (not noisy or call.z != NULL and call.mu_p == NULL)
+
+
 cdef bint is_call(const Call* call) noexcept nogil:
     return (call != NULL and call.batch >= 1
             and (call.dtype == FASTELBO_FLOAT32 or call.dtype == FASTELBO_FLOAT64))
@@ -113,7 +119,7 @@ cdef int32_t elbo(const Handle* likelihood, Call* call) noexcept nogil:
     cdef const void* mu
     if not is_call(call) or not has_event(likelihood, call):
         return FASTELBO_UNFIT
-    if call.mu != NULL and not (has_latents(call) and are_both(call.row_log_prob, call.row_kl)):
+    if call.mu != NULL and not (has_kl(call) and are_both(call.row_log_prob, call.row_kl)):
         return FASTELBO_UNFIT
     prepare(call)
     if likelihood.follows and call.mu_p == NULL:             # both in one pass
@@ -128,7 +134,7 @@ cdef int32_t elbo(const Handle* likelihood, Call* call) noexcept nogil:
 
 
 cdef int32_t kl(Call* call) noexcept nogil:
-    if not is_call(call) or not has_latents(call):
+    if not is_call(call) or not has_kl(call):
         return FASTELBO_UNFIT
     prepare(call)
     return KL.handle.run(&KL.handle, call)

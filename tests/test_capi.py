@@ -278,6 +278,16 @@ def test_what_cannot_be_is_refused():
     assert capi.function("elbo")(of_three.address, call.ctypes.data) == UNFIT
 
 
+@pytest.mark.parametrize("name", ["elbo", "kl"])
+@pytest.mark.parametrize("noise", [{"noise": ROOM}, {"draws": 1}])
+def test_noise_makes_a_z_that_has_room(name, noise):
+    """Beside a KL from another Gaussian nothing would make one."""
+    other = {**OTHER, "d_mu_p": np.zeros(12), "d_logvar_p": np.zeros(12)}
+    room = {"z": np.zeros(12)}
+    assert status(name, **noise, **room) == status(name, **other) == 0
+    assert status(name, **noise) == status(name, **noise, **room, **other) == UNFIT
+
+
 @pytest.mark.parametrize("reduced", [True, False])
 def test_latents_in_half_precision(reduced):
     rng = np.random.default_rng(0)

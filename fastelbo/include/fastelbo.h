@@ -5,11 +5,11 @@
  * can check. `fastelbo.capi` tells how to get a fastelbo_likelihood and a fastelbo_api.
  *
  * Functions return 0, FASTELBO_NO_MEMORY, or, before they have touched any array, FASTELBO_UNFIT: a pointer is
- * NULL that the function reads; B or D is less than 1, or C none that the likelihood can have; a dtype or an
- * estimator is no such number; something is in half precision that the likelihood, the bound, a KL from another
- * Gaussian or the way back does not read. Gradients of outputs are all there or none, those of mu and logvar
- * likewise, and so are, where there is a KL, row_log_prob and row_kl; the bound has its gradients together,
- * with the weights. */
+ * NULL that the function reads, or z where noise makes one; B or D is less than 1, or C none that the likelihood
+ * can have; a dtype or an estimator is no such number; something is in half precision that the likelihood, the
+ * bound, a KL from another Gaussian or the way back does not read; there is noise beside such a KL. Gradients of
+ * outputs are all there or none, those of mu and logvar likewise, and so are, where there is a KL, row_log_prob
+ * and row_kl; the bound has its gradients together, with the weights. */
 
 #ifndef FASTELBO_H
 #define FASTELBO_H
@@ -66,7 +66,8 @@ typedef struct {
     void *d_outputs[FASTELBO_OUTPUTS];  /* the gradients; the first NULL: none wanted */
     void *d_mu, *d_logvar, *d_mu_p, *d_logvar_p, *d_z;
     void *weights;                      /* (K, B): the normalised importance weights */
-    double *row_log_prob, *row_kl;      /* (B,): filled instead of the sums below */
+    double *row_log_prob, *row_kl;      /* (B,), of samples (K, B) and (B,): filled instead of the sums
+                                           below */
     double *bound;                      /* (B,): the importance-weighted bounds */
     const void *follower;               /* not for others to set */
     int32_t threads;                    /* at least 1 */
