@@ -175,6 +175,29 @@ def test_half_precision_beside_float32(half):
         assert torch.autograd.grad(value, few)[0].dtype == half
 
 
+@HALVES
+def test_no_part_beside_float32_is_rounded(half):
+    """Where all that makes a part of the bound has half precision, and other parts have not."""
+    x, mu, logvar, given, noise = torch.rand(5, 2, 3)
+    prior = ft.MixtureOfGaussians(mu, logvar)
+    x, few = x.to(half), given.to(half).requires_grad_()
+    for f in (
+        lambda x, p: ft.elbo(x, mu, logvar, p, beta=0.0).elbo,
+        lambda x, p: ft.elbo(x, mu, logvar, p, beta=torch.tensor(0.5)).elbo,
+        lambda x, p: ft.elbo(mu, x, p, logvar, beta=torch.tensor(0.5)).elbo,
+        lambda x, p: ft.elbo(x, mu, logvar, p, prior=prior, noise=noise).elbo,
+        lambda x, p: ft.multimodal_elbo({"of": (x, "squared_error", p)}, mu, logvar).elbo,
+        lambda x, p: ft.multimodal_elbo({"of": (mu, "squared_error", mu)}, x, p).elbo,
+        lambda x, p: ft.beta_tcvae_elbo(x, mu, mu, logvar, p, dataset_size=9).elbo,
+        lambda x, p: ft.beta_tcvae_elbo(mu, x, p, x, logvar, dataset_size=9).elbo,
+        lambda x, p: ft.flow_elbo(mu, x, 0.0, p, x, x, logvar).objective,
+    ):
+        value, expected = f(x, few), f(x.float(), few.float())
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)
+        assert torch.autograd.grad(value, few)[0].dtype == half
+
+
 def test_wider_arguments_widen():
     x, mean = torch.ones(2, 3), torch.ones(2, 3, dtype=torch.bfloat16, requires_grad=True)
     theta = torch.full((3,), 1.2345678, requires_grad=True)

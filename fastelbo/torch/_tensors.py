@@ -191,6 +191,12 @@ def widened(value):
     return value.float() if is_half else value
 
 
+def unrounded(*values):
+    """The values, what is in half precision in float32: a part of a result that is made of it alone
+    would be rounded. Under autocast none is."""
+    return values if torch.is_autocast_enabled(values[0].device.type) else widened(values)
+
+
 def narrowed(result, dtype):
     """A tensor, or those of a tuple, named or not, in this dtype; None: as they are."""
     if dtype is None:

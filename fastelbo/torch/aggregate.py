@@ -19,6 +19,7 @@ from fastelbo.torch._tensors import (
     half_of,
     has_kernels,
     promoted,
+    unrounded,
 )
 from fastelbo.torch.likelihoods import as_likelihood
 from fastelbo.torch.locations import SquaredError
@@ -185,6 +186,7 @@ def signed_beta_tcvae(
     if (half := half_of(x, z, *outputs, *likelihood._held_tensors, logvar, mu)) is not None:
         options = likelihood, weights, sampling, mask, reduction, sign
         return by_float32(half, signed_beta_tcvae, x, z, mu, logvar, tuple(outputs), *options)
+    z, mu, logvar, outputs = unrounded(z, mu, logvar, tuple(outputs))
     reconstruction = likelihood._signed(x, outputs, mask, reduction, sign)
     numbers = not any([isinstance(weight, torch.Tensor) for weight in weights])
     compiling = torch.compiler.is_compiling()

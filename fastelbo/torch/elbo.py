@@ -24,6 +24,7 @@ from fastelbo.torch._tensors import (
     reads_halves,
     reduce,
     to_differentiate,
+    unrounded,
     usual,
 )
 from fastelbo.torch.divergences import counted, kl_standard_normal
@@ -265,6 +266,7 @@ def _bound_of_any(
         masks = () if mask is None else (mask,)
         operation = WeightedElbo(likelihood, reduction, len(masks))
         return run(operation, mu, logvar, *outputs, x, weight, *masks)
+    mu, logvar, z, outputs = unrounded(mu, logvar, z, tuple(outputs))
     _checks.elbo(likelihood, x, mu, logvar, outputs, mask)
     reconstruction = likelihood.log_prob(x, *outputs, mask=mask, reduction=reduction)
     if drawn:

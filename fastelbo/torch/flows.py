@@ -16,7 +16,9 @@ from fastelbo.torch._tensors import (
     check_reduction,
     check_tensors,
     half_of,
+    narrowed,
     reduce,
+    unrounded,
     widened,
 )
 from fastelbo.torch.elbo import elbo
@@ -205,9 +207,8 @@ def flow_elbo(
     likelihood = as_likelihood(likelihood)
     outputs = x_recon if isinstance(x_recon, tuple) else (x_recon,)
     arguments = x, x_t, t, velocity, mu, logvar, outputs, likelihood, weight, beta, mask, reduction
-    if (half := half_of(x, x_t, velocity, mu, *outputs, logvar)) is not None:
-        return by_float32(half, _flow_elbo, *arguments)
-    return _flow_elbo(*arguments)
+    half = half_of(x, x_t, velocity, mu, *outputs, logvar)
+    return narrowed(_flow_elbo(*unrounded(*arguments)), half)
 
 
 def _flow_elbo(x, x_t, t, velocity, mu, logvar, x_recon, likelihood, weight, beta, mask, reduction):

@@ -16,7 +16,7 @@ from fastelbo.torch._tensors import (
     half_of,
     narrowed,
     reduce,
-    widened,
+    unrounded,
 )
 from fastelbo.torch.divergences import counted, kl_standard_normal
 from fastelbo.torch.likelihoods import as_likelihood
@@ -100,9 +100,9 @@ def multimodal_elbo(
         with naming(f"modalities[{name!r}]"):
             given[name] = tuple(multimodal._checked_modality(modalities[name]))
     floats = [t for modality in given.values() for t in modality if isinstance(t, torch.Tensor)]
-    if (half := half_of(mu, *floats, logvar)) is not None:
-        given = {name: widened(modality) for name, modality in given.items()}
-        mu, logvar = widened(mu), widened(logvar)
+    half = half_of(mu, *floats, logvar)
+    mu, logvar, *modalities = unrounded(mu, logvar, *given.values())
+    given = dict(zip(given, modalities, strict=True))
     elbo, values, kl = _parts(given, mu, logvar, mask, present, weights, beta, reduction)
     values = {name: narrowed(value, half) for name, value in values.items()}
     return MultimodalResult(narrowed(elbo, half), values, narrowed(kl, half))
