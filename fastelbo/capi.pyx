@@ -155,7 +155,7 @@ cdef int32_t iwae(const Handle* likelihood, Call* call) noexcept nogil:
         return FASTELBO_UNFIT
     if call.samples < 1 or call.z == NULL or call.bound == NULL:
         return FASTELBO_UNFIT
-    if call.output_dtype != 0 or call.latent_dtype != 0:
+    if call.output_dtype != 0 or call.latent_dtype != 0 or call.summed != 0:
         return FASTELBO_UNFIT
     if not FASTELBO_STANDARD <= call.estimator <= FASTELBO_DREG:
         return FASTELBO_UNFIT

@@ -271,6 +271,9 @@ def test_what_cannot_be_is_refused():
     ):  # fmt: skip
         assert status("elbo", **fields) == UNFIT, fields
     assert status("iwae", estimator=3) == status("iwae", estimator=-1) == UNFIT
+    theta = {"likelihood": "negative_binomial", "columns": 2}
+    assert status("iwae", **theta) == status("elbo", **theta, summed=2) == 0
+    assert status("iwae", **theta, summed=2) == UNFIT
     of_three = capi.likelihood(fastelbo.Gaussian([1.0, 2.0, 3.0]), 3)
     call = call_with(np.float64, **WHOLE)
     assert capi.function("elbo")(of_three.address, call.ctypes.data) == 0

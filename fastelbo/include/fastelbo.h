@@ -52,7 +52,8 @@ typedef struct {
     int32_t output_dtype;               /* of outputs and d_outputs, in half precision; 0: dtype */
     int32_t latent_dtype;               /* the same of mu, logvar, d_mu and d_logvar */
     int32_t columns, summed;            /* outputs (bits: 2 is the second) that are (D,), and whose
-                                           gradients are: only theta of counts may be */
+                                           gradients are: only theta of counts may be, and
+                                           not its gradient by the bound */
     const void *x;                      /* (B, D); NULL: there is no likelihood */
     const void *outputs[FASTELBO_OUTPUTS];      /* of the decoder, (B, D) each */
     const void *mu, *logvar;            /* (B, L); NULL: there is no KL */
