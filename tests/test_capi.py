@@ -14,7 +14,7 @@ import pytest
 
 import fastelbo
 from fastelbo import capi
-from fastelbo._catalogue import CASES, VARIANTS
+from fastelbo._catalogue import CASES, TOLERANCE, VARIANTS
 from tests.test_short_way import DENSE
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples" / "c_interface"
@@ -87,6 +87,25 @@ def test_elbo(label, dtype):
     run("elbo", call_with(dtype, **fields, row_log_prob=rows, row_kl=row_kl), likelihood)
     by_row = fastelbo.elbo(x, mu, logvar, outputs, likelihood=python, reduction="none")
     np.testing.assert_array_equal((rows, row_kl), by_row[1:3])
+
+
+@pytest.mark.parametrize("label", DENSE)
+def test_samples_share_x(label, dtype):
+    """What several outputs of one x sum to, and a value of each row of each."""
+    likelihood = VARIANTS[label].make(fastelbo)
+    x, outputs = drawn(label, dtype, B=6)
+    several = tuple(np.stack([a, a, a]) for a in outputs)
+    expected, grads = likelihood.log_prob_and_grad(x, *outputs, reduction="none")
+    d_outputs, rows = tuple(map(np.empty_like, several)), np.empty((3, 6))
+    handle = capi.likelihood(likelihood, x[0].size)
+    fields = {"x": x, "x_dtype": capi.CODES[x.dtype], "outputs": several, "samples": 3, "weight": 1}
+    fields |= {**event_of(x, outputs), "d_outputs": d_outputs}
+    done = run("elbo", call_with(dtype, **fields), handle)
+    assert done["log_prob"] == pytest.approx(3 * expected.sum(), rel=TOLERANCE[np.dtype(dtype)])
+    for mine, theirs in zip(d_outputs, grads, strict=True):
+        np.testing.assert_array_equal(mine, [theirs] * 3)
+    run("elbo", call_with(dtype, **fields, row_log_prob=rows), handle)
+    np.testing.assert_array_equal(rows, [expected] * 3)
 
 
 @pytest.mark.parametrize("estimator", ["standard", "stl", "dreg"])

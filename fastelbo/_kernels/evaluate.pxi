@@ -273,7 +273,7 @@ cdef int32_t dense(const Handle* likelihood, Call* call) noexcept nogil:
     cdef Job job
     cdef Latents latents
     cdef bint single = call.dtype == FLOAT32, found = False, by_row = call.row_log_prob != NULL
-    cdef bint joined = not by_row
+    cdef bint joined = not by_row and call.samples <= 1      # else x begins again with every sample
     cdef double kept = 0
     cdef int i
     job.parameters = likelihood.outputs + likelihood.owns
