@@ -286,13 +286,16 @@ def short_way(likelihood, beta, str reduction, double sign, combine, tuple tenso
     cdef Py_ssize_t last = len(tensors) - 1, latents = 0 if beta is None else 2
     cdef list gradients = [] if with_gradient else None
     cdef tuple leaves = tensors[:last], parts
-    cdef object output = tensors[latents].dtype, result = output
-    if latents and type(beta) is not float or tensors[last].layout is not STRIDED:
+    cdef list dtypes = [t.dtype for t in tensors]
+    cdef object output = dtypes[latents], result = output, other = BRAIN if output is HALF else HALF
+    if latents and (type(beta) is not float or dtypes[0] is not dtypes[1]):
+        return None
+    if tensors[last].layout is not STRIDED:
         return None
     if output is HALF or output is BRAIN:
-        if tensors[last].dtype is (BRAIN if output is HALF else HALF):
+        if dtypes[last] is other:
             return None
-        if autocasts("cpu") or SINGLE in [t.dtype for t in tensors]:
+        if autocasts("cpu") or SINGLE in dtypes or other in dtypes:
             result = SINGLE
     elif latents and output is not leaves[0].dtype:
         return None

@@ -1,5 +1,8 @@
 """bfloat16 and float16: the dtype of what is given comes back, arithmetic is in float32."""
 
+import functools
+import itertools
+
 import numpy as np
 import pytest
 
@@ -173,6 +176,24 @@ def test_half_precision_beside_float32(half):
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, expected, rtol=0, atol=0)
         assert torch.autograd.grad(value, few)[0].dtype == half
+
+
+@pytest.mark.parametrize(
+    "dtypes", list(itertools.product([torch.float16, torch.bfloat16], repeat=4))
+)
+def test_one_half_precision_beside_the_other(dtypes, composite):
+    """float32 is what holds both; each is read as what it is."""
+    x, mu, logvar, logits = (t.to(d) for t, d in zip(torch.rand(4, 2, 3), dtypes, strict=True))
+    leaves = [t.requires_grad_() for t in (mu, logvar, logits)]
+    found = []
+    for _ in range(2):
+        value = ft.elbo(x, *leaves).elbo
+        assert value.dtype == functools.reduce(torch.promote_types, dtypes)
+        found.append((value, *torch.autograd.grad(value, leaves)))
+        composite()
+    for mine, theirs in zip(*found, strict=True):
+        assert mine.dtype == theirs.dtype
+        torch.testing.assert_close(mine, theirs, **CLOSE)
 
 
 @HALVES
