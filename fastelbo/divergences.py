@@ -85,15 +85,17 @@ def as_free_bits(free_bits):
 def weigh(gradients, weight, rows):
     """Multiply gradients in place by a weight, as `weighed` does, and by a number a row.
 
-    In float64 where a product may fit, and the weight does not.
+    In float64 where a product may fit, and the weight does not: as it is too large, or denormal.
     """
     factors = np.multiply(weight, rows, dtype=np.float64)
+    sizes = np.abs(factors[factors != 0])
     for gradient in gradients:
         if weight == 0:
             gradient[np.isinf(gradient)] = 0
         with np.errstate(all="ignore"):
-            narrow = factors.astype(gradient.dtype)
-            by = narrow if np.isfinite(narrow).all() else factors
+            holds = np.finfo(gradient.dtype)
+            fits = ((sizes >= holds.tiny) & (sizes <= holds.max)).all()
+            by = factors.astype(gradient.dtype) if fits else factors
             np.multiply(gradient, by, out=gradient, casting="unsafe")
 
 

@@ -69,6 +69,21 @@ def test_what_fits_is_right():
     np.testing.assert_allclose(grad.velocity, 2 * expected, rtol=1e-6)
 
 
+def test_small_weights_keep_their_digits():
+    """Which as denormal numbers they had lost."""
+    large, none = np.full((2, 3), 1e20, np.float32), np.zeros((2, 3), np.float32)
+    x = np.ones((2, 4), np.float32)
+    given = {"beta": 0.0, "reduction": "sum"}
+    for weight in (1e-42, 1e-50):
+        expected = np.full((2, 3), 1e20 * weight)
+        _, grad = fastelbo.flow_elbo_and_grad(
+            x, none, 0.0, -large, none, none, x, weight=weight, **given
+        )
+        np.testing.assert_allclose(grad.velocity, 2 * expected, rtol=1e-6)
+        _, grad = fastelbo.capacity_and_grad(large, none, 1.0, gamma=weight)
+        np.testing.assert_allclose(grad.mu, 0.5 * expected, rtol=1e-6)
+
+
 @pytest.mark.parametrize("kernel", ["rbf", "imq"])
 def test_wide_and_narrow_kernels(kernel, dtype):
     """Of which nothing is far, or everything that is not the same."""
