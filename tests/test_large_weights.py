@@ -82,6 +82,9 @@ def test_small_weights_keep_their_digits():
         np.testing.assert_allclose(grad.velocity, 2 * expected, rtol=1e-6)
         _, grad = fastelbo.capacity_and_grad(large, none, 1.0, gamma=weight)
         np.testing.assert_allclose(grad.mu, 0.5 * expected, rtol=1e-6)
+        _, grad = fastelbo.elbo_and_grad(x, large, none, x, beta=weight, reduction="sum")
+        np.testing.assert_allclose(grad.mu, -expected, rtol=1e-6)
+        np.testing.assert_array_equal(grad.logvar, none)
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "imq"])

@@ -6,7 +6,8 @@
 # write what was asked for, sum.
 
 cimport numpy as cnp
-from libc.math cimport isinf
+from libc.float cimport FLT_MAX, FLT_MIN
+from libc.math cimport fabs
 from libc.stdint cimport uint16_t, uint64_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
@@ -253,10 +254,17 @@ cdef inline void kl_loop(const real* restrict mu, const real* restrict lv, const
             gl[i] = dlogvar * weight
 
 
+cdef inline bint is_beyond(double weight, const real* kind) noexcept nogil:
+    """Whether it overflows or is denormal, or nothing, in the dtype."""
+    if real is float:
+        return weight != 0 and not FLT_MIN <= fabs(weight) <= FLT_MAX
+    return False
+
+
 cdef inline void redo_far(const real* mu, const real* lv, const real* eps, real* z, real* el,
                           real* gm, real* gl, Py_ssize_t n, double weight, bint beyond) noexcept nogil:
     """The elements of a tile that are not near, one by one: they are rare. And all, where the weight
-    is `beyond` what real holds, and not what it is multiplied by.
+    is beyond what real holds, and not what it is multiplied by.
 
     No other loop for the whole tile: it could round differently, and a result would depend on
     what it shares a tile with.
@@ -291,6 +299,7 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
     cdef real* z = <real*>job.z + flat if whole and job.z != NULL else z_s
     cdef real* gm = <real*>job.dmu + first if in_place and graded else gm_s
     cdef real* gl = <real*>job.dlogvar + first if in_place and graded else gl_s
+    cdef bint beyond = is_beyond(job.weight, kind)
     cdef real w = <real>job.weight, low, below
     cdef double factor
     if job.draw:
@@ -307,9 +316,9 @@ cdef inline void latent_tile(const Latents* job, Py_ssize_t k, Py_ssize_t first,
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, True)
     else:
         kl_loop(mu, lv, eps, z, el, gm, gl, padded, w, True, False, False)
-    if isinf(w) or any_far(lv, padded):
-        redo_far(mu, lv, eps, z, el, gm, gl, padded, job.weight, isinf(w))
-    if graded and w == 0:                                        # nothing even of infinity; NaN stays
+    if beyond or any_far(lv, padded):
+        redo_far(mu, lv, eps, z, el, gm, gl, padded, job.weight, beyond)
+    if graded and job.weight == 0:                               # nothing even of infinity; NaN stays
         for i in range(padded):
             gm[i] = gm[i] if mu[i] != mu[i] else 0
             gl[i] = gl[i] if lv[i] != lv[i] else 0
