@@ -155,6 +155,12 @@ def _is_expanded(tensor, base):
     return source is base.grad_fn or getattr(source, "variable", None) is base
 
 
+def _autocasts(tensor):
+    """Whether autocast is on where a tensor is; the meta device has none."""
+    kind = tensor.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def half_of(*tensors):
     """The dtype of results where all floats have half precision; None where arithmetic and results
     have the same, as under autocast, where PyTorch's own losses are float32, too.
@@ -165,7 +171,7 @@ def half_of(*tensors):
         return None
     dtypes = [t.dtype for t in tensors if isinstance(t, torch.Tensor) and t.is_floating_point()]
     dtype = functools.reduce(torch.promote_types, dtypes)
-    if dtype not in _HALF or torch.is_autocast_enabled(tensors[-1].device.type):
+    if dtype not in _HALF or _autocasts(tensors[-1]):
         return None
     return dtype
 
@@ -194,7 +200,7 @@ def widened(value):
 def unrounded(*values):
     """The values, what is in half precision in float32: a part of a result that is made of it alone
     would be rounded. Under autocast none is."""
-    return values if torch.is_autocast_enabled(values[0].device.type) else widened(values)
+    return values if _autocasts(values[0]) else widened(values)
 
 
 def narrowed(result, dtype):
