@@ -197,6 +197,13 @@ def test_one_half_precision_beside_the_other(dtypes, composite):
 
 
 @HALVES
+def test_meta_tensors_have_dtypes(half):
+    """Where PyTorch knows no autocast."""
+    x, mu = (torch.empty(2, n, dtype=half, device="meta") for n in (3, 2))
+    assert ft.elbo(x, mu, mu, x).elbo.dtype == half
+
+
+@HALVES
 def test_no_part_beside_float32_is_rounded(half):
     """Where all that makes a part of the bound has half precision, and other parts have not."""
     x, mu, logvar, given, noise = torch.rand(5, 2, 3)
