@@ -286,13 +286,14 @@ def short_way(likelihood, beta, str reduction, double sign, combine, tuple tenso
     cdef Py_ssize_t last = len(tensors) - 1, latents = 0 if beta is None else 2
     cdef list gradients = [] if with_gradient else None
     cdef tuple leaves = tensors[:last], parts
-    cdef list dtypes = [t.dtype for t in tensors]
-    cdef object output = dtypes[latents], result = output, other = BRAIN if output is HALF else HALF
-    if latents and (type(beta) is not float or dtypes[0] is not dtypes[1]):
+    cdef list dtypes
+    cdef object output = tensors[latents].dtype, result = output, other
+    if latents and (type(beta) is not float or tensors[0].dtype is not tensors[1].dtype):
         return None
     if tensors[last].layout is not STRIDED:
         return None
     if output is HALF or output is BRAIN:
+        dtypes, other = [t.dtype for t in tensors], BRAIN if output is HALF else HALF
         if dtypes[last] is other:
             return None
         if autocasts("cpu") or SINGLE in dtypes or other in dtypes:

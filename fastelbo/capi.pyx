@@ -34,6 +34,8 @@ cdef Dense BACKWARD = Dense(_builds.kernels("latent"), "backward")
 cdef Dense IWAE = Dense(_builds.kernels("importance"), "iwae")
 cdef void (*expect)(Py_ssize_t work) noexcept nogil
 cdef bint forked = False
+#: That a call gets: OpenMP ends the process where it cannot make them.
+cdef int32_t most_threads = max(64, os.cpu_count() or 1)
 
 expect = <void (*)(Py_ssize_t) noexcept nogil>PyCapsule_GetPointer(runtime.expecting(), NULL)
 KL.load()
@@ -110,6 +112,7 @@ cdef bint has_event(const Handle* likelihood, const Call* call) noexcept nogil:
 cdef void prepare(Call* call) noexcept nogil:
     """Threads as everywhere: one in a forked child, and fewer where they do not pay."""
     expect(max(1, call.samples) * call.batch * (call.event + LATENT_COST * call.latent))
+    call.threads = min(call.threads, most_threads)
     if call.threads < 1 or forked:
         call.threads = 1
 

@@ -137,6 +137,13 @@ def test_iwae(label, estimator, dtype):
         np.testing.assert_array_equal(a, b)
 
 
+def test_more_threads_than_can_be(dtype):
+    """OpenMP would end the process."""
+    mu = np.zeros((4000, 9), dtype)
+    extents = {"batch": 4000, "latent": 9, "mu": mu, "logvar": mu}
+    assert run("kl", call_with(dtype, **extents, threads=2**31 - 1))["kl"] == 0
+
+
 def test_latents(dtype):
     """KL from N(0, I) and from another; z of a key; the way back."""
     rng = np.random.default_rng(3)

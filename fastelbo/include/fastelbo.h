@@ -71,7 +71,7 @@ typedef struct {
                                            below */
     double *bound;                      /* (B,): the importance-weighted bounds */
     const void *follower;               /* not for others to set */
-    int32_t threads;                    /* at least 1 */
+    int32_t threads;                    /* at least 1; no more run than 64, or there are processors */
     int32_t outside;                    /* set: something lay outside the domain */
     double log_prob, kl;                /* set: sums over the batch */
 } fastelbo_call;

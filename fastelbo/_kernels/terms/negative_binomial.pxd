@@ -29,8 +29,8 @@ from fastelbo._kernels.terms.vecmath cimport (
 cdef inline real most_theta(real theta) noexcept nogil:
     """What stands for infinity in vector terms: Poisson to the last digit, without inf - inf, and its
     inverse and what that is multiplied by are no denormal numbers, which cost Intel's processors a
-    hundred times as much."""
-    return <real>(1.3e30 if real is float else 1.3e180)
+    hundred times as much. It is a number that nobody gives."""
+    return <real>(1.2839417e30 if real is float else 1.2839417052963147e180)
 
 
 cdef inline real within_limit(real theta) noexcept nogil:
