@@ -269,6 +269,18 @@ def test_devices_threads_and_persistent_texts():
 # Arguments --------------------------------------------------------------------------------------
 
 
+class OneNumber:
+    """A prior that forgets about rows."""
+
+    def log_prob(self, z):
+        return z.sum()
+
+
+class ArraysOnly(OneNumber):
+    def log_prob_and_grad(self, z):
+        return self.log_prob(z), z
+
+
 def test_errors_name_the_argument():
     x, mu = jnp.ones((2, 3)), jnp.zeros((2, 1))
     with pytest.raises(ValueError, match="x_recon has shape"):
@@ -297,6 +309,26 @@ def test_errors_name_the_argument():
         fj.Gaussian("learned").log_prob(x, x)
     with pytest.raises(ValueError, match="prior: its KL is estimated"):
         fj.elbo(x, mu, mu, x, prior=fj.StandardNormal())
+    with pytest.raises(ValueError, match="free_bits needs a KL in closed form"):
+        fj.elbo(x, mu, mu, x, prior=fj.StandardNormal(), noise=mu, free_bits=1.0)
+    with pytest.raises(ValueError, match=r"log_q has shape \(2, 3\), expected that of log_w"):
+        fj.vimco(x[:, :2], x)
+    with pytest.raises(ValueError, match=r"velocity has shape \(2, 3\), expected that of mu"):
+        fj.flow_elbo(x, mu, mu, x, mu, x, 0.0)
+    with pytest.raises(TypeError, match="mu must be an array of numbers"):
+        fj.kl_standard_normal([[1.0], [2.0, 3.0]], mu)
+    with pytest.raises(TypeError, match="Bernoulli takes x and decoder outputs"):
+        fj.Bernoulli().log_prob(x)
+    with pytest.raises(AttributeError, match="Bernoulli has no attribute 'scale'"):
+        fj.Bernoulli().scale  # noqa: B018
+    with pytest.raises(ValueError, match="logits"):
+        fj.MixtureOfGaussians(mu, mu, jnp.zeros(3))
+    with pytest.raises(TypeError, match="prior gives its gradients as arrays"):
+        fj.elbo(x, mu, mu, x, noise=mu, prior=ArraysOnly())
+    with pytest.raises(ValueError, match=r"prior.log_prob\(z\) has shape \(\), expected \(2,\)"):
+        fj.elbo(x, mu, mu, x, noise=mu, prior=OneNumber())
+    with pytest.raises(ValueError, match="mu has shape"):
+        fj.beta_tcvae_elbo(x, mu[:1], mu[:1], mu[:1], x, dataset_size=9)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -406,6 +438,29 @@ def test_integers_and_masks():
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
 
+def test_rows_that_share_a_scale_have_elbos_of_their_own():
+    arrays = CASES["elbo"].draw(5, "float64").values()
+    found = fj.elbo(*arrays, likelihood=fj.Gaussian("optimal"), reduction="none")
+    theirs = fastelbo.Gaussian("optimal")
+    expected = fastelbo.elbo(*arrays, likelihood=theirs, reduction="none")
+    np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-12)
+
+
+def test_elements_have_their_gradients():
+    x, logits = CASES["Bernoulli"].draw(5, "float64").values()
+    rule = jax.vjp(lambda a: fj.Bernoulli().log_prob(x, a, reduction="elementwise"), logits)[1]
+    _, (slope,) = reference.Bernoulli().log_prob_and_grad(x, logits, reduction="sum")
+    np.testing.assert_allclose(*rule(np.cos(x)), slope * np.cos(x), rtol=1e-12)
+
+
+def test_a_series_may_be_masked_by_its_times():
+    x = np.arange(12.0).reshape(2, 3, 2)
+    seen = jnp.array([[True, False, True], [True, True, False]])
+    arrays = jnp.arange(3.0), jnp.zeros((2, 1)), jnp.zeros((2, 1)), jnp.zeros((2, 3, 2))
+    found = fj.latent_ode_elbo(x, *arrays, mask=seen, reduction="none")
+    np.testing.assert_allclose(found.elbo, [-(0 + 1 + 16 + 25), -(36 + 49 + 64 + 81)])
+
+
 def test_noise_is_a_function_of_the_key():
     zero = jnp.zeros((300, 100), jnp.float32)
     draw = jax.jit(lambda key: fj.reparameterize(zero, zero, rng=key))
@@ -443,6 +498,48 @@ def test_posteriors_of_a_delta_vae_have_the_gradients_of_their_backward():
     slopes = reference.delta_posterior_backward(*flows, mu, logvar, delta=0.3)
     for mine, known in zip((*found, *back(flows)), (*expected, *slopes), strict=True):
         np.testing.assert_allclose(mine, known, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["vimco", "reinforce"])
+@pytest.mark.parametrize("transform", [lambda function: function, fj.plain()])
+def test_bounds_of_discrete_latents_hand_log_q_its_signal(name, transform):
+    (log_w,) = CASES[name].draw(5, "float64").values()
+    for reduction in REDUCTIONS:
+
+        def bound(*arrays, reduction=reduction):
+            return getattr(fj, name)(*arrays, reduction=reduction).sum()
+
+        value, slopes = transform(jax.value_and_grad(bound, (0, 1)))(log_w, np.sin(log_w))
+        expected, known = getattr(reference, f"{name}_and_grad")(log_w, reduction=reduction)
+        for mine in (value, bound(log_w, np.sin(log_w))):
+            np.testing.assert_allclose(mine, np.sum(expected), rtol=1e-12)
+        np.testing.assert_allclose(slopes, known, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("log_weights[Bernoulli]", "effective_sample_size", "normalized_weights"),
+        *("product_of_experts", "product_of_experts[masked]", "mopoe[masked]"),
+    ],
+)
+def test_what_fastelbo_gives_no_gradients_of_has_those_of_its_formulas(name):
+    case = CASES[name]
+    arrays = case.draw(5, "float64", E=3)
+    free = [i for i, name in enumerate(arrays) if name not in ("x", "mask")]
+    for options in ({}, *case.options):
+
+        def loss(*given, options=options):
+            values = flatten(case.call(fj, *given, **options))
+            return sum(jnp.vdot(jnp.cos(jnp.arange(v.size)), v) for v in values), values
+
+        rule = jax.grad(loss, free, has_aux=True)
+        slopes, values = jax.jit(rule)(*arrays.values())
+        known, _ = jax.jit(fj.plain()(rule))(*arrays.values())
+        expected = flatten(case.reference(*arrays.values(), **options))
+        for mine, theirs in zip((*values, *slopes), (*expected, *known), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-10, atol=1e-13)
+        assert all((slope != 0).any() for slope in slopes)
 
 
 def test_times_are_checked_unless_they_are_traced():
@@ -494,6 +591,10 @@ def test_priors_are_pytrees_and_estimate_the_kl():
     np.testing.assert_allclose(slopes[1], expected.logvar, rtol=1e-12)
     z = np.asarray(mu + np.exp(logvar / 2) * noise)
     np.testing.assert_allclose(slopes[2].mu, z.mean(0, keepdims=True), rtol=1e-12)
+    standard = jax.jit(loss)(mu, logvar, fj.StandardNormal())
+    np.testing.assert_allclose(standard, result.elbo, rtol=1e-12)
+    assert repr(fj.StandardNormal()) == "StandardNormal()"
+    assert repr(prior) == "VampPrior(1 components, 1 dimensions)"
 
 
 def test_without_jax_one_line_says_what_to_install():
