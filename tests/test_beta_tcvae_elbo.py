@@ -66,6 +66,8 @@ def test_errors():
     for name in ("alpha", "beta", "gamma"):
         with pytest.raises(TypeError, match=f"{name} must be a number"):
             beta_tcvae_elbo(*arrays, dataset_size=SIZE, **{name: "six"})
+    with pytest.raises(TypeError, match=r"takes 1 decoder output\(s\) .* got 2"):
+        beta_tcvae_elbo(*arrays[:4], (arrays[4],) * 2, dataset_size=SIZE)
     with pytest.raises(ValueError, match="mu has shape"):
         beta_tcvae_elbo(arrays[0][:3], *arrays[1:4], arrays[4][:3], dataset_size=SIZE)
     with pytest.raises(TypeError, match="out must be"):

@@ -159,6 +159,7 @@ REFUSED = {
     "must be a list of": Gaussian(),
     "blocks must be a list": [],
     "block 0 must be an int, a slice": [(Gaussian(), 1.5)],
+    "list of ints, of booleans or of names, got": [(Gaussian(), [[0, 1], [2]])],
     "block 0 must be a slice of ints": [(Gaussian(), slice("a", "b"))],
     "likelihood must be": [("normal", 0)],
 }
@@ -168,6 +169,12 @@ REFUSED = {
 def test_columns_that_do_not_fit(message):
     with pytest.raises((TypeError, ValueError), match=message):
         ColumnLikelihood(REFUSED[message]).log_prob(X, np.zeros((2, 5)))
+
+
+def test_of_many_columns_the_first_are_named():
+    first = ColumnLikelihood([(Gaussian(), 0)])
+    with pytest.raises(ValueError, match=r"columns \[1, 2, 3, 4, 5, 6, 7, 8, 9, 10\] and 1 more"):
+        first.log_prob(np.zeros((2, 12)), np.zeros((2, 1)))
 
 
 def test_what_lies_outside_is_named_by_its_column():

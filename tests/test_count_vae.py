@@ -464,6 +464,20 @@ def test_shares_the_training_of_vae(data):
         fast.transform(X)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_way_back_to_the_latents(data, kind):
+    model = CountVAE(**{**SMALL, "likelihood": kind, "dtype": "float64"}).fit(data[0])
+    decode, rows, rng = model._decoder_of(data[0]), np.arange(4), np.random.default_rng(1)
+    z = rng.normal(size=(4, model.latent_dim))
+    outputs, pullback = decode(z, rows)
+    flows = [rng.normal(size=a.shape) for a in outputs]
+
+    def objective(z):
+        return sum((flow * a).sum() for flow, a in zip(flows, decode(z, rows)[0], strict=True))
+
+    np.testing.assert_allclose(pullback(*flows), numerical_gradient(objective, z), rtol=1e-6)
+
+
 def test_reproducible_whatever_the_threads(data):
     X, batch = data
     wide = np.tile(X, (8, 40))

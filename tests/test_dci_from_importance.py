@@ -66,6 +66,15 @@ def test_dci_of_known_factors_and_of_noise():
     assert worst.informativeness < 0.35
 
 
+def test_boosted_trees_are_what_dci_trains():
+    ensemble = pytest.importorskip("sklearn.ensemble")
+    factors = known(60)
+    found = dci(factors, factors, random_state=1)
+    known_to = ensemble.GradientBoostingClassifier(random_state=1)
+    expected = dci(factors, factors, estimator=known_to, random_state=1)
+    np.testing.assert_array_equal(found.importance, expected.importance)
+
+
 def test_dci_does_not_depend_on_units():
     """Trees read float32, which codes of 1e100 are too large for."""
     factors, estimator = known(200), small()

@@ -118,6 +118,12 @@ def test_errors_name_what_is_wrong(changed, message):
     assert all((array == 77).all() for array in out)
 
 
+def test_outputs_are_as_many_as_the_likelihood_reads():
+    for function in (flow_elbo, flow_elbo_and_grad):
+        with pytest.raises(TypeError, match=r"takes 1 decoder output\(s\) .* got 2"):
+            function(**{**draw(), "x_recon": (draw()["x_recon"],) * 2})
+
+
 def test_torch_refuses_a_negative_weight():
     torch = pytest.importorskip("torch")
     ft = pytest.importorskip("fastelbo.torch")

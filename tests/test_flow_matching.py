@@ -131,3 +131,9 @@ def test_errors_name_what_is_wrong(arguments, options, message):
     for function in (flow_matching, flow_matching_and_grad):
         with pytest.raises(ValueError, match=message):
             function(*arguments, **options)
+
+
+def test_outputs_are_as_many_as_the_likelihood_reads():
+    for function in (flow_matching, flow_matching_and_grad):
+        with pytest.raises(TypeError, match=r"takes 1 decoder output\(s\) .* got 2"):
+            function([[1.0]], 0.1, ([[1.0]],) * 2)

@@ -133,3 +133,10 @@ def test_errors():
         fastelbo.Gaussian("learned").mean([[0.0]])
     with pytest.raises(TypeError, match="logits"):
         fastelbo.Bernoulli().mean([["a"]])
+    with pytest.raises(ValueError, match=r"log_scale has shape \(3,\), expected one that broad"):
+        fastelbo.Gaussian("learned").mean(np.zeros((2, 2)), np.zeros(3))
+    logits, means = np.zeros((1, 2, 3)), np.zeros((1, 2, 4))
+    with pytest.raises(ValueError, match=r"means has shape \(1, 2, 4\), expected that of logits"):
+        fastelbo.DiscretizedLogisticMixture().mean(logits, means, logits)
+    with pytest.raises(ValueError, match=r"outputs has shape \(2, 3\), expected \(\.\.\., 2\)"):
+        fastelbo.ColumnLikelihood([("bernoulli", [0, 1])]).mean(np.zeros((2, 3)))

@@ -192,6 +192,14 @@ def test_elbo_errors():
         fastelbo.elbo(*arrays, prior=prior, noise=noise, free_bits=0.5)
     with pytest.raises(TypeError, match="prior must be an object"):
         fastelbo.elbo(*arrays, prior="vamp", noise=noise)
+    assert fastelbo.elbo(*arrays, prior="standard") == fastelbo.elbo(*arrays)
+    for given, error, message in (
+        ((np.zeros(6),), TypeError, "must return two arrays"),
+        ((np.zeros(6), np.zeros((6, 2))), ValueError, r"gradient of prior\.log_prob_and_grad\(z\)"),
+    ):
+        prior.log_prob_and_grad = lambda z, given=given: given
+        with pytest.raises(error, match=message):
+            fastelbo.elbo_and_grad(*arrays, prior=prior, noise=noise)
 
 
 @pytest.mark.parametrize("logits", [None, np.float32([0.1, -2.3])])

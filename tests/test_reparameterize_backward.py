@@ -110,6 +110,14 @@ def test_extreme_values(dtype):
 A = np.zeros((2, 3))
 
 
+def test_a_weight_of_any_type_is_a_number():
+    mu, logvar, z = np.random.default_rng(0).normal(size=(3, 2, 3))
+    expected = reparameterize_backward(z, mu, logvar, z, kl_weight=2.0)
+    for weight in (2, np.float32(2), np.array(2)):
+        found = reparameterize_backward(z, mu, logvar, z, kl_weight=weight)
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "error", "match"),
     [

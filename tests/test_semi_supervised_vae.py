@@ -265,6 +265,8 @@ def test_classes_that_do_not_fit(classes, message, data):
     fitted = SemiSupervisedVAE(**SMALL)
     with pytest.raises(ValueError, match=message):
         fitted.partial_fit(data[0], data[1], classes=classes)
+    with pytest.raises(TypeError, match="classes must have labels of one kind"):
+        fitted.partial_fit(data[0], data[1], classes=np.array([0, "a"], object))
     assert not hasattr(fitted, "classes_")
 
 

@@ -168,6 +168,13 @@ def test_random_states(bars):
     assert first(None) != first(None)
     assert first(np.random.default_rng(3)) == first(np.random.default_rng(3))
     assert first(np.random.RandomState(3)) == first(np.random.RandomState(3))
+    for none in ("3", True, 3.0):
+        with pytest.raises(TypeError, match="random_state must be an int"):
+            first(none)
+    with pytest.raises(ValueError, match="random_state must not be negative, got -1"):
+        first(-1)
+    with pytest.raises(ValueError, match="more than any array holds"):
+        VAE(**QUICK).fit(bars).sample(1 << 61)
 
 
 def test_partial_fit_is_an_epoch(bars):
