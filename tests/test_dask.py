@@ -110,6 +110,22 @@ def test_parts_of_a_likelihood_follow_the_chunks():
         lazily.log_prob(scales, in_chunks(x, 2), in_chunks(p, 2))
 
 
+def test_a_sum_beyond_what_float64_holds():
+    x = in_chunks(np.full((4, 1), 1.2e154), 1)
+    assert lazily.log_prob("squared_error", x, 0 * x, reduction="sum").compute() == -np.inf
+
+
+def test_an_optimal_scale_of_what_is_there():
+    x, x_recon = np.random.default_rng(0).normal(size=(2, 6, 5))
+    x[1, 2] = x[4, 0] = np.nan
+    likelihood = fastelbo.Gaussian("optimal", missing="nan")
+    got = lazily.log_prob(likelihood, in_chunks(x, 2), in_chunks(x_recon, 2))
+    close(got.compute(), likelihood.log_prob(x, x_recon), np.float64)
+    same = lazily.log_prob(likelihood, in_chunks(x, 2), in_chunks(x, 2))
+    with pytest.raises(ValueError, match="needs a positive, finite mean squared error"):
+        same.compute()
+
+
 # Objectives -------------------------------------------------------------------------------------
 
 RNG = np.random.default_rng(0)
@@ -206,6 +222,8 @@ def test_streaming_bound():
         expected = memory.standard_error(reduction=reduction)
         close(stream.standard_error(reduction=reduction), expected, np.float64)
     close(stream.effective_sample_size(), memory.effective_sample_size(), np.float64)
+    assert stream.merge(lazily.StreamingBound()) is stream
+    assert stream.samples == 69
     with pytest.raises(ValueError, match="no log weights yet"):
         lazily.StreamingBound().bound()
     with pytest.raises(ValueError, match=r"other has chunks of \(13,\) rows, expected \(5, 5, 3\)"):
@@ -382,11 +400,19 @@ class Frame:
         raise NotImplementedError
 
 
+LEARNED = fastelbo.Gaussian("learned")
+OPTIMAL = fastelbo.ColumnLikelihood([(fastelbo.Gaussian("optimal"), slice(0, None))])
+
+
 def test_shapes_and_options():
-    lazy, mu = in_chunks(X, 100), np.zeros((230, 2))
+    lazy, mu, log_prob = in_chunks(X, 100), np.zeros((230, 2)), lazily.log_prob
     for call, error, words in (
         (lambda: lazily.log_prob("bernoulli", lazy, lazy[:, :3]), ValueError, "logits has shape"),
         (lambda: lazily.log_prob("bernoulli", lazy), TypeError, "takes 1 decoder output"),
+        (lambda: lazily.log_prob("bernoulli", lazy[0, 0], lazy), ValueError, "x has shape"),
+        (lambda: log_prob("categorical", lazy, lazy[:9, :, None]), ValueError, "axis of its"),
+        (lambda: log_prob(LEARNED, lazy, lazy, lazy[:, :3]), ValueError, "log_scale has shape"),
+        (lambda: log_prob(OPTIMAL, lazy, lazy), ValueError, "which all chunks give together"),
         (lambda: lazily.log_prob("bernoulli", lazy, lazy, mask=X[:2] > 0), ValueError, "mask has"),
         (lambda: lazily.log_prob("bernoulli", lazy, lazy, reduction="max"), ValueError, "reducti"),
         (lambda: lazily.elbo(lazy, mu[:9], mu[:9], lazy), ValueError, r"mu has shape \(9, 2\)"),

@@ -39,6 +39,40 @@ def test_every_part_of_an_elbo_has_its_own_gradient(beta):
             np.testing.assert_allclose(mine, theirs.expand_as(mine), rtol=1e-12, atol=1e-15)
 
 
+def test_weights_of_the_aggregate_have_gradients():
+    """Of the objective by each: minus the part that it weighs."""
+    arrays = CASE_BY_NAME["beta_tcvae_elbo"].draw().values()
+    weights = torch.tensor([0.5, 6.0, 2.0], dtype=torch.float64, requires_grad=True)
+    names = ("alpha", "beta", "gamma")
+    given = dict(zip(names, weights, strict=True))
+    result = ft.beta_tcvae_elbo(*arrays, dataset_size=100, **given)
+    known = ft.beta_tcvae_elbo(
+        *arrays, dataset_size=100, **dict(zip(names, weights.tolist(), strict=True))
+    )
+    torch.testing.assert_close(result.elbo, known.elbo)
+    (slopes,) = torch.autograd.grad(result.elbo, weights, retain_graph=True)
+    parts = (known.mutual_information, known.total_correlation, known.dimension_wise_kl)
+    torch.testing.assert_close(slopes, -torch.stack(parts))
+    free = [a for a in arrays if a.requires_grad]
+    mine, theirs = (torch.autograd.grad(r.elbo, free) for r in (result, known))
+    torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+def test_an_elbo_of_latents_in_another_dtype(beta):
+    x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    single, options = logits.float(), {"likelihood": ft.Bernoulli(), "beta": beta}
+    mine = ft.elbo(x, mu, logvar, single, **options)
+    theirs = ft.elbo(x, mu, logvar, single.double(), **options)
+    torch.testing.assert_close(mine.elbo, theirs.elbo)
+    inputs = (mu, logvar, logits)
+    mine, theirs = (
+        torch.autograd.grad(r.elbo, inputs, allow_unused=True, materialize_grads=True)
+        for r in (mine, theirs)
+    )
+    torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=0)
+
+
 def test_a_loss_hands_its_gradient_on_as_it_is():
     """Its upstream gradient is one: nothing is multiplied, nothing copied."""
     x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()

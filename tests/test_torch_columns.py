@@ -54,13 +54,16 @@ def test_the_composite_is_what_kernels_give(reduction):
     torch.testing.assert_close(mine, theirs)
 
 
-def test_is_the_twin_of_fastelbo():
+@pytest.mark.parametrize("columns", [[0, 2], np.array([0, 2]), torch.tensor([0, 2])])
+def test_is_the_twin_of_fastelbo(columns):
     own = fastelbo.ColumnLikelihood([(fastelbo.Gaussian(), [0, 2]), ("bernoulli", 1)])
     x, outputs = torch.rand(3, 3), torch.randn(3, 3)
     zero = torch.zeros(3, 1)
     value = ft.elbo(x, zero, zero, outputs, likelihood=own).reconstruction
     assert value.item() == pytest.approx(own.log_prob(x.numpy(), outputs.numpy()), rel=1e-6)
-    parts = ft.ColumnLikelihood(own.blocks).split(outputs)
+    twin = ft.ColumnLikelihood([(fastelbo.Gaussian(), columns), ("bernoulli", 1)])
+    torch.testing.assert_close(twin.log_prob(x, outputs), value)
+    parts = twin.split(outputs)
     assert [tuple(part.shape for part in p) for p in parts] == [((3, 2),), ((3, 1),)]
     with pytest.raises(ValueError, match=r"outputs has shape \(3, 2\), expected \(3, 3\)"):
         ft.ColumnLikelihood(own.blocks).log_prob(x, outputs[:, 1:])

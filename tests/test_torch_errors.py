@@ -66,6 +66,10 @@ def mask(*shape):
     return torch.ones(shape, dtype=torch.bool)
 
 
+class OnesOwn(fastelbo.Bernoulli):
+    """What no formula of PyTorch is known of."""
+
+
 X = torch.rand(4, 5)
 #: What no shape of a case's input spoils.
 CALLS = {
@@ -92,6 +96,13 @@ CALLS = {
         X, g(2, 4, 3), g(4, 3), g(4, 3), g(2, 4, 5), likelihood=ft.Gaussian("optimal")
     ),
     "2 decoder": lambda: ft.Gaussian("learned").log_prob(X, g(4, 5)),
+    "and decoder outputs": lambda: ft.Bernoulli().log_prob(X),
+    "got 2": lambda: ft.ColumnLikelihood([("bernoulli", [0, 1, 2, 3, 4])]).log_prob(
+        X, g(4, 5), g(4, 5)
+    ),
+    "rng or noise, not both": lambda: ft.gumbel_softmax(g(4, 3), noise=g(4, 3), rng=1),
+    "z has shape": lambda: ft.StandardNormal().log_prob(torch.ones(())),
+    "torch has no OnesOwn": lambda: ft.ElboLoss(OnesOwn()),
     "1 decoder": lambda: ft.elbo(X, g(4, 3), g(4, 3), (g(4, 5), g(4, 5))),
     "scale has shape": lambda: ft.Gaussian([1.0, 2.0]).log_prob(X, g(4, 5)),
     "theta has shape": lambda: ft.NegativeBinomial([1.0, 2.0]).log_prob(X.round(), g(4, 5)),
