@@ -191,3 +191,23 @@ def test_one_object_serves_both_dtypes():
             one.log_prob(*arrays, reduction="none"),
             Gaussian(scale).log_prob(*arrays, reduction="none"),
         )
+
+
+def test_one_scale_of_each_of_many_features(dtype):
+    """Of more than are summed once for every block of rows: columns are cut instead."""
+    rng = np.random.default_rng(0)
+    x, x_recon = rng.normal(size=(2, 5, 70_001)).astype(dtype)
+    log_scale = rng.normal(size=70_001).astype(dtype)
+    likelihood, spec = Gaussian("learned"), reference.Gaussian("learned")
+    value, expected = spec.log_prob_and_grad(x, x_recon, log_scale, reduction="sum")
+    terms = (np.square(x - x_recon, dtype=np.float64) * np.exp(-2.0 * log_scale) + 1).sum(0)
+    runs = []
+    for threads in (1, 2, 3):
+        options = {"reduction": "sum", "num_threads": threads}
+        got, gradients = likelihood.log_prob_and_grad(x, x_recon, log_scale, **options)
+        assert_close(got, value, dtype, terms.sum())
+        assert_close(gradients[1], expected[1], dtype, terms)
+        runs.append(gradients)
+    for other in runs[1:]:
+        for mine, alone in zip(other, runs[0], strict=True):
+            np.testing.assert_array_equal(mine, alone)

@@ -67,6 +67,20 @@ def test_values_and_gradients_are_those_of_the_specification(case, gradient, opt
     agree(case, gradient, options, dtype)
 
 
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("name", ["total_correlation", "beta_tcvae_elbo"])
+def test_parts_of_the_aggregate_alone_in_every_reduction(name, reduction):
+    case = CASES[name]
+    arrays = case.draw(5, "float64").values()
+    alone = jax.jit(lambda *arrays: flatten(case.call(fj, *arrays, reduction=reduction)))
+    for _ in range(2):  # at the second call by the shortest way
+        found = jax.block_until_ready(alone(*arrays))
+    for mine, known in zip(
+        found, flatten(case.reference(*arrays, reduction=reduction)), strict=True
+    ):
+        np.testing.assert_allclose(mine, known, rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", IN_JAX)
 def test_rows_say_what_goes_without_python(name):
     """And without it values and gradients are the same, to the last bit; maps need none, either."""

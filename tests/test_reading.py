@@ -265,6 +265,17 @@ def test_sparse_parts_that_do_not_fit(counts):
         VAE(**OPTIONS, likelihood="poisson").fit(X)
 
 
+def test_stores_of_which_no_rows_can_be_read(counts, tmp_path):
+    anndata = pytest.importorskip("anndata")
+    sparse = pytest.importorskip("scipy.sparse")
+    model = VAE(**OPTIONS, likelihood="poisson")
+    with pytest.raises(TypeError, match="X must hold real numbers, got dtype complex128"):
+        model.fit(in_hdf5(counts * 1j, tmp_path))
+    anndata.AnnData(sparse.csc_matrix(counts * 1.0)).write_h5ad(tmp_path / "x.h5ad")
+    with pytest.raises(TypeError, match=r"stored by columns, in the format 'csc'.*X\.to_memory"):
+        model.fit(anndata.read_h5ad(tmp_path / "x.h5ad", backed="r").X)
+
+
 def test_a_store_that_vanishes(counts, tmp_path):
     h5py = pytest.importorskip("h5py")
     X = in_hdf5(counts, tmp_path)
