@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -100,6 +102,16 @@ def test_interruption(monkeypatch, capsys):
     monkeypatch.setattr("fastelbo._cli.info.build_info", interrupted)
     assert main(["info"]) == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough():
+    """As `head` has: no traceback, and no failure."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "fastelbo", "info"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, timeout=60)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_as_a_module_it_imports_no_more_than_it_needs():
