@@ -402,6 +402,16 @@ def test_bad_tables(text, tmp_path, out, capsys):
 
 
 @needs_extras
+def test_cells_without_counts(tmp_path, out, capsys):
+    anndata = pytest.importorskip("anndata")
+    path = tmp_path / "cells.h5ad"
+    anndata.AnnData(layers={"raw": np.ones((20, 3))}).write_h5ad(path)
+    words = f"{path}: it has no X: --key names a layer, of ['raw']"
+    refused(capsys, ["--data", path, "--output", out], words)
+    refused(capsys, ["--data", path, "--key", "rare", "--output", out], "no layer 'rare'", "raw")
+
+
+@needs_extras
 def test_bad_labels_and_other_kinds(tmp_path, out, monkeypatch, capsys):
     path, rest = tmp_path / "data.csv", ["--output", out]
     path.write_text("a,b,c\n" + "".join(f"{i},2,name {i}\n" for i in range(100)))

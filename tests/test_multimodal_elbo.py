@@ -250,6 +250,9 @@ def test_torch_says_the_same():
     assert got.elbo.item() == pytest.approx(expected.elbo, rel=1e-13)
     for name, value in expected.reconstruction.items():
         assert got.reconstruction[name].item() == pytest.approx(value, rel=1e-13)
+    mixture = torch.stack([mu, mu + 1]), torch.stack([logvar, logvar - 1])  # no mask
+    alone = [ft.kl_standard_normal(m, v) for m, v in ((mu, logvar), (mu + 1, logvar - 1))]
+    torch.testing.assert_close(ft.multimodal_elbo(tensors, *mixture).kl, sum(alone) / 2)
     for wrong, message in (
         ({"weights": {"text": -1.0}}, r"^weights\['text'\]"),
         ({"present": {"smell": present["text"]}}, "^a name in present"),

@@ -103,3 +103,14 @@ def test_a_merged_stream_is_in_the_wider_dtype():
     single, double = (ft.StreamingBound().update(w) for w in (log_w, log_w.double()))
     assert single.merge(double).bound().dtype == torch.float64
     assert double.merge(ft.StreamingBound().update(log_w)).bound().dtype == torch.float64
+
+
+def test_log_weights_of_what_is_there():
+    x, z, mu, logvar, logits = CASE_BY_NAME["iwae[Bernoulli]"].draw().values()
+    mask = torch.arange(x.numel()).reshape(x.shape) % 3 > 0
+    given = [t.detach() for t in (x, z, mu, logvar, logits)]
+    got = ft.log_weights(*given, likelihood=ft.Bernoulli(), mask=mask)
+    arrays = [t.numpy() for t in given]
+    expected = fastelbo.log_weights(*arrays, likelihood=fastelbo.Bernoulli(), mask=mask.numpy())
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    assert (got != ft.log_weights(*given, likelihood=ft.Bernoulli())).any()
