@@ -112,9 +112,7 @@ cdef bint has_event(const Handle* likelihood, const Call* call) noexcept nogil:
 cdef void prepare(Call* call) noexcept nogil:
     """Threads as everywhere: one in a forked child, and fewer where they do not pay."""
     expect(max(1, call.samples) * call.batch * (call.event + LATENT_COST * call.latent))
-    call.threads = min(call.threads, most_threads)
-    if call.threads < 1 or forked:
-        call.threads = 1
+    call.threads = 1 if forked else max(1, min(call.threads, most_threads))
 
 
 cdef int32_t elbo(const Handle* likelihood, Call* call) noexcept nogil:

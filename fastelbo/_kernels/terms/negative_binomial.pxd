@@ -354,12 +354,11 @@ cdef inline double log_prob_of_any(double x, double mu, double theta,
 
     As log_prob_of_count, without its range; `scale`, where a sum would overflow, is gone from ratios.
     """
-    cdef double n, n_p, total, p, q, share, pull, whole, apart, rest, log_n, log_total, most, scale
+    cdef double n, n_p, total, p, q, share, pull, whole, apart, rest, log_n, log_total, scale
     cdef double ratio
     dmu[0] = dtheta[0] = NAN
     if not (x >= 0.0 and mu >= 0.0 and theta > 0.0):
         return NAN
-    most = DBL_MAX
     mu = fabs(mu)                                # no -0.0
     if x == INFINITY or mu == INFINITY:
         if x == mu:
@@ -374,7 +373,7 @@ cdef inline double log_prob_of_any(double x, double mu, double theta,
             return -mu
         rest = stirling_error_of(x) + 0.5 * log_c(x) + 0.9189385332046727
         return -(divergence_of(x, mu, x - mu, log_c(mu)) + rest)
-    scale = 0.25 if mu + theta > most else 1.0
+    scale = 0.25 if mu + theta > DBL_MAX else 1.0
     total = mu * scale + theta * scale
     n = x * scale + theta * scale
     p = (mu * scale) / total
