@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from operator import is_
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -91,8 +92,8 @@ class ColumnLikelihood(Likelihood):
         #: (likelihood, columns) of each block, checked.
         self._pairs = pairs
         self._layout = _arrays.Layout(width_of=self._width_of)
-        #: What `_placed` has found, by the number of columns of x.
-        self._places = {}
+        #: What `_blocks` has made, by the number of columns of x, and of what.
+        self._made = {}
         #: How many columns x must have, None where only x tells.
         self._columns = _number_of([columns for _, columns in pairs])
         if self._columns is not None:
@@ -140,15 +141,23 @@ class ColumnLikelihood(Likelihood):
         return [block.cut(outputs) for block in self._blocks(self._columns)]
 
     def _blocks(self, columns):
-        """The blocks over so many columns, their likelihoods as they run."""
-        if columns not in self._places:
-            self._places[columns] = self._placed(columns)
+        """The blocks over so many columns, their likelihoods as they run: made anew where something
+        of those has been set."""
+        states = [vars(likelihood) for likelihood, _ in self._pairs]
+        if columns in self._made:
+            before, blocks = self._made[columns]
+            if all(map(is_, states, before)):
+                return blocks
         blocks, start = [], 0
-        for (likelihood, _), numbers in zip(self._pairs, self._places[columns], strict=True):
+        for (likelihood, _), numbers in zip(self._pairs, self._placed(columns), strict=True):
             ready = self._ready(likelihood, numbers)
             blocks.append(Block(ready, _in_place(numbers), len(numbers), start))
             start = blocks[-1].stop
+        self._made[columns] = states, blocks
         return blocks
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_made": {}}
 
     def _placed(self, columns):
         """The numbers of each block's columns; complains unless each is in one block."""

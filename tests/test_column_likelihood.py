@@ -126,6 +126,25 @@ def test_an_optimal_scale_is_that_of_its_block():
         fastelbo.iwae(x, mu[None], mu, mu, means[None], likelihood=likelihood)
 
 
+def test_what_is_set_of_a_block_counts_from_then_on():
+    classes = Categorical(2)
+    likelihood = ColumnLikelihood([(Bernoulli(), 0), (classes, 1)])
+    x = [[1.0, 1.0]]
+    assert likelihood.log_prob(x, np.zeros((1, 3))) == pytest.approx(-np.log(4))
+    classes.set_params(classes=4)
+    assert likelihood.n_outputs == 5
+    assert likelihood.log_prob(x, np.zeros((1, 5))) == pytest.approx(-np.log(8))
+    likelihood.set_params(blocks=[(Bernoulli(), [0, 1])])
+    assert likelihood.log_prob(x, np.zeros((1, 2))) == pytest.approx(-np.log(4))
+
+
+def test_a_call_leaves_nothing_to_save():
+    likelihood = ColumnLikelihood([(Bernoulli(), slice(None))])
+    before = pickle.dumps(likelihood)
+    likelihood.log_prob(np.ones((1, 2)), np.zeros((1, 2)))
+    assert pickle.dumps(likelihood) == before
+
+
 def test_blocks_in_place_are_not_copied():
     """A block whose columns lie side by side needs no room for x, whatever its size."""
     rng = np.random.default_rng(0)
