@@ -21,7 +21,7 @@ LIKELIHOODS = [
     Poisson(log_input=False),
 ]
 #: Around the tiles of the kernels, and where several rows share one.
-SHAPES = [(1, 1), (3, 1), (1, 7), (70, 31), (2, 513), (65, 1100), (4, 0)]
+SHAPES = [(1, 1), (3, 1), (1, 7), (70, 31), (2, 513), (9, 1100), (4, 0)]
 
 
 def problem(likelihood, shape, dtype, share=0.1, seed=0):
