@@ -132,9 +132,9 @@ KL_NORMAL = Row(
         },
         limits={
             "mu_q": (0.0, "smallest_normal", 1.0),
-            "logvar_q": (-1e4, -90.0, 0.0, 90.0, 1e4),
+            "logvar_q": (-1e4, -90.0, 0.0, 90.0, 1e4, np.inf),
             "mu_p": (0.0, "smallest_normal", 1.0),
-            "logvar_p": (-1e4, -90.0, 0.0, 90.0, 1e4),
+            "logvar_p": (-np.inf, -1e4, -90.0, 0.0, 90.0, 1e4),
         },
         peers={
             "numpy": _numpy_kl_normal,

@@ -69,4 +69,5 @@ def exp_minus_one_minus(x):
     tail = np.ones_like(t)
     for k in range(18, 2, -1):  # x^2/2 (1 + x/3 (1 + x/4 (1 + ...)))
         tail = 1.0 + tail * t / k
-    return np.where(near, 0.5 * t * t * tail, np.expm1(x) - x)
+    far = np.where(x == np.inf, x, np.expm1(x) - x)
+    return np.where(near, 0.5 * t * t * tail, far)

@@ -208,16 +208,17 @@ cdef inline void exp_minus_one(real x, real* e, real* em1, real* em1mx) noexcept
     """e^x, e^x - 1 and e^x - 1 - x, the last two without cancellation.
 
     Beyond FAR they come as twice their halves, whose power of two cannot overflow. What is too
-    large for any power is left in r: there it overflows, or, at infinity, gives NaN.
+    large for any power is left in r, and overflows there.
     """
     cdef real r, q, s, u = nearest_power(clamp_exponent(x))
     cdef real far = <real>1.0 if x > <real>FAR else <real>0.0
+    cdef real less = <real>1e4 if x > <real>1e4 else x           # infinity less that is not NaN
     cdef real one = <real>1.0 - <real>0.5 * far, top = <real>1.0 + far
     exp_rest(above_underflow(x), u, &r, &q)
     e[0] = scale_by_power((r + q) + <real>1.0, u)
     s = small_power(u - far) if x > <real>-FAR else <real>0.0
     em1[0] = (q * s + (r * s + (s - one))) * top
-    em1mx[0] = (q * s + (r * s + ((s - one) - x * one))) * top
+    em1mx[0] = (q * s + (r * s + ((s - one) - less * one))) * top
 
 
 cdef inline void exp_minus_one_near(real x, real* e, real* em1, real* em1mx) noexcept nogil:
