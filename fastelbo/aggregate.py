@@ -110,13 +110,15 @@ class Sampling:
             largest = max(map(abs, weights))
             if largest > MOST_WEIGHT:
                 share = share_of(largest)
+            elif 0 < largest < 1 / MOST_WEIGHT:
+                share = 1 / share_of(1 / largest)
             a, b, c = (share * weight for weight in weights)
             weights = (a, b - a, c - b, -c)
         threads = threads_for(batch * batch * (dims + 1) * PAIR_COST, num_threads)
         _kernels.decompose(
             latent, self.weighting, self.first, self.second, parts, weights, gradients, threads
         )
-        if share < 1:
+        if share != 1:
             weigh(gradients, 1 / share, 1.0)
         parts[1] += self.log_weight
         parts[2] += dims * self.log_weight

@@ -85,6 +85,10 @@ def test_small_weights_keep_their_digits():
         _, grad = fastelbo.elbo_and_grad(x, large, none, x, beta=weight, reduction="sum")
         np.testing.assert_allclose(grad.mu, -expected, rtol=1e-6)
         np.testing.assert_array_equal(grad.logvar, none)
+        parts = {"alpha": 0, "beta": 0, "gamma": weight, "dataset_size": 10, "reduction": "sum"}
+        wide = np.full_like(none, np.log(4))
+        _, grad = fastelbo.beta_tcvae_elbo_and_grad(x, large, large, wide, x, **parts)
+        np.testing.assert_allclose(grad.z, -expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "imq"])
