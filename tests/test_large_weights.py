@@ -85,10 +85,24 @@ def test_small_weights_keep_their_digits():
         _, grad = fastelbo.elbo_and_grad(x, large, none, x, beta=weight, reduction="sum")
         np.testing.assert_allclose(grad.mu, -expected, rtol=1e-6)
         np.testing.assert_array_equal(grad.logvar, none)
-        parts = {"alpha": 0, "beta": 0, "gamma": weight, "dataset_size": 10, "reduction": "sum"}
-        wide = np.full_like(none, np.log(4))
-        _, grad = fastelbo.beta_tcvae_elbo_and_grad(x, large, large, wide, x, **parts)
-        np.testing.assert_allclose(grad.z, -expected, rtol=1e-5)
+
+
+def test_small_weights_of_all_pairs_keep_their_digits():
+    rng = np.random.default_rng(0)
+    x, noise = np.ones((4, 5), np.float32), rng.normal(size=(4, 3))
+    mu = (1e-10 * rng.normal(size=(4, 3))).astype(np.float32)
+    z, narrow = (mu + 1e-10 * noise).astype(np.float32), np.full_like(mu, -20 * np.log(10))
+    for name in ("alpha", "beta", "gamma"):
+        weights = dict.fromkeys(("alpha", "beta", "gamma"), 0.0)
+        given = x, z, mu, narrow, x
+        _, ones = fastelbo.beta_tcvae_elbo_and_grad(
+            *given, dataset_size=10, **weights | {name: 1.0}
+        )
+        _, grad = fastelbo.beta_tcvae_elbo_and_grad(
+            *given, dataset_size=10, **weights | {name: 1e-42}
+        )
+        for got, one in zip(grad[:2], ones[:2], strict=True):
+            np.testing.assert_allclose(got, 1e-42 * one.astype(float), rtol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", ["rbf", "imq"])
