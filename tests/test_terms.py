@@ -69,6 +69,22 @@ def test_a_term_with_other_parameters_is_refused():
         evaluate("likelihood", "GaussianLogScale", 2, (np.empty((2, 3)),))
 
 
+def test_more_axes_than_a_pass_can_stride_over_are_refused():
+    """Which `_arrays` copies first, so that no user meets this."""
+    x = np.ones((3,) * 10)[(slice(None, None, 2),) * 10]
+    outputs = np.ones((2,) * 10)
+    with pytest.raises(ValueError, match="8 strided axes"):
+        _builds.kernels("likelihood").evaluate(
+            "SquaredError", x, None, False, (outputs,), None, *(1.0,) * 3, 0.0, 1, *(None,) * 4, 1
+        )
+    with pytest.raises(ValueError, match="8 strided axes"):
+        _builds.kernels("classes").categorical(
+            x, None, False, np.ones((*x.shape, 2)), None, 1.0, 1, None, None, 1
+        )
+    expected = fastelbo.SquaredError().log_prob(x.copy(), outputs + 1)
+    assert fastelbo.SquaredError().log_prob(x, outputs + 1) == expected
+
+
 #: What a forgotten term may lack, and a call that does not compile then.
 LACKS = {
     "likelihoods": ("log_prob", "parameters_of", "gradients_of"),
