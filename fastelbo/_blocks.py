@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,17 +11,33 @@ if TYPE_CHECKING:
     from fastelbo.likelihoods import Likelihood
 
 
-class Block(NamedTuple):
+class Block:
     """`count` columns of x, their likelihood, and the first of their outputs.
 
     The outputs are its parameters one after the other; of each there is a number for every column,
     or one for every class of it.
     """
 
-    likelihood: Likelihood
-    columns: slice | np.ndarray
-    count: int
-    start: int
+    def __init__(self, likelihood: Likelihood, columns: slice | np.ndarray, count: int, start: int):
+        self.likelihood = likelihood
+        self.columns = columns
+        self.count = count
+        self.start = start
+
+    @cached_property
+    def width(self):
+        """Outputs that are one parameter."""
+        return self.count * self.likelihood._outputs_each
+
+    @cached_property
+    def stop(self):
+        return self.start + self.width * len(self.likelihood.parameters)
+
+    @cached_property
+    def outputs(self):
+        """Where each parameter is among the outputs."""
+        starts = range(self.start, self.stop, self.width)
+        return [slice(start, start + self.width) for start in starts]
 
     @property
     def numbers(self):
@@ -28,23 +45,9 @@ class Block(NamedTuple):
         whole = isinstance(self.columns, slice)
         return np.arange(self.columns.start, self.columns.stop) if whole else self.columns
 
-    @property
-    def width(self):
-        """Outputs that are one parameter."""
-        return self.count * self.likelihood._outputs_each
-
-    @property
-    def stop(self):
-        return self.start + self.width * len(self.likelihood.parameters)
-
-    def outputs(self):
-        """Where each parameter is among the outputs."""
-        starts = range(self.start, self.stop, self.width)
-        return [slice(start, start + self.width) for start in starts]
-
     def cut(self, outputs):
         """The parameters as views of the outputs (..., P) of all blocks."""
-        parts = [outputs[..., where] for where in self.outputs()]
+        parts = [outputs[..., where] for where in self.outputs]
         if self.likelihood._layout.more_axes:
             parts = [part.reshape(*part.shape[:-1], self.count, -1) for part in parts]
         return tuple(parts)

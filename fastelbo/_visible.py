@@ -28,12 +28,12 @@ class Visible:
         together = blocks[0].likelihood is not likelihood
         #: Columns of each array that the likelihood takes.
         self.widths = (self.outputs,) if together else (features,) * len(likelihood.parameters)
-        self.scales = [part for block in blocks for part in block.outputs()[1:]]
+        self.scales = [part for block in blocks for part in block.outputs[1:]]
         self.positive = [
             (0, part) if together else (i, slice(None))
             for block in blocks
             for i, (part, name) in enumerate(
-                zip(block.outputs(), block.likelihood.parameters, strict=True)
+                zip(block.outputs, block.likelihood.parameters, strict=True)
             )
             if name in block.likelihood._positive
         ]
