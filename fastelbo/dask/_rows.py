@@ -15,9 +15,8 @@ POOL = 64 << 20
 class Rows:
     """The rows of a dask array (N, D), read when they are taken; they are checked beforehand.
 
-    Has what training asks of a matrix: its shape, some rows of it, and ``np.take``, which calls
-    :meth:`take`. Told by :meth:`expect` in which order rows will be wanted, it reads those of the
-    next minibatches together.
+    Has what training asks of `fastelbo._reading.Rows`. Told by :meth:`expect` in which order rows
+    will be wanted, it reads those of the next minibatches together.
     """
 
     once = False  # training may read them again and again
@@ -44,7 +43,6 @@ class Rows:
         ]
         self._places = places
         self._largest = None
-        self.expect(np.empty(0, np.intp))
 
     def __len__(self):
         return self.shape[0]
@@ -62,10 +60,6 @@ class Rows:
     def reach(self):
         """The largest absolute value."""
         return self._largest
-
-    def checked(self):
-        """They have been: see `check`."""
-        return self
 
     def parts(self):
         """What an epoch goes through."""
@@ -87,12 +81,9 @@ class Rows:
             rows = np.arange(len(self))[rows]
         return dask.compute(self.lazily(rows))[0]
 
-    def take(self, rows, axis=0, out=None, mode=None):
+    def take(self, rows, axis, out, mode):
         """Rows of a minibatch, in memory."""
-        found = self._planned(rows, "rows", self._several)
-        if out is None:
-            return found
-        out[...] = found
+        out[...] = self._planned(rows, "rows", self._several)
         return out
 
     def slices(self, rows, size):
@@ -100,10 +91,8 @@ class Rows:
         return self._planned(rows, "slices", lambda batches: self._kept(batches, size))
 
     def _planned(self, rows, kind, make):
-        """What `make` makes of a minibatch; if it comes as expected, with the next ones."""
+        """What `make` makes of a minibatch, the next in the order expected, and of later ones."""
         start, batch = self._next, len(rows)
-        if not np.array_equal(self._order[start : start + batch], rows):
-            return make([rows])[0]
         self._next += batch
         if (kind, start) not in self._held:
             several = max(1, POOL // (batch * self.shape[1] * self.dtype.itemsize))

@@ -18,7 +18,6 @@ from fastelbo._network import Autoencoder
 from fastelbo._vae_settings import as_dtype
 from fastelbo.dask._rows import Rows
 from fastelbo.divergences import as_free_bits
-from fastelbo.locations import NoOptimalScale
 from fastelbo.posterior import NoiseFrom, noise_key, reparameterize
 
 if TYPE_CHECKING:
@@ -211,8 +210,6 @@ class _Network(Autoencoder):
         if likelihood._couples_rows():
             found = np.array(_computed(_variances, slices, likelihood))
             self.variances = (np.array(shares) @ found).tolist()
-            if not np.isfinite(self.variances).all():
-                raise NoOptimalScale(f"the mean squared error is {self.variances[0]}")
             likelihood = likelihood._at_variances(iter(self.variances))
         *found, means = zip(
             *_computed(_gradients, slices, likelihood, beta, free_bits), strict=True
