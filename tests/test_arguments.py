@@ -37,7 +37,7 @@ class Says:
 
 #: More than a float64 can be, and more digits than Python writes.
 HUGE = (10**400, -(10**400), 10**5000)
-WORDS = ("odd", 3, np.zeros(3), ["mean"], b"mean")
+WORDS = ("odd", 3, np.zeros(3), ["mean"], b"mean", [10**5000])
 NO_NUMBERS = ("4", True, [1.0], np.zeros(3), 1j, None, object(), *HUGE)
 WEIGHTS = (*NO_NUMBERS, -1, np.nan, np.inf)
 FLAGS = ("yes", 1, np.zeros(2), None)

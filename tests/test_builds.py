@@ -78,11 +78,23 @@ def test_build_that_was_not_compiled(monkeypatch):
         _builds._choose()
 
 
+def test_build_that_has_no_folder(monkeypatch):
+    monkeypatch.setattr(_builds, "NAMES", (*_builds.NAMES, "avx1024"))
+    monkeypatch.setenv("FASTELBO_BUILD", "avx1024")
+    assert _builds.available() == RUNNABLE
+    with pytest.raises(ImportError, match=r"avx1024.*not compiled.*baseline"):
+        _builds._choose()
+
+
 def test_nothing_compiled(monkeypatch):
     monkeypatch.setattr(_builds, "_is_compiled", lambda build: False)
     monkeypatch.delenv("FASTELBO_BUILD", raising=False)
     with pytest.raises(ImportError, match=r"not compiled.*pip install"):
         _builds._choose()
+    absent = "import sys; sys.modules['fastelbo._processor'] = None; import fastelbo"
+    done = fresh_python("-c", absent)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("ImportError: fastelbo is not compiled")
 
 
 def test_processor_is_asked():

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -299,6 +300,15 @@ def test_calls_are_timed_as_their_rows_make_them():
     assert lines[2].split()[:2] == ["kl_normal", "1.3"]
 
 
+@pytest.mark.parametrize("told", [None, "", "cpu 1 2 3", "cpu of another kind"])
+def test_a_system_that_does_not_tell(told, monkeypatch, tmp_path):
+    path = tmp_path / "stat"
+    if told is not None:
+        path.write_text(told)
+    monkeypatch.setattr(_common, "open", lambda _: path.open(), raising=False)
+    assert _common.Load().others() is None
+
+
 def test_a_busy_machine_is_said_to_be(monkeypatch):
     """CPUs that others use are those that neither this process nor the idle task has."""
     load = _common.Load()
@@ -374,9 +384,12 @@ def test_absent_frameworks_are_named(monkeypatch):
     assert all(isinstance(c, contenders.Fastelbo) for c in present)
 
 
-def test_take_turns_and_memory():
+def test_take_turns_and_memory(monkeypatch):
     seconds = _common.take_turns({"a": lambda: None, "b": lambda: sum(range(100))}, 3, 1e-4)
     assert min(map(len, seconds.values())) >= 3
+    monkeypatch.setattr(_common, "PATIENCE", 10)
+    seconds = _common.take_turns({"slow": lambda: time.sleep(1e-3)}, 9, 1e-4)
+    assert len(seconds["slow"]) == 3  # whose first turn took as long as ten
     contender = contenders.NumPy()
     used = measure.peak_memory(contender, lambda: (np.zeros(1 << 20),))
     assert 8 << 20 <= used < 9 << 20
@@ -414,6 +427,21 @@ def test_table():
     text = _common.table(["name", "us"], [["a", "1.0"], ["bc", "12.0"]])
     assert text == "name    us\n----  ----\na      1.0\nbc    12.0"
     assert _common.progress(range(3), "x") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("tqdm", [True, False])
+def test_progress_where_somebody_watches(tqdm, monkeypatch, capsys):
+    if not tqdm:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    else:
+        pytest.importorskip("tqdm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert list(_common.progress(range(3), "builds")) == [0, 1, 2]
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert ("builds: " if tqdm else "\rbuilds 2/3 ") in shown.err
+    assert shown.err.endswith("\r")
+    assert not shown.err.split("\r")[-2].strip()  # nothing is left of it
 
 
 @pytest.mark.parametrize("side", [slow_if(s == "torch.compile", s) for s in bench_vae.SIDES])

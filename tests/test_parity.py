@@ -151,6 +151,10 @@ def test_children_run_in_their_build():
         assert _common.in_build(build, "fastelbo", "build_info")["build"] == build
     with pytest.raises(RuntimeError, match="no-such-build"):
         _common.in_build("no-such-build", "fastelbo", "build_info")
+    with _common.Children() as children:
+        pass
+    with pytest.raises(RuntimeError, match="its block has ended"):
+        children.in_build("baseline", "fastelbo", "build_info")
 
 
 def children_of(pid):
