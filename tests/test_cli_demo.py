@@ -12,6 +12,7 @@ import pytest
 from fastelbo import VAE, __version__, build_info
 from fastelbo._cli import COMMANDS, main
 from tests.conftest import fresh_python
+from tests.test_vae_training import raising
 
 needs_extras = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("sklearn", "matplotlib", "tqdm")),
@@ -260,6 +261,15 @@ def test_one_latent_dimension_has_one_axis(figure, pictures, tmp_path):
 
 
 @needs_extras
+def test_labels_that_are_whole_numbers(figure, tmp_path):
+    """As words or not, they come in their order."""
+    X, y = np.random.default_rng(0).random((40, 7)), np.array(["10", "2", "-3", "2"] * 10)
+    np.savez(tmp_path / "numbered.npz", X=X, y=y)
+    latent, *_ = panel(figure("--data", tmp_path / "numbered.npz", "--latent-dim", 1), "Latent map")
+    assert [text.get_text() for text in latent.get_yticklabels()] == ["-3", "2", "10"]
+
+
+@needs_extras
 def test_labels_that_name_each_row_are_none(figure, tmp_path):
     X = np.random.default_rng(0).random((80, 7))
     np.savez(tmp_path / "named.npz", X=X, y=[f"row {i}" for i in range(80)])
@@ -309,6 +319,34 @@ def test_torch_on_files(likelihood, out, tmp_path, capsys):
         assert demo(*options, "--framework", framework, "--output", out) == 0
         found.append(float(table(capsys.readouterr().out)["test ELBO"].split()[0]))
     assert found[1] == pytest.approx(found[0], abs=0.02)
+
+
+def test_an_epoch_cut_short_leaves_a_model_of_torch_as_it_was():
+    pytest.importorskip("torch")
+    from fastelbo._cli._demo_torch import Model
+
+    X = np.random.default_rng(0).random((40, 7)).astype(np.float32)
+    models = [Model(hidden=(8,), latent_dim=2, batch_size=10, random_state=0) for _ in range(2)]
+    for model in models:
+        model.partial_fit(X)
+    cut = models[0].set_params(beta=raising(KeyboardInterrupt(), 6))
+    with pytest.raises(KeyboardInterrupt):
+        cut.partial_fit(X)
+    np.testing.assert_array_equal(cut.transform(X), models[1].transform(X))
+    for model in models:
+        model.set_params(beta=1.0).partial_fit(X)
+    np.testing.assert_array_equal(cut.transform(X), models[1].transform(X))
+
+
+@needs_extras
+def test_without_threadpoolctl(out, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "data.npy", np.zeros((20, 4)))
+    options = ["--data", tmp_path / "data.npy", "--epochs", 1, "--output", out]
+    assert demo(*options) == 0
+    assert table(capsys.readouterr().out)["threads"].startswith("1 for the kernels")
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert demo(*options) == 0
+    assert table(capsys.readouterr().out)["threads"] == "1 for the kernels"
 
 
 def csv(path, X, words):
@@ -453,6 +491,16 @@ BAD_DATA = {
 }
 
 
+@needs_extras
+@pytest.mark.parametrize("kind", ["csr_array", "csc_matrix"])
+def test_sparse_data_that_are_damaged(kind, tmp_path, out, capsys):
+    sparse = pytest.importorskip("scipy.sparse")
+    X = getattr(sparse, kind)(np.eye(20, 3))
+    X.indices[1] = 1 << 20
+    sparse.save_npz(tmp_path / "data.npz", X)
+    refused(capsys, ["--data", tmp_path / "data.npz", "--output", out], "damaged or of another k")
+
+
 def save(path, array):
     with open(path, "wb") as file:
         np.save(file, array, allow_pickle=True)
@@ -491,11 +539,13 @@ def test_bad_keys(pictures, out, tmp_path, capsys):
     [
         ("--epochs", "-3"), ("--epochs", "0"), ("--epochs", "many"), ("--latent-dim", "0"),
         ("--latent-dim", "1.5"), ("--beta", "-1"), ("--beta", "nan"), ("--beta", "inf"),
-        ("--hidden", "0"), ("--likelihood", "cauchy"), ("--seed", "-1"), ("--framework", "jax"),
+        ("--beta", "much"), ("--hidden", "0"), ("--likelihood", "cauchy"), ("--seed", "-1"),
+        ("--framework", "jax"),
     ],
 )  # fmt: skip
 def test_bad_options(option, value, out, capsys):
-    refused(capsys, [option, value, "--output", out], option)
+    wanted = "choose from" if option in ("--likelihood", "--framework") else "expected a"
+    refused(capsys, [option, value, "--output", out], option, wanted)
     assert not out.exists()
 
 

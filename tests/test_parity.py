@@ -77,6 +77,12 @@ def test_others_agree_with_the_reference():
     assert not any(worst.is_out_of_bounds for worst in found.values())
 
 
+def test_others_that_are_not_installed_are_left_out(monkeypatch):
+    for name in ("scipy", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert parity.compare_others("StudentT", SIZE) == []
+
+
 @pytest.mark.parametrize(("framework", "other"), [("torch", "composite"), ("jax", "formulas")])
 def test_adapters_agree_with_the_reference(framework, other):
     pytest.importorskip(framework)
@@ -129,7 +135,7 @@ def test_command_out_of_bounds(capsys, monkeypatch):
     def found(_, build, *__, function, **___):
         row = {"name": "elbo", "against": "reference", "dtype": "float32", "error": 2e-6}
         row |= {"of": "value", "at": "ordinary"}
-        row |= {"bound": 1e-6, "checks": 1, "build": build, "raised": ""}
+        row |= {"bound": 1e-6, "checks": 1, "build": build, "raised": "ValueError: no"}
         return [row] if function == "compare_build" else []
 
     monkeypatch.setattr(_common.Children, "in_build", found)
@@ -138,7 +144,10 @@ def test_command_out_of_bounds(capsys, monkeypatch):
     assert [row["build"] for row in report["rows"]] == list(_builds.available())
     assert all(row["out_of_bounds"] for row in report["rows"])
     assert run("elbo") == 1
-    assert "2.0e-06!" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2.0e-06!" in out
+    for build in _builds.available():
+        assert f"\nelbo ({build}, float32) raised ValueError: no\n" in out
 
 
 def test_unknown_names_are_corrected(capsys):
