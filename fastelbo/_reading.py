@@ -76,10 +76,8 @@ class Rows:
         return self._but(_checks=[])
 
     def part(self, rows):
-        """Some of them, by a slice or an array of numbers, of which nothing is read."""
-        if isinstance(rows, slice) and rows == slice(None):
-            return self
-        chosen = np.arange(len(self))[rows] if self._chosen is None else self._chosen[rows]
+        """Some of them, by an array of numbers, of which nothing is read."""
+        chosen = rows if self._chosen is None else self._chosen[rows]
         return self._but(_chosen=chosen, shape=(len(chosen), self.shape[1]))
 
     def parts(self):

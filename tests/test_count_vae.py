@@ -9,6 +9,7 @@ import pytest
 import fastelbo
 from fastelbo import CountVAE, reference
 from fastelbo._count_network import CountVisible, drawn_counts, likelihood_of_counts
+from fastelbo._files import read_arrays
 from fastelbo._sklearn import NotFittedError
 from tests.conftest import fresh_python, numerical_gradient
 from tests.example_scripts import loaded
@@ -430,14 +431,23 @@ def test_save_and_load(data, options, kind, tmp_path):
     ],
 )
 def test_files_that_are_damaged(model, tmp_path, at, value):
-    from fastelbo._files import read_arrays
+    refused(model, tmp_path / "model.npz", at, value, "cannot be loaded")
 
-    path = tmp_path / "model.npz"
+
+def test_files_of_another_likelihood(data, tmp_path):
+    """Of as many outputs, none of which are means."""
+    model = CountVAE(**SMALL, likelihood="poisson").fit(data[0])
+    at, bernoulli = ("scored_by", "likelihood"), {"class": "Bernoulli", "arguments": {}}
+    refused(model, tmp_path / "model.npz", at, bernoulli, "is not of counts by their means")
+
+
+def refused(model, path, at, value, message):
+    """A file of the model is not loaded once it has this value there."""
     model.save(path)
     header, arrays = read_arrays(path, "fastelbo.CountVAE", 1)
     header = {"kind": "fastelbo.CountVAE", "version": 1, **header}
     write(path, changed(header, at, value), arrays)
-    with pytest.raises(ValueError, match="cannot be loaded"):
+    with pytest.raises(ValueError, match=message):
         CountVAE.load(path)
 
 

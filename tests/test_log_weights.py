@@ -130,6 +130,23 @@ def test_x_outside_the_domain_is_named_in_the_callers_numbering(monkeypatch):
     log_weights(x, *rest, likelihood=fastelbo.Bernoulli(validate=False))
 
 
+def test_x_that_is_mended_meanwhile_is_refused(monkeypatch):
+    """As by another thread, before the offender has its name."""
+    one_pass = fastelbo.Poisson._pass
+
+    def mending(self, *given):
+        try:
+            one_pass(self, *given)
+        finally:
+            x[:] = 1
+
+    x, *rest = draw(np.float64)
+    x[:] = -1
+    monkeypatch.setattr(fastelbo.Poisson, "_pass", mending)
+    with pytest.raises(ValueError, match=r"= -1 lies outside the domain of Poisson"):
+        log_weights(x, *rest, likelihood=fastelbo.Poisson())
+
+
 def test_memory():
     """Nothing of the size of x_recon: 3 MB here."""
     arrays = draw(np.float32, 20, 50, (800,), 4)

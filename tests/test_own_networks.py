@@ -186,6 +186,7 @@ def changed(**methods):
         (Layers(16, 4, 5), ValueError, r"encoder.forward: its output .*\(2, 5\).* \(2, 6\)"),
         (Layers(15, 4, 6), ValueError, "matmul"),
         (changed(forward=lambda self, x: x), TypeError, r"forward must return \(output, cache\)"),
+        (changed(forward=lambda self, x: None), TypeError, "forward must .*, it returned None"),
         (
             changed(forward=lambda self, x: (np.full((len(x), 6), np.nan), x)),
             ValueError,
@@ -221,6 +222,7 @@ def changed(**methods):
             TypeError,
             r"encoder.parameters\(\)\[0\] must be an array of floats .* got a list of 1",
         ),
+        (changed(parameters=lambda self: [1.0]), TypeError, "can be written to, got 1.0"),
         (
             changed(parameters=lambda self: [np.arange(3)]),
             TypeError,

@@ -177,6 +177,11 @@ def test_early_epochs_leave_the_picture_only_where_they_hide_the_rest(ax):
     ax.plot([1, 2], [np.nan, 3.0])
     fit_to(ax)
     assert ax.get_ylim()[0] < 3 < ax.get_ylim()[1]
+    ax.clear()
+    ax.plot([1, 2], [np.nan, np.inf])
+    limits = ax.get_ylim()
+    fit_to(ax)
+    assert ax.get_ylim() == limits
 
 
 def test_no_series_of_that_name(models, ax):

@@ -205,6 +205,17 @@ def test_errors_name_the_path_and_leave_nothing(failing, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["model.npz"]
 
 
+@pytest.mark.parametrize("error", [OSError("no number"), FileNotFoundError(2, "gone", "other")])
+def test_errors_of_the_block_are_its_own(error, tmp_path):
+    def fail():
+        raise error
+
+    with pytest.raises(OSError, match=r"no number|gone: 'other'") as caught:
+        overwrite(tmp_path / "model.npz", fail)
+    assert caught.value is error
+    assert os.listdir(tmp_path) == []
+
+
 @pytest.mark.parametrize("named", [False, True])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_interruption_leaves_nothing(error, named, tmp_path, monkeypatch):
@@ -393,6 +404,16 @@ def test_members(stored):
         for other in (arrays[name][1:], arrays[name].astype(np.float64), arrays[name][None]):
             write(path, header, {**arrays, name: other})
             refused(path, f"do not fit .{name}")
+
+
+def test_members_that_share_their_bytes(stored):
+    """By which a small file may stand for much."""
+    path, _, _ = stored
+    with zipfile.ZipFile(path, "a") as file:
+        first = file.infolist()[0]
+        file.filelist += [copy.copy(first) for _ in range(99)]
+        file.comment = b"written anew"
+    refused(path, "another kind .ValueError")
 
 
 def test_no_member_takes_more_memory_than_the_file(stored):

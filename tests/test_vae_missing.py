@@ -1,5 +1,6 @@
 """VAE(missing="nan"): what networks see of what is missing, and what is filled in."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -133,6 +134,21 @@ def test_goes_on_where_it_stood(holed, fitted, tmp_path):
     for each in (loaded, again):
         each.partial_fit(holed[:100])
     np.testing.assert_array_equal(loaded.transform(holed), again.transform(holed))
+
+
+@pytest.mark.parametrize("wrong", ["of another shape", "of another dtype", "not finite", "a word"])
+def test_files_with_another_fill(wrong, fitted, tmp_path):
+    other = copy.deepcopy(fitted)
+    fill = other._model.visible.fill
+    other._model.visible.fill = {
+        "of another shape": fill[1:],
+        "of another dtype": fill.astype(np.float64),
+        "not finite": fill * np.nan,
+        "a word": "mean",
+    }[wrong]
+    other.save(tmp_path / "model.npz")
+    with pytest.raises(ValueError, match=r"cannot be loaded.*fill: no 3 finite numbers"):
+        VAE.load(tmp_path / "model.npz")
 
 
 def test_errors(whole, holed, fitted):
