@@ -72,7 +72,7 @@ class ClassifierMixin:
         -------
         float
         """
-        return float(np.mean(self.predict(X) == column_or_1d(np.asarray(y), warn=True)))
+        return float(np.mean(self.predict(X) == column_or_1d(np.asarray(y))))
 
 
 class DensityMixin:
@@ -97,11 +97,12 @@ def clone(estimator):
     return type(estimator)(**copy.deepcopy(estimator.get_params(deep=False)))
 
 
-def column_or_1d(y, *, warn):
+def column_or_1d(y, *, warn=False):
     """An array (N,) of one that has this shape, or (N, 1)."""
     if y.ndim == 2 and y.shape[1] == 1:
-        message = f"A column-vector y was passed when a 1d array was expected: ({len(y)},)"
-        warnings.warn(message, UserWarning, stacklevel=4)
+        if warn:
+            message = f"A column-vector y was passed when a 1d array was expected: ({len(y)},)"
+            warnings.warn(message, UserWarning, stacklevel=4)
         y = y[:, 0]
     if y.ndim != 1:
         raise ValueError(f"y should be a 1d array, got an array of shape {y.shape} instead.")

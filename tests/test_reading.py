@@ -23,6 +23,14 @@ def as_sparse(kind):
     return lambda X, folder: getattr(pytest.importorskip("scipy.sparse"), kind)(X)
 
 
+def in_pieces(X, folder):
+    """CSR of ones that add up, each row backwards."""
+    rows = [np.repeat(np.arange(X.shape[1]), row)[::-1] for row in X]
+    columns, ends = np.concatenate(rows), np.cumsum([0, *map(len, rows)])
+    sparse = pytest.importorskip("scipy.sparse")
+    return sparse.csr_array((np.ones(len(columns)), columns, ends), X.shape)
+
+
 def in_memmap(X, folder):
     path = folder / "x.dat"
     X.tofile(path)
@@ -73,6 +81,7 @@ PLACES = {
     "h5ad": in_h5ad,
     "CSR": as_sparse("csr_matrix"),
     "CSR of float64": lambda X, folder: as_sparse("csr_array")(X.astype(np.float64), folder),
+    "CSR in pieces": in_pieces,
     "CSC": as_sparse("csc_array"),
     "COO": as_sparse("coo_matrix"),
 }
@@ -229,6 +238,16 @@ def test_errors_of_batches_name_them_and_change_nothing(counts):
         VAE(**options, early_stopping=True).fit([counts])
 
 
+def test_other_errors_of_batches_have_a_note(counts):
+    def vanishes():
+        yield counts
+        raise KeyError("gone")
+
+    with pytest.raises(KeyError, match="gone") as caught:
+        VAE(**OPTIONS, likelihood="poisson").fit(vanishes)
+    assert caught.value.__notes__ == ["in X, batch 1"]
+
+
 # Errors -----------------------------------------------------------------------------------------
 
 
@@ -274,6 +293,18 @@ def test_stores_of_which_no_rows_can_be_read(counts, tmp_path):
     anndata.AnnData(sparse.csc_matrix(counts * 1.0)).write_h5ad(tmp_path / "x.h5ad")
     with pytest.raises(TypeError, match=r"stored by columns, in the format 'csc'.*X\.to_memory"):
         model.fit(anndata.read_h5ad(tmp_path / "x.h5ad", backed="r").X)
+
+
+def test_a_store_with_errors_of_its_own():
+    class Damaged:
+        shape, dtype, chunks = (150, 20), np.dtype(np.uint8), (64, 20)
+
+        def __getitem__(self, rows):
+            raise RuntimeError("wrong checksum")
+
+    message = "X: rows 0 to 149 could not be read: RuntimeError: wrong checksum"
+    with pytest.raises(OSError, match=message):
+        VAE(**OPTIONS, likelihood="poisson").fit(Damaged())
 
 
 def test_a_store_that_vanishes(counts, tmp_path):

@@ -247,7 +247,7 @@ def test_numpys_global_seed_counts(frame):
 
 #: Ends with `found`, which JSON can hold.
 USE = """
-import tempfile
+import tempfile, warnings
 import numpy as np
 import fastelbo
 from fastelbo.vae import NotFittedError
@@ -274,21 +274,35 @@ detector = fastelbo.VAEOutlierDetector(vae)
 found += [complaint(detector.predict, X), detector.fit_predict(X).tolist(), detector.offset_]
 labels = fastelbo.SemiSupervisedVAE(hidden=(8,), epochs=2, random_state=0).fit(X, y)
 found += [labels.score(X, y), labels.predict_proba(X).tolist(), complaint(labels.score, X, [y])]
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    found += [labels.score(X, y[:, None]), len(told)]
+    found += [labels.fit(X, y[:, None]).score(X, y)]
+found += [[issubclass(w.category, UserWarning), str(w.message)[:15]] for w in told]
 """
 WITHOUT = """
 import json, sys
 sys.modules["sklearn"] = None
 exec(sys.argv[1])
-try:
-    vae.set_output(transform="pandas")
-except ImportError as error:
-    print(json.dumps([found, str(error)]))
+messages = []
+for needs_it in (
+    lambda: vae.set_output(transform="pandas"),
+    lambda: fastelbo.sap(X, y[:, None]),
+    lambda: fastelbo.dci(X, y[:, None]),
+):
+    try:
+        needs_it()
+    except ImportError as error:
+        messages.append(str(error))
+print(json.dumps([found, messages]))
 """
 
 
 def test_whole_without_it():
     """On NumPy alone, the same numbers and kinds of errors."""
-    without, message = run_python(WITHOUT, USE, timeout=120)
+    without, messages = run_python(WITHOUT, USE, timeout=120)
     exec(USE, with_it := {})
     assert without == with_it["found"]
-    assert 'pip install "fastelbo[sklearn]"' in message
+    for message, extra in zip(messages, ("sklearn", "metrics", "metrics"), strict=True):
+        assert f'pip install "fastelbo[{extra}]"' in message
+    assert without[-1] == [True, "A column-vector"]
