@@ -39,7 +39,10 @@ def test_blocks_of_points(dtype, monkeypatch):
     seen = []
     got = aggregate_posterior_log_density(z, mu, logvar, progress=lambda *done: seen.append(done))
     assert seen == [(128, 300), (256, 300), (300, 300)]
-    expected = reference.aggregate_posterior_log_density(z, mu, logvar)
+    expected = reference.aggregate_posterior_log_density(
+        z, mu, logvar, progress=lambda *done: seen.append(done)
+    )
+    assert seen[3:] == [(300, 300)]
     assert_close(tuple(got), expected, dtype, density_magnitudes(z, mu, logvar))
 
 

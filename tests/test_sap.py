@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fastelbo import reference, sap
+from fastelbo.reference.disentanglement import _line
 from tests.disentanglement import known, noise
 
 
@@ -24,11 +25,11 @@ def test_a_continuous_factor_by_hand():
     factor = np.array([[-1.0], [-1.0], [1.0], [1.0]])
     codes = np.column_stack([3 - factor[:, 0], [-2.0, 0.0, -1.0, 3.0], np.ones(4)])
     covariance = np.mean(codes[:, 1] * factor[:, 0])
-    got = sap(codes, factor, continuous=True)
-    np.testing.assert_allclose(
-        got.scores.ravel(), [1, covariance**2 / codes[:, 1].var(), 0], rtol=1e-14
-    )
-    assert got.score == pytest.approx(1 - got.scores[1, 0], rel=1e-14)
+    for module in (sap, reference.sap):
+        got = module(codes, factor, continuous=True)
+        expected = [1, covariance**2 / codes[:, 1].var(), 0]
+        np.testing.assert_allclose(got.scores.ravel(), expected, rtol=1e-14)
+        assert got.score == pytest.approx(1 - got.scores[1, 0], rel=1e-14)
 
 
 def test_classes_leave_the_second_best_a_guess():
@@ -55,6 +56,21 @@ def test_accuracies_are_those_of_the_lines_that_minimise(values):
     np.testing.assert_allclose(ours.scores, theirs.scores, atol=0.01)
     np.testing.assert_allclose(ours.gaps, theirs.gaps, atol=0.02)
     assert ours.score > 0.2
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 100.0])
+@pytest.mark.parametrize("cost", [0.01, 1.0, 100.0])
+def test_lines_of_the_reference_minimise(cost, scale):
+    """Where the gradient of (w^2 + b^2) / 2 + the penalties is zero."""
+    rng = np.random.default_rng(0)
+    for points in (3, 6, 40) * 4:
+        code, sign = scale * rng.normal(size=points), rng.choice([-1, 1], points)
+        costs = cost * rng.uniform(0.5, 2, points)
+        w, b = _line(code, sign, costs)
+        slopes = 2 * costs * sign * np.maximum(0, 1 - sign * (w * code + b))
+        size = np.abs(slopes) @ np.abs(code), np.abs(slopes).sum()
+        gradient = np.abs([w - slopes @ code, b - slopes.sum()])
+        assert (gradient <= 1e-10 * (1 + np.array(size))).all()
 
 
 @pytest.mark.parametrize("scale", [1e3, 1e20, 1e100, 1e300])

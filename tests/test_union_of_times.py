@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastelbo import union_of_times
+from fastelbo import reference, union_of_times
 
 
 def test_by_hand():
@@ -23,17 +23,18 @@ def test_padding_is_not_read(padding):
     times = [[0.0, 2.0, padding], [padding, 1.0, 2.0]]
     mask = [[True, True, False], [False, True, True]]
     for given in (mask, np.array(mask)[..., None] & [True, False]):
-        grid, positions = union_of_times(times, mask=given)
-        assert grid.tolist() == [0.0, 1.0, 2.0]
-        assert positions.tolist() == [[0, 2, 0], [0, 1, 2]]
+        for module in (union_of_times, reference.union_of_times):
+            grid, positions = module(times, mask=given)
+            assert grid.tolist() == [0.0, 1.0, 2.0]
+            assert positions.tolist() == [[0, 2, 0], [0, 1, 2]]
 
 
 def test_times_of_all_with_a_mask_of_each():
-    grid, positions = union_of_times(
-        [0.0, 1.0, 2.0], mask=[[True, False, True], [False, False, True]]
-    )
-    assert grid.tolist() == [0.0, 2.0]
-    assert positions.tolist() == [[0, 0, 1], [0, 0, 1]]
+    mask = [[True, False, True], [False, False, True]]
+    for module in (union_of_times, reference.union_of_times):
+        grid, positions = module([0.0, 1.0, 2.0], mask=mask)
+        assert grid.tolist() == [0.0, 2.0]
+        assert positions.tolist() == [[0, 0, 1], [0, 0, 1]]
 
 
 def test_a_solution_on_the_grid_is_read_by_the_index():

@@ -21,7 +21,6 @@ from fastelbo.reference._common import (
     row_weight,
 )
 from fastelbo.reference._gamma import (
-    digamma,
     digamma_rise,
     divergence,
     half_rise,

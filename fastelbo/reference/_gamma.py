@@ -5,18 +5,6 @@ import numpy as np
 from fastelbo.reference._common import LOG_2PI, as_float64
 
 
-def digamma(a):
-    """The derivative of log Gamma for a > 0, by its asymptotic series from a = 20 on.
-
-    Examples
-    --------
-    >>> round(float(digamma(1.0)), 12)  # minus Euler's constant
-    -0.577215664902
-    """
-    a = as_float64(a)
-    return np.log(a) - log_minus_digamma(a)
-
-
 def log1p_minus(u):
     """log(1 + u) - u without cancellation.
 

@@ -150,20 +150,12 @@ def _line(code, sign, cost):
 
     By Newton's method: the sum is quadratic until another slack becomes positive, or 0.
     """
-
-    def objective(line):
-        slack = np.maximum(0, 1 - sign * (rows @ line))
-        return 0.5 * line @ line + cost @ slack**2, slack
-
     rows, line = np.column_stack([code, np.ones_like(code)]), np.zeros(2)
     for _ in range(100):
-        value, slack = objective(line)
+        slack = np.maximum(0, 1 - sign * (rows @ line))
         gradient = line - 2 * rows.T @ (cost * sign * slack)
         curvature = np.eye(2) + 2 * (rows.T * (cost * (slack > 0))) @ rows
-        step = np.linalg.solve(curvature, gradient)
-        while objective(line - step)[0] > value and np.abs(step).max() > 1e-12:
-            step = step / 2
-        line = line - step
+        line = line - np.linalg.solve(curvature, gradient)
     return line
 
 
