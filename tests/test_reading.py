@@ -137,6 +137,16 @@ def test_slow_disks_and_stores_larger_than_what_is_read_at_once(
     assert len(asked) == (2 * 150 - 32 if place == "memmap" else 0)
 
 
+def test_rows_of_dask_in_another_order_than_told():
+    da, rows = pytest.importorskip("dask.array"), pytest.importorskip("fastelbo.dask._rows")
+    X = np.arange(80.0).reshape(20, 4)
+    lazy = rows.Rows(da.from_array(X, chunks=(7, 4)), np.float64)
+    lazy.expect(np.arange(20))
+    for wanted in ([0, 1, 2], [9, 4, 5], [3, 4, 5], [19, 0]):
+        found = np.take(lazy, np.array(wanted), 0, np.empty((len(wanted), 4)), "clip")
+        np.testing.assert_array_equal(found, X[wanted])
+
+
 @pytest.mark.parametrize("place", ["memmap", "CSR", "HDF5", "dask"])
 def test_other_models_read_it_so(counts, place, tmp_path):
     in_place = {**PLACES, "dask": in_dask}[place]  # where VAE has training of its own

@@ -91,8 +91,10 @@ class Rows:
         return self._planned(rows, "slices", lambda batches: self._kept(batches, size))
 
     def _planned(self, rows, kind, make):
-        """What `make` makes of a minibatch, the next in the order expected, and of later ones."""
+        """What `make` makes of a minibatch; if it comes as expected, with the next ones."""
         start, batch = self._next, len(rows)
+        if not np.array_equal(self._order[start : start + batch], rows):
+            return make([rows])[0]
         self._next += batch
         if (kind, start) not in self._held:
             several = max(1, POOL // (batch * self.shape[1] * self.dtype.itemsize))
