@@ -142,8 +142,11 @@ def test_rule(monkeypatch):
     assert count(0) == count(1) == count(_threads.WORTH_TWO - 1) == 1
     assert count(_threads.WORTH_TWO, 4) == 2
     assert count(10, 4) == 1
+    told = []  # as handlers of XLA are, which run without Python
+    monkeypatch.setattr(_threads, "followers", [lambda: told.append(fastelbo.get_num_threads())])
     fastelbo.set_num_threads(2)
     assert count(much) == fastelbo.get_num_threads() == 2
+    assert told == [2]
     assert count(much, 3) == 3
     fastelbo.set_num_threads(100)
     assert count(much) == 4
@@ -337,6 +340,14 @@ def test_the_gil_is_released(name):
 
 
 # After a fork -----------------------------------------------------------------------------------
+
+
+def test_one_thread_in_a_forked_child(monkeypatch):
+    monkeypatch.setattr(_threads, "_forked", False)
+    monkeypatch.setattr(_threads.runtime, "usable_threads", lambda: 3)
+    assert fastelbo.get_num_threads() == 3
+    _threads._after_fork()
+    assert fastelbo.get_num_threads() == _threads.threads_for(1 << 40, 2) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
