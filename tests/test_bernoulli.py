@@ -172,6 +172,15 @@ def test_clamped_probabilities_are_those_of_pytorch(dtype):
     assert value.min() == -100
 
 
+def test_data_have_the_gradient_of_clamped_probabilities():
+    torch = pytest.importorskip("torch")
+    likelihood = pytest.importorskip("fastelbo.torch").Bernoulli(probs=True, clamp=True)
+    x = torch.tensor([[0.0, 0.25, 1.0]], dtype=torch.float64, requires_grad=True)
+    p = torch.tensor([[1e-50, 0.8, 1.0]], dtype=torch.float64)
+    likelihood.log_prob(x, p).backward()
+    np.testing.assert_allclose(x.grad, [[-100, np.log(4), 100]], rtol=1e-12)
+
+
 def test_probabilities_are_in_the_elbo_and_agree_with_logits(dtype):
     rng = np.random.default_rng(0)
     x, logits = rng.uniform(size=(6, 40)).astype(dtype), rng.normal(size=(6, 40)).astype(dtype)

@@ -221,6 +221,13 @@ def test_meta_tensors_have_shapes(case, reduction):
         assert mine.dtype == theirs.dtype
 
 
+def test_noise_of_meta_tensors_has_shapes():
+    mu = torch.zeros(4, 3, device="meta")
+    for z in (ft.reparameterize(mu, mu, samples=2), ft.gumbel_softmax(mu, samples=2)):
+        assert z.is_meta
+        assert z.shape == (2, 4, 3)
+
+
 def test_inputs_are_borrowed_and_never_written():
     case = CASE_BY_NAME["elbo[Bernoulli]"]
     tensors = case.draw()

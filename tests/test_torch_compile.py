@@ -10,7 +10,7 @@ from tests.torch_cases import CASE_BY_NAME, CASES, each, flat, torch
 ft = pytest.importorskip("fastelbo.torch")
 bridge = pytest.importorskip("fastelbo.torch._bridge")
 divergences = pytest.importorskip("fastelbo.torch.divergences")
-WeightedElbo = pytest.importorskip("fastelbo.torch.elbo").WeightedElbo
+elbo = pytest.importorskip("fastelbo.torch.elbo")
 
 # torch's own modules warn while they compile.
 pytestmark = [
@@ -201,8 +201,15 @@ def test_opcheck_of_beta():
     x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
     beta = torch.tensor(0.3, dtype=torch.float64)
     for masks in ((), (x.detach() > 0,)):
-        call = WeightedElbo(ft.Bernoulli(), "mean", len(masks)).call(True)
+        call = elbo.WeightedElbo(ft.Bernoulli(), "mean", len(masks)).call(True)
         torch.library.opcheck(bridge.differentiable, ([mu, logvar, logits, x, beta, *masks], call))
+
+
+def test_opcheck_of_minus_the_elbo():
+    x, mu, logvar, logits, _ = CASE_BY_NAME["elbo[Bernoulli]"].draw().values()
+    for reduction in ("mean", "none"):
+        call = elbo.NegativeElbo(ft.Bernoulli(), 0.3, 0.0, reduction, 0, 0).call(True)
+        torch.library.opcheck(bridge.differentiable, ([mu, logvar, logits, x], call))
 
 
 def test_opcheck_of_the_floor():

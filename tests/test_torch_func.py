@@ -1,5 +1,7 @@
 """fastelbo.torch under torch.func: the same numbers, or a clear error."""
 
+import math
+
 import pytest
 
 from tests.torch_cases import CASES, FEW, each, flat, torch, weighted
@@ -168,6 +170,23 @@ def test_noise_under_a_transform():
     assert len(set(drawn.flatten().tolist())) == drawn.numel()
     with pytest.raises(RuntimeError, match="randomness"):
         func.vmap(lambda m: ft.reparameterize(m, logvar))(several)
+
+
+def test_relaxed_samples_of_a_map_have_noise_of_their_own():
+    """Gumbel's: its mean is Euler's constant, its variance pi^2 / 6."""
+    torch.manual_seed(2)
+    logits = torch.randn(5, 2, 3, dtype=torch.float64)
+
+    def log_y(logits):
+        return ft.gumbel_softmax(logits, samples=4000).log()
+
+    different = func.vmap(log_y, randomness="different")(logits)
+    assert different.shape == (5, 4000, 2, 3)
+    assert len(set(different.flatten().tolist())) == different.numel()
+    # A difference of two is logistic about that of the logits.
+    steps = (different - logits[:, None]).diff(dim=-1)
+    assert steps.mean().abs() < 0.03
+    torch.testing.assert_close(steps.var(), steps.new_tensor(math.pi**2 / 3), rtol=0.03, atol=0)
 
 
 def test_what_is_not_supported_names_the_way_out():

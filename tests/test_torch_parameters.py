@@ -238,18 +238,25 @@ def test_what_is_expanded_over_the_batch_is_one_for_all(likelihood, expand):
     dense = seen.detach().clone().requires_grad_()
     likelihood.log_prob(x, mean, dense).backward()
     torch.testing.assert_close(seen.grad, dense.grad)
+    leaf = expand(log_theta.detach().exp(), mean.detach()).requires_grad_()
+    likelihood.log_prob(x, mean, leaf).backward()
+    torch.testing.assert_close(leaf.grad, dense.grad)
+    with torch.no_grad():
+        value = likelihood.log_prob(x, mean, seen)
+    torch.testing.assert_close(value, likelihood.log_prob(x, mean, dense))
 
 
 class Reversed(torch.autograd.Function):
     """A view, whose gradient is another's."""
 
     @staticmethod
-    def forward(ctx, tensor):
-        return tensor.view_as(tensor)
+    def forward(ctx, tensor, *shape):
+        return tensor.expand(shape or tensor.shape)
 
     @staticmethod
     def backward(ctx, gradient):
-        return -gradient
+        whole = gradient.sum(0) if gradient.ndim > 1 else gradient
+        return -whole, *[None] * (len(ctx.needs_input_grad) - 1)
 
 
 def test_what_lies_before_an_expand_keeps_its_gradient():
@@ -268,7 +275,11 @@ def test_what_lies_before_an_expand_keeps_its_gradient():
         return row.expand_as(mean)
 
     expected = -gradient(lambda scale: scale)
-    torch.testing.assert_close(gradient(lambda scale: Reversed.apply(scale).expand(5, 3)), expected)
+    for form in (
+        lambda scale: Reversed.apply(scale).expand(5, 3),
+        lambda scale: Reversed.apply(scale, 5, 3),
+    ):
+        torch.testing.assert_close(gradient(form), expected)
     torch.testing.assert_close(gradient(hooked), expected)
     row = scale[None]
     row.retain_grad()

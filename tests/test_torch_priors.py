@@ -174,7 +174,9 @@ def test_the_components_follow_the_encoder():
     u = Parameter(torch.randn(4, 6, dtype=torch.float64))
     prior = ft.VampPrior.from_encoder(encode, u)
     z = torch.randn(5, 3, dtype=torch.float64)
-    torch.testing.assert_close(prior.log_prob(z), ft.VampPrior(*encode(u)).log_prob(z))
+    encoded = ft.VampPrior(*encode(u))
+    torch.testing.assert_close(prior.log_prob(z), encoded.log_prob(z))
+    assert repr(encoded) == "VampPrior(4 components, 3 dimensions)"
     assert torch.autograd.gradcheck(
         lambda u: ft.VampPrior.from_encoder(encode, u).log_prob(z), (u,)
     )

@@ -26,7 +26,9 @@ class Operation:
     """A function of some tensors; its options are the fields of a dataclass.
 
     Tensors that have a gradient come first. All results have the dtype of the first of floats. Of
-    its methods, those that see arrays run NumPy code; the others may be traced.
+    its methods, those that see arrays run NumPy code; the others may be traced. A class gives at
+    least ``forward(arrays, with_gradient, threads)``: (values, gradients), and there may be none of
+    the latter.
     """
 
     #: How many values it has; they come first among the operator's results, before gradients.
@@ -49,10 +51,6 @@ class Operation:
         """This call as a string: literals only."""
         options = [_spec(getattr(self, name)) for name in self.__dataclass_fields__]
         return f"{(type(self).__name__, with_gradient, options)!r}"
-
-    def forward(self, arrays, with_gradient, threads):
-        """(values, gradients); there may be none of the latter."""
-        raise NotImplementedError
 
     def shapes(self, tensors):
         """The shapes of the values."""

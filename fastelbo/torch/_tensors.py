@@ -266,3 +266,10 @@ def reduce(rows, reduction):
     if reduction in ("none", "elementwise"):
         return rows
     return rows.mean() if reduction == "mean" else rows.sum()
+
+
+def generator_of(rng, device):
+    """What draws PyTorch's own noise on a device: an int seeds one, None is PyTorch's own."""
+    if rng is None or isinstance(rng, torch.Generator):
+        return rng
+    return torch.Generator(device).manual_seed(noise_key(rng))

@@ -95,9 +95,6 @@ class ColumnLikelihood(Likelihood):
                 total = rows if total is None else total + rows
         return total if values is None else values
 
-    def elements(self, x, outputs):
-        return self._rows(x, (outputs,), None, "elementwise")
-
     @staticmethod
     def _like_parameters(a, axes, likelihood):
         columns = kernels_of(likelihood)._columns_of_outputs(a.shape[-1])

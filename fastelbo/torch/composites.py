@@ -8,10 +8,9 @@ import torch
 import fastelbo
 from fastelbo.discrepancies import BANDWIDTHS
 from fastelbo.divergences import as_free_bits
-from fastelbo.posterior import noise_key
 from fastelbo.torch import _checks, densities
 from fastelbo.torch._elementwise import elementwise, exp_minus_one_minus, product, scaled
-from fastelbo.torch._tensors import is_mapped, key_of, reduce
+from fastelbo.torch._tensors import generator_of, is_mapped, key_of, reduce
 from fastelbo.torch.densities import LOG_2PI
 
 
@@ -120,9 +119,7 @@ def _drawn(mu, rng, samples):
             key = key.item() & (1 << 64) - 1
             return torch.from_numpy(fastelbo.reparameterize(zeros, zeros, rng=key, samples=samples))
     shape = mu.shape if samples is None else (samples, *mu.shape)
-    generator = rng
-    if rng is not None and not isinstance(rng, torch.Generator):
-        generator = torch.Generator(mu.device).manual_seed(noise_key(rng))
+    generator = generator_of(rng, mu.device)
     return torch.randn(shape, dtype=mu.dtype, device=mu.device, generator=generator)
 
 

@@ -428,9 +428,6 @@ class WeightedElbo(Operation):
         beta = arrays.pop(-1 - self.masked)
         return self._at(beta.item()).forward(arrays, with_gradient, threads)
 
-    def shapes(self, tensors):
-        return [()]
-
 
 def _total(by_sum, weight, by_part):
     """by_sum + weight by_part, where None is nothing."""

@@ -271,10 +271,6 @@ class Likelihood:
         """The elements; for a formula that must know which were observed, None being all."""
         return self.elements(x, *parameters)
 
-    def elements(self, x, *parameters):
-        """The log-density of every element of x, in PyTorch operations."""
-        raise NotImplementedError
-
     def __repr__(self):
         kind, shown = self.spec
         del shown["missing"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fastelbo._arguments import as_flag, positive_number
-from fastelbo.posterior import noise_key, shape_of_samples
+from fastelbo.posterior import shape_of_samples
 from fastelbo.relaxations import gumbel_noise
 from fastelbo.torch import _checks
 from fastelbo.torch._bridge import Operation, run
@@ -16,6 +16,7 @@ from fastelbo.torch._tensors import (
     check_constant,
     check_tensors,
     checked,
+    generator_of,
     is_mapped,
     key_of,
     narrowed,
@@ -97,9 +98,7 @@ def _drawn(logits, rng, samples):
             like = torch.empty(logits.shape, dtype=logits.dtype)  # what no transform has wrapped
             return run(GumbelNoise(samples), key, like)[0]
     shape = logits.shape if samples is None else (samples, *logits.shape)
-    generator = rng
-    if rng is not None and not isinstance(rng, torch.Generator):
-        generator = torch.Generator(logits.device).manual_seed(noise_key(rng))
+    generator = generator_of(rng, logits.device)
     uniform = torch.rand(shape, dtype=logits.dtype, device=logits.device, generator=generator)
     return -torch.log(-torch.log1p(-uniform))
 
