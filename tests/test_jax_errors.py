@@ -69,3 +69,16 @@ def test_errors_name_the_argument():
         fj.elbo(x, mu, mu, x, noise=mu, prior=OneNumber())
     with pytest.raises(ValueError, match="mu has shape"):
         fj.beta_tcvae_elbo(x, mu[:1], mu[:1], mu[:1], x, dataset_size=9)
+
+
+@pytest.mark.parametrize("learned", [False, True])
+@pytest.mark.parametrize("shape", [(2,), (2, 1), (1, 2, 3)], ids=str)
+def test_a_scale_that_does_not_fit_the_event(shape, learned):
+    x, mu = jnp.ones((2, 3)), jnp.ones((2, 1))
+    for value in (
+        lambda scale: fj.Gaussian(scale).log_prob(x, x),
+        lambda scale: fj.elbo(x, mu, mu, x, likelihood=fj.Gaussian(scale)).elbo,
+        lambda scale: fj.iwae(x, mu[None], mu, mu, x[None], likelihood=fj.Gaussian(scale)),
+    ):
+        with pytest.raises(ValueError, match=r"scale has shape .* broadcast to the event \(3,\)"):
+            (jax.grad(value) if learned else value)(jnp.ones(shape))

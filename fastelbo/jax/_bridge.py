@@ -82,19 +82,22 @@ class Operation:
     """A function of arrays. Options are its fields: literals, and tuples of them.
 
     Methods are given a `module`, ``fastelbo`` or its specification, and arrays that this computes
-    with.
+    with. A class gives, besides those below:
+
+    values(module, arrays)
+        The values, a tuple.
+    slots(arrays), for `evaluate`
+        Which arrays have gradients, by number: of which value, and which of their axes are the axes
+        of that value (a gradient is that of the sum over it). Derivatives by others, and all of
+        them where this is None, are those of the formulas.
+    gradients(module, arrays, out), where there are slots
+        (values, gradients by the arrays of `slots`); `out` takes the latter, or is None.
+    pull(module, arrays, cotangents), for `pulled`
+        What flows to each array, or to each of the first.
     """
 
     def __init_subclass__(cls):
         OPERATIONS[cls.__name__] = cls
-
-    def values(self, module, arrays):
-        """The values, a tuple."""
-        raise NotImplementedError
-
-    def gradients(self, module, arrays, out):
-        """(values, gradients by the arrays of `slots`); `out` takes the latter, or is None."""
-        raise NotImplementedError
 
     #: Names of arrays at the end that decide no dtype.
     held = ()
@@ -105,12 +108,6 @@ class Operation:
         return jnp.result_type(
             *[a.dtype for a in deciding if jnp.issubdtype(a.dtype, jnp.floating)]
         )
-
-    def slots(self, arrays):
-        """Which arrays have gradients, by number: of which value, and which of their axes are the
-        axes of that value (a gradient is that of the sum over it). Derivatives by others,
-        and all of them where this is None, are those of the formulas."""
-        raise NotImplementedError
 
     def sign(self, value):
         """What gradients of a value are to be multiplied by."""
@@ -123,10 +120,6 @@ class Operation:
 
     #: What the values are to it.
     given = "value"
-
-    def pull(self, module, arrays, cotangents):
-        """What flows to each array, or to each of the first; for `pulled`."""
-        raise NotImplementedError
 
 
 def options_of(out, **options):
@@ -184,11 +177,10 @@ def _once(operation, mode, *arrays):
 
 
 def _refuse(operation, mode, primals, tangents):
-    if mode == "values":
-        why = f"{type(operation).__name__} has no derivatives"
-    else:
-        why = "fastelbo.jax computes gradients with values and cannot differentiate twice"
-    raise TypeError(f"{why}: trace it under fastelbo.jax.plain(), as operations of JAX")
+    raise TypeError(
+        "fastelbo.jax computes gradients with values and cannot differentiate twice: trace it "
+        "under fastelbo.jax.plain(), as operations of JAX"
+    )
 
 
 _once.defjvp(_refuse, symbolic_zeros=True)

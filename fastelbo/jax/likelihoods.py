@@ -25,7 +25,7 @@ from fastelbo.jax._inputs import (
     narrowed,
     stand_in,
 )
-from fastelbo.likelihoods import OF_ELEMENTS, broadcasts, check_reduction
+from fastelbo.likelihoods import OF_ELEMENTS, check_reduction
 
 #: The classes of this module, by name.
 TWINS = {}
@@ -147,10 +147,9 @@ class Likelihood:
         half, (x, *arrays) = as_arrays(read_as_is=("x",), x=x, **given)
         outputs = arrays[len(more) :]
         mask = None if mask is None else as_flags(mask)
-        if not more:
-            self._checked()._check_event(
-                stand_in(x), tuple(map(stand_in, outputs)), stand_in(mask), False
-            )
+        self._checked()._check_event(
+            stand_in(x), tuple(map(stand_in, outputs)), stand_in(mask), False
+        )
         return half, x, *arrays[: len(more)], outputs, mask
 
     def _checked(self):
@@ -179,10 +178,6 @@ class Likelihood:
                 joined.append(next(given))
                 continue
             value = self._arguments[name].astype(outputs[0].dtype)
-            if not broadcasts(value.shape, whole):
-                raise ValueError(
-                    f"{name} has shape {value.shape}, expected one that broadcasts to {whole}"
-                )
             joined.append(value if output == name else jnp.log(value))
         joined[0] = jnp.broadcast_to(joined[0], whole)
         return opened, joined
