@@ -373,3 +373,23 @@ def test_the_tolerance_is_what_is_promised():
 )
 def test_errors(actual, desired, scale, expected):
     assert np.max(errors(actual, desired, "f8", scale)) == pytest.approx(expected)
+
+
+def test_a_result_that_lacks_a_part_is_wrong():
+    assert worst_error((1.0, 2.0), (1.0, 2.0), "f8") == 0
+    assert worst_error((1.0,), (1.0, 2.0), "f8") == np.inf
+
+
+@pytest.mark.parametrize("spoiled", ["x", "mu"])
+def test_buffers_have_the_sizes_of_arrays(spoiled):
+    case = CASES["elbo_from_buffers"]
+    arrays = case.draw(0)
+    found, desired = (f(*arrays.values()) for f in (case.public, case.reference))
+    assert worst_error(found, desired, "f8") < 1e-12
+    with pytest.raises(ValueError, match="do not say the sizes of buffers"):
+        case.public(*{**arrays, spoiled: arrays[spoiled].ravel()[0]}.values())
+
+
+def test_axes_that_there_are_none_of():
+    with pytest.raises(ValueError, match=r"no axes: \['Q'\]"):
+        CASES["elbo"].draw(0, Q=3)
