@@ -29,7 +29,8 @@ def missing(name, module=ft):
     if twin is None or name not in module.__all__:
         return ["twin"]
     is_likelihood = inspect.isclass(twin) and issubclass(twin, ft.Likelihood)
-    if is_likelihood and twin is not ft.Likelihood and twin.elements is ft.Likelihood.elements:
+    has_formula = hasattr(twin, "elements") or twin is ft.ColumnLikelihood  # that of its blocks
+    if is_likelihood and twin is not ft.Likelihood and not has_formula:
         return ["formula"]
     return []
 
