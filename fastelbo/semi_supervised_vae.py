@@ -465,8 +465,11 @@ def _checked_labels(labels, name, rows=None):
     if labels.ndim != 1 or (rows is not None and len(labels) != rows) or len(labels) == 0:
         wanted = "(labels,), one at least" if rows is None else f"({rows},), a label for each row"
         raise _arrays.shape_error(name, labels.shape, wanted)
-    if labels.dtype.kind == "f":
-        whole = np.isfinite(labels) & (labels == np.floor(labels))
+    if labels.dtype.kind in "fO":
+        if labels.dtype.kind == "f":
+            whole = np.isfinite(labels) & (labels == np.floor(labels))
+        else:
+            whole = np.array([not _names_nothing(label) for label in labels])
         if not whole.all():
             i = int(np.argmin(whole))
             raise ValueError(
@@ -505,7 +508,14 @@ def _encoded(y, rows, classes=None):
 
 
 def _stands_for_none(labels):
-    return labels == ("-1" if labels.dtype.kind in "US" else -1)
+    marks = {"S": [b"-1"], "U": ["-1"], "T": ["-1"], "O": [-1, "-1"]}
+    return np.any([labels == mark for mark in marks.get(labels.dtype.kind, [-1])], axis=0)
+
+
+def _names_nothing(label):
+    """Whether it is None, NaN or what pandas has in their place."""
+    same = label == label
+    return label is None or not isinstance(same, bool | np.bool_) or not same
 
 
 def _codes(y, classes, some=True):

@@ -89,12 +89,28 @@ def test_labels_of_any_kind(model, data):
     X, y, true = data
     names = np.array(["ant", "bee", "cow"])
     mixed = np.where(y < 0, -1, names[y].astype(object))
-    for given in (mixed, mixed.astype(str), mixed.tolist()):
+    words = mixed.astype(str)
+    for given in (mixed, words, words.astype(object), mixed.tolist()):
         of_names = SemiSupervisedVAE(**SMALL).fit(X, given)
         np.testing.assert_array_equal(of_names.predict(X), names[model.predict(X)])
         assert of_names.classes_.tolist() == names.tolist()
     assert of_names.score(X, names[true]) == model.score(X, true)
     np.testing.assert_array_equal(of_names.sample(["cow"], rng=0), model.sample([2], rng=0))
+    assert SemiSupervisedVAE(**SMALL).fit(X, words.astype("S")).classes_.tolist() == [
+        name.encode() for name in names.tolist()
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["category", "string", object])
+def test_labels_of_pandas(data, dtype):
+    pandas = pytest.importorskip("pandas")
+    X, y, _ = data
+    words = pandas.Series(y).map({-1: "-1", 0: "ant", 1: "bee", 2: "cow"})
+    model = SemiSupervisedVAE(**SMALL).fit(X, words.astype(dtype))
+    assert model.classes_.tolist() == ["ant", "bee", "cow"]
+    without = words.astype(dtype).where(words != "-1")
+    with pytest.raises(ValueError, match=r"y\[\d+\] = (None|nan|<NA>) is no label.*-1 stands for"):
+        model.fit(X, without)
 
 
 def test_reproducible_and_copies(model, data):
@@ -161,6 +177,7 @@ def test_the_gradient_of_a_step_is_that_of_differences(likelihood):
         ([[0, 1, -1]], "y should be a 1d array, got an array of shape"),
         ([0, 1, np.nan], r"y\[2\] = nan is no label"),
         ([0, 1, 0.5], r"y\[2\] = 0.5 is no label, but of a continuous target"),
+        (["a", "b", None], r"y\[2\] = None is no label, .* -1 stands for a row without one"),
     ],
 )
 def test_labels_that_do_not_fit(y, message):
