@@ -112,6 +112,7 @@ class VAETraining(Training):
         """Check parameters and data, of weights that are there."""
         self._check_parameters()
         network, prior = self._model, prior_of_network(self.prior, self.latent_dim)
+        learned = network.prior_kind in ("mixture", "vamp")
         self._check_warm(
             hidden=(network.hidden, widths(self.hidden)),
             latent_dim=(network.latent_dim, self.latent_dim),
@@ -119,7 +120,11 @@ class VAETraining(Training):
             encoder=(_kind(network.given["encoder"]), _kind(self.encoder)),
             decoder=(_kind(network.given["decoder"]), _kind(self.decoder)),
             dtype=(network.dtype.name, as_dtype(self.dtype).name),
-            prior=(network.prior_kind, prior if isinstance(prior, str) else "given"),
+            prior=(network.prior_kind, _kind_of_prior(prior, network.given_prior)),
+            prior_components=(
+                network.components,
+                self.prior_components if learned else network.components,
+            ),
         )
         return self._checked(X)
 
@@ -244,3 +249,15 @@ class VAETraining(Training):
 def _kind(network):
     """What is said of a network of the user's."""
     return None if network is None else type(network).__name__
+
+
+def _kind_of_prior(prior, before):
+    """What is said of one, where `before` is what was given, or None."""
+    if isinstance(prior, str):
+        return prior
+    names = ("mu", "logvar", "log_weights")
+    if before is None or all(
+        np.array_equal(getattr(prior, name), getattr(before, name)) for name in names
+    ):
+        return "given"
+    return "another"

@@ -279,6 +279,20 @@ def test_warm_start_of_another_network(bars, changes, message):
     np.testing.assert_array_equal(model.transform(bars), before)
 
 
+def test_warm_start_of_another_prior(bars):
+    mu, logvar = np.eye(3), np.zeros((3, 3))
+    model = VAE(**QUICK, warm_start=True, prior=fastelbo.MixtureOfGaussians(mu, logvar)).fit(bars)
+    model.set_params(prior=fastelbo.MixtureOfGaussians(mu.copy(), logvar)).fit(bars)
+    with pytest.raises(ValueError, match="whose prior is 'given', not 'another'"):
+        model.set_params(prior=fastelbo.MixtureOfGaussians(-mu, logvar)).fit(bars)
+    model = VAE(**QUICK, warm_start=True, prior_components=5).fit(bars)
+    model.set_params(prior_components=6).fit(bars)  # of none that is there
+    for prior in ("mixture", "vamp"):
+        model = VAE(**QUICK, warm_start=True, prior=prior, prior_components=5).fit(bars)
+        with pytest.raises(ValueError, match="whose prior_components is 5, not 6"):
+            model.set_params(prior_components=6).fit(bars)
+
+
 def test_warm_start_of_a_classifier(bars):
     y = np.where(np.arange(300) < 60, bars[:, 0].astype(int), -1)
     whole = SemiSupervisedVAE(**{**QUICK, "epochs": 5}).fit(bars, y)
