@@ -222,7 +222,8 @@ class CountVAE(DensityModel):
         TrainingWarning
             Of a posterior that has collapsed, of an interruption.
         """
-        self._fit(self._cells(X, batch, new=not (self.warm_start and hasattr(self, "_model"))))
+        with self._all_or_nothing():
+            self._fit(self._cells(X, batch, new=not (self.warm_start and hasattr(self, "_model"))))
         return self
 
     def partial_fit(self, X: Any, y: object = None, *, batch: ArrayLike | None = None) -> Self:
@@ -232,7 +233,8 @@ class CountVAE(DensityModel):
         rows are held out nor callbacks called. Ctrl-C is raised: the loop is the caller's. The
         model is as it was before the epoch, then.
         """
-        self._fit_once(self._cells(X, batch, new=not hasattr(self, "_model")))
+        with self._all_or_nothing():
+            self._fit_once(self._cells(X, batch, new=not hasattr(self, "_model")))
         return self
 
     def fit_transform(

@@ -451,6 +451,21 @@ def refused(model, path, at, value, message):
         CountVAE.load(path)
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_what_fails_in_a_first_epoch_changes_nothing(data, method):
+    X, batch = data
+    model = CountVAE(**SMALL, beta=lambda step: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        getattr(model, method)(X, batch=batch)
+    with pytest.raises(NotFittedError):
+        model.transform(X, batch=batch)
+    before = model.set_params(beta=1.0).fit(X, batch=batch).transform(X, batch=batch)
+    with pytest.raises(ZeroDivisionError):
+        getattr(model.set_params(beta=lambda step: 1 / 0), method)(X, batch=batch)
+    np.testing.assert_array_equal(model.transform(X, batch=batch), before)
+    assert model.n_iter_ == 2
+
+
 def test_shares_the_training_of_vae(data):
     """Warm starts, early stopping, callbacks, divergence: the code is that of VAE."""
     X, batch = data
