@@ -314,7 +314,7 @@ if not TYPE_CHECKING:
         if name in _ESTIMATORS:
             estimator = getattr(_import_module(f"fastelbo.{_ESTIMATORS[name]}"), name)
             return globals().setdefault(name, estimator)
-        if name in ("dask", "reference", "torch"):
+        if name in ("dask", "jax", "reference", "torch"):
             problem = f"fastelbo.{name} is not imported yet: write import fastelbo.{name}"
             raise AttributeError(problem)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -101,6 +101,25 @@ def test_public_names():
     assert set(fastelbo.__all__) <= set(star)
 
 
+def test_packages_that_are_not_imported_yet():
+    names = ["dask", "jax", "reference", "torch"]
+    told = run_python(
+        f"""
+        import json, fastelbo
+        told = []
+        for name in {names}:
+            try:
+                getattr(fastelbo, name)
+            except AttributeError as error:
+                told.append(str(error))
+        print(json.dumps(told))
+        """
+    )
+    assert told == [
+        f"fastelbo.{name} is not imported yet: write import fastelbo.{name}" for name in names
+    ]
+
+
 def test_imports_without_scipy():
     """NumPy is the only dependency."""
     assert run_python(
