@@ -173,26 +173,27 @@ class VAETraining(Training):
         likelihood = self._trained_likelihood(features, names)
         check_same_network(self._visible(likelihood, features), self._model.visible)
         spread = Spread()
-        sizes, parts = [], []
+        sizes, parts, variances = [], [], []
         for rows in X.parts():
-            found, beta = self._pass(rows, likelihood, spread)
+            found, of_scales, beta = self._pass(rows, likelihood, spread)
             sizes.append(len(rows))
             parts.append(found)
+            variances.append(of_scales)
         shares = np.array(sizes) / sum(sizes)
-        reconstruction, kl, penalty, *variances = (shares @ np.array(parts)).tolist()
-        self.likelihood_ = likelihood._at_variances(variances)
+        reconstruction, kl, penalty = (shares @ np.array(parts)).tolist()
+        self.likelihood_ = likelihood._at_variances(means_of_known(shares, variances))
         active = int(np.sum(spread.variance() > ACTIVE))
         found = reconstruction - penalty, reconstruction, kl, beta, active
         return dict(zip(HISTORY, found, strict=True)) | self._validated(beta)
 
     def _pass(self, X, likelihood, spread):
-        """Steps over all of X: (means of log p(x|z), KL, beta KL and squares of scales; beta)."""
+        """Steps over all of X: (means of log p(x|z), KL and beta KL; squares of scales; beta)."""
         unchecked = copy.copy(likelihood)  # X has been checked: what may go wrong is the training
         unchecked._validate = False
         order = self._generator.permutation(len(X))
         X.expect(order)
         beta_at, rate_at = as_beta(self.beta), as_learning_rate(self.learning_rate)
-        found = 0.0
+        found, shares, variances = 0.0, [], []
         for start in range(0, len(X), self.batch_size):
             rows = order[start : start + self.batch_size]
             beta, rate = beta_at(self._model.steps), rate_at(self._model.steps)
@@ -214,13 +215,14 @@ class VAETraining(Training):
                 self._diverged(X, error, rate)
             spread.update(self._model.mu)
             share = len(rows) / len(X)
-            variances = share * np.array(self._model.variances)
+            shares.append(share)
+            variances.append(self._model.variances)
             weighed = share * value, share * divergence, share * beta * divergence
-            found = found + np.array([*weighed, *variances])
+            found = found + np.array(weighed)
         elbo = found[0] - found[2]
         if not np.isfinite(elbo):
             self._diverged(X, f"ELBO {elbo}", rate)
-        return found, beta
+        return found, means_of_known(shares, variances), beta
 
     def _validated(self, beta):
         """The figures of the rows held out, if there are any."""
@@ -244,6 +246,15 @@ class VAETraining(Training):
         del self._model
         epoch = len(self.history_["elbo"]) + 1
         raise diverged(epoch, found, X, self.likelihood_, learning_rate) from None
+
+
+def means_of_known(shares, values):
+    """Means of the columns of values (N, K) that are not NaN; NaN where all are."""
+    values = np.array(values)
+    known = ~np.isnan(values)
+    weights = known * np.array(shares)[:, None]
+    with np.errstate(invalid="ignore"):
+        return np.sum(weights * values, axis=0, where=known) / weights.sum(axis=0)
 
 
 def _kind(network):

@@ -125,11 +125,13 @@ class Gaussian(Likelihood):
         return self._at_variances([variance])._pass(x, parameters, *rest)
 
     def _variance(self, x, parameters, batch_axes, threads, mask):
-        """The mean squared error of checked arrays."""
+        """The mean squared error of checked arrays; NaN of none."""
         error = SquaredError(x_scale=self._x_scale, missing=self.missing)
         total, _, size = error._pass(
             x, parameters, None, 1.0, None, None, batch_axes, threads, mask
         )
+        if size == 0:
+            return math.nan
         with np.errstate(all="ignore"):
             variance = float(np.float64(-total) / size)
         if not variance > 0 or not math.isfinite(variance):
@@ -147,7 +149,8 @@ class Gaussian(Likelihood):
     def _at_variances(self, variances):
         if not self._couples_rows():
             return self
-        scale = math.sqrt(next(iter(variances)))
+        variance = next(iter(variances))
+        scale = 1.0 if math.isnan(variance) else math.sqrt(variance)  # of nothing any would do
         return Gaussian(scale, x_scale=self._x_scale, missing=self.missing)
 
     def __repr__(self):

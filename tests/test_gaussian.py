@@ -101,6 +101,15 @@ def test_optimal_scale_needs_an_error(poison, dtype):
     np.testing.assert_array_equal(out, 77)
 
 
+def test_an_optimal_scale_of_nothing(dtype):
+    """What is missing adds nothing, and of nothing any scale is the best."""
+    x, x_recon = np.full((3, 4), np.nan, dtype), np.ones((3, 4), dtype)
+    value, (gradient,) = Gaussian("optimal", missing="nan").log_prob_and_grad(x, x_recon)
+    assert value == 0
+    np.testing.assert_array_equal(gradient, np.zeros((3, 4)))
+    assert Gaussian("optimal").log_prob(x_recon, x_recon, mask=np.zeros((3, 4), bool)) == 0
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_extreme_values(dtype):
     values = [0.0, 1.0, -2.0, np.inf, -np.inf, np.nan, 1e30, -1e-10]

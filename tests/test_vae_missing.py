@@ -125,6 +125,21 @@ def test_the_scale_is_that_of_what_was_observed():
     assert model.likelihood_.scale == pytest.approx(0.7, rel=0.03)
 
 
+@pytest.mark.parametrize("refine_steps", [0, 2])
+def test_minibatches_in_which_a_block_has_no_value(refine_steps):
+    """Their scales are of the others, whose variance is 4."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 2)) * [1.0, 2.0]
+    X[rng.random(600) < 0.95, 1] = np.nan
+    X[0] = np.nan
+    blocks = ColumnLikelihood([("gaussian", [0]), ("gaussian", [1])])
+    options = {**OPTIONS, "batch_size": 8, "epochs": 2, "beta": 50.0, "refine_steps": refine_steps}
+    with pytest.warns(fastelbo.TrainingWarning, match="collapsed"):
+        model = VAE(likelihood=blocks, **options).fit([X[:300], X[300:]])
+    scales = [part.scale for part in model.likelihood_._members()]
+    np.testing.assert_allclose(scales, [1.0, np.nanstd(X[:, 1])], rtol=0.15)
+
+
 def test_goes_on_where_it_stood(holed, fitted, tmp_path):
     fitted.save(tmp_path / "model.npz")
     loaded = VAE.load(tmp_path / "model.npz")

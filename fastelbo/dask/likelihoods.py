@@ -86,8 +86,9 @@ def log_prob(
             )
         options["likelihood"] = SquaredError(x_scale=likelihood.x_scale, missing=likelihood.missing)
         errors = event.over(_log_prob_of_chunk, reduction="sum", **options)
-        count = event.over(_observed_in_chunk, **options)
-        event.given["variance"] = -total(errors) / total(count)
+        count = total(event.over(_observed_in_chunk, **options))
+        variance = -total(errors) / da.maximum(count, 1)
+        event.given["variance"] = da.where(count == 0, 1.0, variance)  # of nothing any would do
         options["likelihood"] = likelihood
     if reduction == "elementwise":
         dtype = np.float32 if event.single else np.float64
