@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays
-from fastelbo._reading import Rows, check_whole
+from fastelbo._reading import Rows, check_unmasked, check_whole
 from fastelbo.discrete import is_no_count
 from fastelbo.likelihoods import digits
 
@@ -149,7 +149,7 @@ def _batches_of(adata, batch_key):
 
 def as_labels(batch, name):
     """Labels of batches: a vector of integers or strings."""
-    labels = _arrays.as_any_array(batch, name)
+    labels = _arrays.as_any_array(check_unmasked(batch, name), name)
     if labels.dtype.kind in "OT" and all(isinstance(label, str) for label in labels.flat):
         labels = labels.astype(str)
     if labels.dtype.kind not in "iubU":

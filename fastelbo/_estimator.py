@@ -4,9 +4,8 @@ from numbers import Integral
 
 import numpy as np
 
-from fastelbo import _arrays
 from fastelbo._arguments import shown
-from fastelbo._reading import Rows
+from fastelbo._reading import Rows, as_real
 
 
 def check_random_state(random_state):
@@ -37,4 +36,4 @@ def seed(random_state):
 
 def finite_matrix(X, dtype, name="X", missing=None):
     """X as a C-contiguous matrix of finite numbers; NaN are welcome if values may be `missing`."""
-    return Rows(_arrays.as_any_array(X, name), dtype, name, missing)[:]
+    return Rows(as_real(X, name), dtype, name, missing)[:]

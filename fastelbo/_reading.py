@@ -293,7 +293,9 @@ def _array(X, dtype, name):
 
 def as_real(X, name):
     """An array of real numbers, of whatever dtype holds them."""
-    X = _arrays.as_any_array(X, name)
+    given, X = X, _arrays.as_any_array(check_unmasked(X, name), name)
+    if _arrays.is_half(X.dtype):
+        return X
     if X.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {X.dtype}")
     if X.dtype.kind in "mM":
@@ -302,11 +304,23 @@ def as_real(X, name):
         raise ValueError(f"{name} must hold real numbers, got dtype {X.dtype}")
     if X.dtype.kind not in "fiub":
         try:
+            if hasattr(given, "isna"):  # a frame of pandas, which has more than one kind of these
+                return given.to_numpy(np.float64, na_value=np.nan)
             X = X.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{name} must hold real numbers: {error}") from None
         except OverflowError:
             raise ValueError(f"{name} holds a number larger than a float64 can be") from None
+    return X
+
+
+def check_unmasked(X, name):
+    """X, unless something of it is masked, which nobody would look at."""
+    if isinstance(X, np.ma.MaskedArray) and np.ma.is_masked(X):
+        raise TypeError(
+            f"{name} is a masked array, whose mask would be ignored: pass {name}.filled(value), "
+            'with NaN where missing="nan" is set'
+        )
     return X
 
 
@@ -435,7 +449,7 @@ class _Store:
         if found.shape != wanted:
             raise OSError(f"what came has shape {found.shape}, expected {wanted}")
         if not hasattr(found, "toarray"):
-            return np.asarray(found)
+            return np.asarray(check_unmasked(found, self._name))
         found = sparse_rows(found, self._name)
         self._row_bytes = max(1, (found.values.nbytes + found.columns.nbytes) // len(found))
         return found

@@ -16,7 +16,7 @@ from fastelbo._ascent import Ascent
 from fastelbo._decoders import as_decoder, is_model
 from fastelbo._draws import balanced_noise
 from fastelbo._named import as_likelihood
-from fastelbo._reading import sparse_rows
+from fastelbo._reading import as_real, check_unmasked, sparse_rows
 from fastelbo.bounds import reduce_rows
 from fastelbo.divergences import kl_standard_normal
 from fastelbo.likelihoods import check_reduction
@@ -95,7 +95,7 @@ class _Objective:
         self.beta = beta * self.share
         self.num_threads = num_threads
         sparse = hasattr(x, "toarray")
-        self.x = sparse_rows(x, "x") if sparse else _arrays.as_any_array(x, "x")
+        self.x = sparse_rows(x, "x") if sparse else as_real(x, "x")
         if self.x.ndim == 0 or len(self.x) == 0:
             raise _arrays.shape_error("x", self.x.shape, "(samples, ...)")
         self.decode = as_decoder(decoder, x)
@@ -109,7 +109,7 @@ class _Objective:
                 raise ValueError(f"{name} contains NaN or infinity")
         self.mask = None
         if mask is not None:
-            mask = _arrays.as_any_array(mask, "mask")
+            mask = _arrays.as_any_array(check_unmasked(mask, "mask"), "mask")
             try:
                 self.mask = np.broadcast_to(mask, self.x.shape)
             except ValueError:

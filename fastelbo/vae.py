@@ -13,6 +13,7 @@ from fastelbo._arguments import as_whole
 from fastelbo._density import DensityModel, checked_samples
 from fastelbo._lazily import takes_dask
 from fastelbo._network import Autoencoder
+from fastelbo._reading import as_real
 from fastelbo._sklearn import NotFittedError as NotFittedError
 from fastelbo._trained import chunks
 from fastelbo._vae_scores import imputed
@@ -400,7 +401,8 @@ class VAE(DensityModel):
         Returns
         -------
         ndarray, shape (N, D)
-            A new array in the dtype of X, or float64 if that has none that holds fractions.
+            A new array in the dtype of X, float32 of half precision, or float64 if X has no dtype
+            that holds fractions.
 
         Examples
         --------
@@ -418,7 +420,7 @@ class VAE(DensityModel):
         samples = as_whole(samples, "samples", 2)
         if samples % 2:
             raise ValueError(f"samples must be even, since draws come in pairs, got {samples}")
-        filled = np.array(_arrays.as_floats(X, "X"))
+        filled = np.array(_arrays.as_floats(as_real(X, "X"), "X"))
         gaps = np.isnan(filled)
         rows = np.flatnonzero(gaps.any(axis=1))
         with self._blas(samples):

@@ -71,6 +71,7 @@ PLACES = {
     "list": lambda X, folder: X.tolist(),
     "float32": lambda X, folder: X.astype(np.float32),
     "float16": lambda X, folder: X.astype(np.float16),
+    "bfloat16": lambda X, folder: X.astype(pytest.importorskip("ml_dtypes").bfloat16),
     "big-endian": lambda X, folder: X.astype(">f8"),
     "columns": lambda X, folder: np.asfortranarray(X, np.float64),
     "strides": lambda X, folder: np.repeat(np.repeat(X, 2, axis=0), 3, axis=1)[::2, ::3],
@@ -115,6 +116,40 @@ def test_wherever_it_lies(counts, place, tmp_path):
         model.set_params(refine_steps=1).partial_fit(X).transform(X)
         if before is not None:
             np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize("dtype", ["Float32", "Float64", object])
+def test_frames_with_the_missing_values_of_pandas(dtype):
+    pandas = pytest.importorskip("pandas")
+    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    X[::4, 1] = X[1::7, 2] = np.nan
+    frame = pandas.DataFrame(X).astype(dtype)
+    frame = frame.where(~np.isnan(X), None if dtype is object else pandas.NA)
+    options = {**OPTIONS, "likelihood": "gaussian"}
+    model, expected = (VAE(**options, missing="nan").fit(A) for A in (frame, X))
+    same(model, expected)
+    np.testing.assert_array_equal(model.impute(frame), expected.impute(X.astype(np.float64)))
+    with pytest.raises(ValueError, match=r"nan at row 0, column 1; missing=\"nan\" takes it"):
+        VAE(**options).fit(frame)
+
+
+def test_masks_are_not_ignored(counts):
+    masked = np.ma.masked_array(counts, counts == 1)
+    model = VAE(**OPTIONS, likelihood="poisson").fit(np.ma.masked_array(counts))  # none of it is
+    same(model, VAE(**OPTIONS, likelihood="poisson").fit(counts))
+    y = np.ma.masked_array(np.arange(150) % 2, np.arange(150) > 9)
+    for name, call in (
+        ("X", lambda: model.fit(masked)),
+        ("X, batch 1", lambda: model.fit([counts, masked])),
+        ("X", lambda: model.transform(masked)),
+        ("Z", lambda: model.inverse_transform(np.ma.masked_array(np.ones((1, 2)), [[0, 1]]))),
+        ("x", lambda: fastelbo.refine_posterior(model, masked)),
+        ("X", lambda: fastelbo.CountVAE(**OPTIONS).fit(masked)),
+        ("batch", lambda: fastelbo.CountVAE(**OPTIONS).fit(counts, batch=y)),
+        ("y", lambda: SemiSupervisedVAE(**OPTIONS, likelihood="poisson").fit(counts, y)),
+    ):
+        with pytest.raises(TypeError, match=rf"^{name}\b.* is a masked array, whose mask would"):
+            call()
 
 
 @pytest.mark.parametrize("place", ["memmap", "columns in a memmap", "HDF5", "Zarr", "h5ad"])
