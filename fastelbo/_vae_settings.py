@@ -68,6 +68,8 @@ def as_learning_rate(learning_rate):
 
 
 def _of_step(value, name, checked):
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be a number or a function, got the class {value.__name__}")
     if callable(value):
         return lambda step: as_number(value(step), f"{name}({step})", 0)
     constant = checked(value, name)

@@ -50,14 +50,12 @@ class VAETraining(Training):
     def _fit(self, X):
         X = self._go_on(X) if self.warm_start and hasattr(self, "_model") else self._start(X)
         warn_of_scale(X.first(), self.likelihood_)
-        rows, held_out = rows_apart(self, X)
-        self._held_out = held_out
+        data = rows_apart(self, X)
         stopping = EarlyStopping(self) if self.early_stopping else None
         try:
             with self._blas(self.batch_size):
-                self._train(rows, stopping=stopping)
+                self._train(*data, stopping=stopping)
         finally:
-            del self._held_out
             if stopping and hasattr(self, "_model"):
                 stopping.restore_best()
         if self.n_iter_:
@@ -166,7 +164,7 @@ class VAETraining(Training):
             )
         as_whole(self.refine_steps, "refine_steps", 0)
 
-    def _epoch(self, X):
+    def _epoch(self, X, held_out=None):
         self._check_settings()
         names = getattr(self, "feature_names_in_", None)
         features = self._model.visible.features
@@ -184,7 +182,7 @@ class VAETraining(Training):
         self.likelihood_ = likelihood._at_variances(means_of_known(shares, variances))
         active = int(np.sum(spread.variance() > ACTIVE))
         found = reconstruction - penalty, reconstruction, kl, beta, active
-        return dict(zip(HISTORY, found, strict=True)) | self._validated(beta)
+        return dict(zip(HISTORY, found, strict=True)) | self._validated(held_out, beta)
 
     def _pass(self, X, likelihood, spread):
         """Steps over all of X: (means of log p(x|z), KL and beta KL; squares of scales; beta)."""
@@ -224,9 +222,8 @@ class VAETraining(Training):
             self._diverged(X, f"ELBO {elbo}", rate)
         return found, means_of_known(shares, variances), beta
 
-    def _validated(self, beta):
+    def _validated(self, X, beta):
         """The figures of the rows held out, if there are any."""
-        X = getattr(self, "_held_out", None)
         if X is None:
             return {}
         found = held_out_parts(

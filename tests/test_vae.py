@@ -237,9 +237,9 @@ def blas_threads():
 class Watching(VAE):
     """Notes the threads of BLAS at each epoch."""
 
-    def _epoch(self, X):
+    def _epoch(self, *data):
         self.seen = [*getattr(self, "seen", []), blas_threads()]
-        return super()._epoch(X)
+        return super()._epoch(*data)
 
 
 def test_blas_is_limited_while_training(bars):

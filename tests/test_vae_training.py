@@ -1,5 +1,6 @@
 """How VAE is trained: activations, the optimizer's settings, validation, and what ends training."""
 
+import copy
 import signal
 import sys
 
@@ -138,6 +139,7 @@ def test_weight_decay_shrinks_what_no_gradient_holds(bars):
         ({"activation": "rleu"}, ValueError, "did you mean 'relu'"),
         ({"activation": np.tanh}, TypeError, "activation must be"),
         ({"warm_start": 1}, TypeError, "warm_start must be True or False"),
+        ({"beta": fastelbo.BetaSchedule}, TypeError, "beta must be .* got the class BetaSchedule"),
         ({"callbacks": 3}, TypeError, "callbacks must be a function"),
         ({"callbacks": [print, dict]}, TypeError, r"callbacks must be .* got <class 'dict'>"),
     ],
@@ -322,6 +324,15 @@ def test_callbacks_see_the_model_and_its_figures(bars):
     ]
     plain = VAE(**QUICK, validation_fraction=0.1).fit(bars)
     np.testing.assert_array_equal(model.transform(bars), plain.transform(bars))
+
+
+def test_a_copy_made_in_a_callback_has_no_data(bars):
+    kept = []
+    options = {**QUICK, "validation_fraction": 0.2}
+    VAE(**options, callbacks=lambda model, _: kept.append(copy.deepcopy(model))).fit(bars)
+    assert vars(kept[0]).keys() == vars(VAE(**QUICK).fit(bars)).keys()
+    model = kept[0].set_params(callbacks=None).partial_fit(bars)
+    assert np.isnan(model.history_["val_elbo"]).tolist() == [False, True]
 
 
 @pytest.mark.parametrize("kind", [VAE, SemiSupervisedVAE])
