@@ -305,13 +305,26 @@ def as_real(X, name):
     if X.dtype.kind not in "fiub":
         try:
             if hasattr(given, "isna"):  # a frame of pandas, which has more than one kind of these
-                return given.to_numpy(np.float64, na_value=np.nan)
+                X = given.to_numpy(object, na_value=np.nan)
             X = X.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{name} must hold real numbers: {error}") from None
+            told = f"{name} must hold real numbers: {error}{_where_no_number(X)}"
+            raise type(error)(told) from None
         except OverflowError:
             raise ValueError(f"{name} holds a number larger than a float64 can be") from None
     return X
+
+
+def _where_no_number(X):
+    """Where the first element of a matrix of objects lies that is no number, and what to do."""
+    for row, column in np.ndindex(X.shape) if X.ndim == 2 else ():
+        found = X[row, column]
+        try:
+            float(np.nan if found is None else found)
+        except (TypeError, ValueError):
+            way = ": of classes give the codes 0, 1, ..." if isinstance(found, str) else ""
+            return f" (at row {row}, column {column}{way})"
+    return ""
 
 
 def check_unmasked(X, name):

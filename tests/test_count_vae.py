@@ -267,6 +267,8 @@ def test_categories_may_be_unused(data):
             r"library_size must be in \[0, 1e\+12\], got -1",
         ),
         (lambda m, X, b: m.sample(2, library_size=1e300, batch="a"), "library_size must be in"),
+        (lambda m, X, b: m.sample(2, library_size=9, batch="a", rng=-1), r"rng must lie in \[0"),
+        (lambda m, X, b: m.posterior_predictive(X, batch=b, rng="0"), "rng must be an int, .* '0'"),
         (lambda m, X, b: m.fit(iter([X])), "X is an iterable of batches, which fit and"),
         (lambda m, X, b: m.sample(2, library_size=[1] * 3, batch="a"), "library_size has shape"),
         (

@@ -316,6 +316,16 @@ def test_errors_name_the_row_of_all(counts, place, tmp_path):
         model.transform(X)
 
 
+def test_a_column_without_numbers():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"size": [None, 2], "kind": [0, "b"], "day": pandas.NaT})
+    with pytest.raises(ValueError, match=r"'b' \(at row 1, column 1: of classes give the codes"):
+        VAE(**OPTIONS).fit(frame)
+    frame["kind"] = pandas.Timestamp(0)
+    with pytest.raises(TypeError, match=r"X must hold real numbers.*\(at row 0, column 1\)"):
+        VAE(**OPTIONS).fit(frame)
+
+
 def test_sparse_parts_that_do_not_fit(counts):
     sparse = pytest.importorskip("scipy.sparse")
     X = sparse.csr_array(counts)
