@@ -192,6 +192,7 @@ class Batches:
                     raise ValueError(
                         f"it has {rows.shape[1]} features, but the first batch has {self._width}"
                     )
+                _check_same_names(rows.given, self._first.given)
                 if self._read_for:
                     rows = rows.read_for(*self._read_for)
                 rows = rows.checked()
@@ -229,6 +230,14 @@ def gives_batches(X):
     if isinstance(X, Mapping) or any(hasattr(X, name) for name in ("shape", "__array__")):
         return False
     return (callable(X) and not isinstance(X, type)) or hasattr(X, "__iter__")
+
+
+def _check_same_names(X, first):
+    """Complain about a frame whose columns have other names than those of the first batch."""
+    names, known = (list(getattr(given, "columns", ())) for given in (X, first))
+    named = names and known and all(isinstance(name, str) for name in (*names, *known))
+    if named and names != known:
+        raise ValueError(f"its columns are {names}, but those of the first batch {known}")
 
 
 def _data_of(batch):
@@ -424,6 +433,8 @@ class _Store:
     def __getitem__(self, rows):
         if isinstance(rows, slice):
             return self._read(rows)
+        if len(rows) == 0:
+            return self._read(slice(0, 1))[:0]
         start, stop = self._next, self._next + len(rows)
         if not np.array_equal(self._order[start:stop], rows):
             return self._gathered(rows)

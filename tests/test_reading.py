@@ -293,6 +293,16 @@ def test_other_errors_of_batches_have_a_note(counts):
     assert caught.value.__notes__ == ["in X, batch 1"]
 
 
+def test_frames_in_batches_have_the_same_columns(counts):
+    pandas = pytest.importorskip("pandas")
+    names = [f"gene {i}" for i in range(20)]
+    first, other = (pandas.DataFrame(counts, columns=of) for of in (names, names[::-1]))
+    model = VAE(**OPTIONS, likelihood="poisson").fit([first, counts])
+    for method in (model.fit, model.partial_fit):
+        with pytest.raises(ValueError, match=r"X, batch 1: its columns are \['gene 19', .* first ba"):
+            method([first, other])
+
+
 # Errors -----------------------------------------------------------------------------------------
 
 

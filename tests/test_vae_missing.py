@@ -125,6 +125,11 @@ def test_the_scale_is_that_of_what_was_observed():
     assert model.likelihood_.scale == pytest.approx(0.7, rel=0.03)
 
 
+def test_a_store_in_which_nothing_is_missing(whole, fitted):
+    array = pytest.importorskip("dask.array")
+    np.testing.assert_array_equal(fitted.impute(array.from_array(whole, chunks=(90, 4))), whole)
+
+
 @pytest.mark.parametrize("refine_steps", [0, 2])
 def test_minibatches_in_which_a_block_has_no_value(refine_steps):
     """Their scales are of the others, whose variance is 4."""
