@@ -151,7 +151,7 @@ def as_labels(batch, name):
     """Labels of batches: a vector of integers or strings."""
     labels = _arrays.as_any_array(check_unmasked(batch, name), name)
     if labels.dtype.kind in "OT" and all(isinstance(label, str) for label in labels.flat):
-        labels = labels.astype(str)
+        labels = np.array(labels.tolist())  # NumPy casts no StringDType of any length
     if labels.dtype.kind not in "iubU":
         raise TypeError(
             f"{name} must be integers or strings, got dtype {labels.dtype}: astype(str) makes them "

@@ -227,7 +227,13 @@ class SemiSupervisedVAE(ClassifierMixin, Training):
         with self._all_or_nothing():
             if hasattr(self, "_model"):
                 X = self._checked_data(X).checked()
-                codes = _encoded(y, len(X), self.classes_)[1]
+                known = self.classes_ if classes is None else classes
+                known, codes = _encoded(y, len(X), known)
+                if not np.array_equal(known, self.classes_):
+                    raise ValueError(
+                        f"classes is {known.tolist()}, but training began with those of "
+                        f"{self.classes_.tolist()}: give the same or none"
+                    )
             else:
                 X, codes = self._start(X, y, classes)
             with self._blas():
@@ -465,6 +471,8 @@ def _checked_labels(labels, name, rows=None):
     if labels.ndim != 1 or (rows is not None and len(labels) != rows) or len(labels) == 0:
         wanted = "(labels,), one at least" if rows is None else f"({rows},), a label for each row"
         raise _arrays.shape_error(name, labels.shape, wanted)
+    if labels.dtype.kind == "T":
+        labels = np.array(labels.tolist())
     if labels.dtype.kind in "fO":
         if labels.dtype.kind == "f":
             whole = np.isfinite(labels) & (labels == np.floor(labels))
@@ -508,7 +516,7 @@ def _encoded(y, rows, classes=None):
 
 
 def _stands_for_none(labels):
-    marks = {"S": [b"-1"], "U": ["-1"], "T": ["-1"], "O": [-1, "-1"]}
+    marks = {"S": [b"-1"], "U": ["-1"], "O": [-1, "-1"]}
     return np.any([labels == mark for mark in marks.get(labels.dtype.kind, [-1])], axis=0)
 
 

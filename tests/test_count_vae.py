@@ -232,6 +232,8 @@ def test_labels_of_batches(data):
     only = by_number.transform(X[:3], batch=[20, 20, 20])
     np.testing.assert_array_equal(only, by_name.transform(X[:3], batch=["c"] * 3))
     assert CountVAE(**SMALL).fit(X).batches_ is None
+    for kind in (object, np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else str):
+        assert CountVAE(**SMALL).fit(X, batch=batch.astype(kind)).batches_.dtype == "U1"
 
 
 def test_categories_may_be_unused(data):

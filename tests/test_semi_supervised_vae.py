@@ -96,6 +96,8 @@ def test_labels_of_any_kind(model, data):
         assert of_names.classes_.tolist() == names.tolist()
     assert of_names.score(X, names[true]) == model.score(X, true)
     np.testing.assert_array_equal(of_names.sample(["cow"], rng=0), model.sample([2], rng=0))
+    kind = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else str
+    assert SemiSupervisedVAE(**SMALL).fit(X, words.astype(kind)).classes_.dtype == "U3"
     assert SemiSupervisedVAE(**SMALL).fit(X, words.astype("S")).classes_.tolist() == [
         name.encode() for name in names.tolist()
     ]
@@ -248,6 +250,7 @@ def test_partial_fit_that_fails_changes_nothing(model, data):
     for given, message in (
         ((X, np.full(200, 7)), r"y\[0\] = 7 is none of the classes, \[0, 1, 2\]"),
         ((X, np.full(200, -1)), "y has no labels at all"),
+        ((X, y, [0, 1, 2, 3]), r"classes is \[0, 1, 2, 3\], but training began with .*\[0, 1, 2\]"),
         ((X[:, :2], y), "X has 2 features"),
     ):
         with pytest.raises(ValueError, match=message):
