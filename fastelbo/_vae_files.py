@@ -127,6 +127,7 @@ def write_model(path, kind, version, model, own, more):
     if not isinstance(model.random_state, Integral):
         parameters["random_state"] = None
     parameters["callbacks"] = None
+    parameters["dtype"] = as_dtype(model.dtype).name
     network = model._model
     arrays = dict(network.arrays())
     parts = {

@@ -33,6 +33,8 @@ from tests.test_vae import fitted as fitted
         {"likelihood": Gaussian("learned"), "random_state": np.random.default_rng(2)},
         {"likelihood": Bernoulli(validate=False), "latent_dim": np.int64(2), "beta": np.float32(2)},
         {"likelihood": SquaredError(), "free_bits": 0.25, "hidden": [8, 4]},
+        {"dtype": np.float64},
+        {"dtype": np.dtype("float32")},
     ],
 )
 def test_save_and_load(bars, tmp_path, options):
