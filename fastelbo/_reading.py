@@ -535,6 +535,8 @@ def check_finite(X, name, numbers, missing=None):
         way = ""
         if missing is False and np.isnan(X[row, column]):
             way = '; missing="nan" takes it for a value that is missing'
+        elif X.dtype == np.float32 and np.isinf(X[row, column]):
+            way = ", or a number beyond what float32 holds"
         raise ValueError(
             f"{name} contains {kind}: {X[row, column]} at row {numbers[row]}, column {column}{way}"
         )

@@ -324,6 +324,10 @@ def test_errors_name_the_row_of_all(counts, place, tmp_path):
     X[2345, 7] = np.nan
     with pytest.raises(ValueError, match="X contains NaN or infinity: nan at row 2345, column 7"):
         model.transform(X)
+    X = X.astype(np.float64)
+    X[2345, 7] = 1e39
+    with pytest.raises(ValueError, match="inf at row 2345, column 7, or a number beyond"):
+        model.transform(X)
 
 
 def test_a_column_without_numbers():
