@@ -306,3 +306,29 @@ def test_whole_without_it():
     for message, extra in zip(messages, ("sklearn", "metrics", "metrics"), strict=True):
         assert f'pip install "fastelbo[{extra}]"' in message
     assert without[-1] == [True, "A column-vector"]
+
+
+FRAMES = """
+import pandas
+import fastelbo
+
+frame = pandas.DataFrame({"a": [0.5, 2.0, -3.0, 0.0] * 9, "b": [0, 1, 1, 0] * 9})
+blocks = fastelbo.ColumnLikelihood([("gaussian", ["a"]), ("bernoulli", ["b"])])
+options = {"hidden": (8,), "latent_dim": 2, "epochs": 2, "random_state": 0}
+vae = fastelbo.VAE(**options, likelihood=blocks).fit(frame)
+found = [vae.feature_names_in_.tolist(), vae.score(frame), vae.partial_fit(frame).score(frame)]
+try:
+    vae.transform(frame[["b", "a"]])
+except ValueError as error:
+    found += [str(error)[:66]]
+vae.set_params(likelihood="squared_error").fit(frame.to_numpy())
+found += [hasattr(vae, "feature_names_in_")]
+"""
+
+
+def test_frames_without_it():
+    pytest.importorskip("pandas")
+    script = 'import json, sys\nsys.modules["sklearn"] = None\nexec(sys.argv[1])\n'
+    without = run_python(script + "print(json.dumps(found))", FRAMES, timeout=120)
+    exec(FRAMES, with_it := {})
+    assert without == with_it["found"]
