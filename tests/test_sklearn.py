@@ -320,7 +320,7 @@ found = [vae.feature_names_in_.tolist(), vae.score(frame), vae.partial_fit(frame
 try:
     vae.transform(frame[["b", "a"]])
 except ValueError as error:
-    found += [str(error)[:66]]
+    found += [str(error)[:64]]
 vae.set_params(likelihood="squared_error").fit(frame.to_numpy())
 found += [hasattr(vae, "feature_names_in_")]
 """
