@@ -409,6 +409,11 @@ class _Store:
     """
 
     def __init__(self, X, name):
+        if not hasattr(X, "dtype"):
+            raise TypeError(
+                f"{name} is no matrix, but of the class {type(X).__name__}: pass the matrix in it, "
+                "or fit a CountVAE, which takes an AnnData"
+            )
         if np.dtype(X.dtype).kind not in "fiub":
             raise TypeError(f"{name} must hold real numbers, got dtype {X.dtype}")
         if getattr(X, "format", "csr") != "csr":

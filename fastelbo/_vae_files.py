@@ -124,10 +124,10 @@ def write_model(path, kind, version, model, own, more):
     """
     model._check_parameters()
     parameters = model.get_params(deep=False)
+    told = {"callbacks": None, "dtype": as_dtype(model.dtype).name}
     if not isinstance(model.random_state, Integral):
-        parameters["random_state"] = None
-    parameters["callbacks"] = None
-    parameters["dtype"] = as_dtype(model.dtype).name
+        told["random_state"] = None
+    parameters |= {name: value for name, value in told.items() if name in parameters}
     network = model._model
     arrays = dict(network.arrays())
     parts = {

@@ -133,6 +133,14 @@ def test_frames_with_the_missing_values_of_pandas(dtype):
         VAE(**options).fit(frame)
 
 
+def test_an_annotated_matrix_is_for_another_model(counts):
+    anndata = pytest.importorskip("anndata")
+    adata = anndata.AnnData(counts.astype(np.float32))
+    for model in (VAE(**OPTIONS, likelihood="poisson").fit(adata.X), VAE(), SemiSupervisedVAE()):
+        with pytest.raises(TypeError, match="X is no matrix, but of the class AnnData: pass the m"):
+            model.fit(adata, counts[:, 0])
+
+
 def test_masks_are_not_ignored(counts):
     masked = np.ma.masked_array(counts, counts == 1)
     model = VAE(**OPTIONS, likelihood="poisson").fit(np.ma.masked_array(counts))  # none of it is

@@ -53,6 +53,22 @@ def test_save_and_load(bars, tmp_path, options):
     np.testing.assert_array_equal(other.transform(bars), model.transform(bars))
 
 
+class Narrow(VAE):
+    """With a few of the parameters, and one of its own."""
+
+    def __init__(self, *, hidden=(6,), epochs=1, more=1):
+        super().__init__(hidden=hidden, epochs=epochs)
+        self.more = more
+
+
+def test_a_class_of_other_parameters(bars, tmp_path):
+    model = Narrow(more=2).fit(bars)
+    model.save(tmp_path / "model.npz")
+    other = Narrow.load(tmp_path / "model.npz")
+    assert other.more == 2
+    np.testing.assert_array_equal(other.transform(bars), model.transform(bars))
+
+
 def test_save_replaces_whole_or_not_at_all(fitted, tmp_path):
     path = tmp_path / "model.npz"
     path.write_text("old")
