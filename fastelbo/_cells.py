@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastelbo import _arrays
+from fastelbo._estimator import names_nothing
 from fastelbo._reading import Rows, check_unmasked, check_whole
 from fastelbo.discrete import is_no_count
 from fastelbo.likelihoods import digits
@@ -150,6 +151,10 @@ def _batches_of(adata, batch_key):
 def as_labels(batch, name):
     """Labels of batches: a vector of integers or strings."""
     labels = _arrays.as_any_array(check_unmasked(batch, name), name)
+    if labels.dtype.kind in "fO":
+        for i, label in enumerate(labels.flat):
+            if names_nothing(label):
+                raise ValueError(f"{name}[{i}] = {label} is no label: every cell needs one")
     if labels.dtype.kind in "OT" and all(isinstance(label, str) for label in labels.flat):
         labels = np.array(labels.tolist())  # NumPy casts no StringDType of any length
     if labels.dtype.kind not in "iubU":

@@ -37,3 +37,9 @@ def seed(random_state):
 def finite_matrix(X, dtype, name="X", missing=None):
     """X as a C-contiguous matrix of finite numbers; NaN are welcome if values may be `missing`."""
     return Rows(as_real(X, name), dtype, name, missing)[:]
+
+
+def names_nothing(label):
+    """Whether it is None, NaN or what pandas has in their place."""
+    same = label == label
+    return label is None or not isinstance(same, bool | np.bool_) or not same

@@ -12,7 +12,7 @@ from fastelbo import _arrays
 from fastelbo._arguments import as_number, as_whole
 from fastelbo._blas import threads_worth
 from fastelbo._class_network import ClassAutoencoder
-from fastelbo._estimator import check_random_state, seed
+from fastelbo._estimator import check_random_state, names_nothing, seed
 from fastelbo._network import check_activation
 from fastelbo._reading import as_rows, check_unmasked
 from fastelbo._sklearn import ClassifierMixin, column_or_1d, validate_data
@@ -477,7 +477,7 @@ def _checked_labels(labels, name, rows=None):
         if labels.dtype.kind == "f":
             whole = np.isfinite(labels) & (labels == np.floor(labels))
         else:
-            whole = np.array([not _names_nothing(label) for label in labels])
+            whole = np.array([not names_nothing(label) for label in labels])
         if not whole.all():
             i = int(np.argmin(whole))
             raise ValueError(
@@ -518,12 +518,6 @@ def _encoded(y, rows, classes=None):
 def _stands_for_none(labels):
     marks = {"S": [b"-1"], "U": ["-1"], "O": [-1, "-1"]}
     return np.any([labels == mark for mark in marks.get(labels.dtype.kind, [-1])], axis=0)
-
-
-def _names_nothing(label):
-    """Whether it is None, NaN or what pandas has in their place."""
-    same = label == label
-    return label is None or not isinstance(same, bool | np.bool_) or not same
 
 
 def _codes(y, classes, some=True):

@@ -278,6 +278,8 @@ def test_categories_may_be_unused(data):
             "transform_batch",
         ),
         (lambda m, X, b: m.fit(X, batch=[0.5] * 40), "batch must be .* got dtype float64: astype"),
+        (lambda m, X, b: m.fit(X, batch=["a", None] * 20), r"batch\[1\] = None is no label: every"),
+        (lambda m, X, b: m.fit(X, batch=[0, np.nan] * 20), r"batch\[1\] = nan is no label: every"),
         (
             lambda m, X, b: m.set_params(likelihood="normal").fit(X),
             'likelihood must be "nb" or "zi',
