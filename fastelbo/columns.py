@@ -176,6 +176,11 @@ class ColumnLikelihood(Likelihood):
             places.append(numbers)
         if (owner < 0).any():
             left = _said(np.flatnonzero(owner < 0).tolist())
+            if columns == self._columns:  # as the blocks have it: there need not be any x yet
+                raise ValueError(
+                    f"blocks leave over columns {left}: each up to the last that one has, "
+                    f"{columns - 1}, must belong to one block"
+                )
             raise ValueError(
                 f"blocks leave over columns {left} of x, whose shape is (batch, {columns}): each "
                 "must belong to one block"
