@@ -343,6 +343,8 @@ def test_a_column_without_numbers():
     frame = pandas.DataFrame({"size": [None, 2], "kind": [0, "b"], "day": pandas.NaT})
     with pytest.raises(ValueError, match=r"'b' \(at row 1, column 1: of classes give the codes"):
         VAE(**OPTIONS).fit(frame)
+    with pytest.raises(ValueError, match=r"convert string to float: 'b'$"):
+        VAE(**OPTIONS).fit(frame["kind"])
     frame["kind"] = pandas.Timestamp(0)
     with pytest.raises(TypeError, match=r"X must hold real numbers.*\(at row 0, column 1\)"):
         VAE(**OPTIONS).fit(frame)
