@@ -273,7 +273,7 @@ def test_workers_that_do_not_pay_are_left_out(governed):
             calls += 1
         print(json.dumps([len(found), *runtime.tally()]))
     """
-    different, alone, together = run_python(code)
+    different, alone, together = run_python(code, timeout=300)
     assert different == 1
     if not HAS_OPENMP:
         assert alone == together == 0
