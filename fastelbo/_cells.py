@@ -7,7 +7,7 @@ import numpy as np
 
 from fastelbo import _arrays
 from fastelbo._estimator import names_nothing
-from fastelbo._reading import Rows, check_unmasked, check_whole
+from fastelbo._reading import Rows, as_unmasked, check_whole
 from fastelbo.discrete import is_no_count
 from fastelbo.likelihoods import digits
 
@@ -150,7 +150,7 @@ def _batches_of(adata, batch_key):
 
 def as_labels(batch, name):
     """Labels of batches: a vector of integers or strings."""
-    labels = _arrays.as_any_array(check_unmasked(batch, name), name)
+    labels = as_unmasked(batch, name)
     if labels.dtype.kind in "fO":
         for i, label in enumerate(labels.flat):
             if names_nothing(label):

@@ -12,7 +12,7 @@ from fastelbo._sklearn import DensityMixin
 from fastelbo._trained import chunks
 from fastelbo._vae_scores import DRAWS, elbo_parts, importance_bounds
 from fastelbo._vae_training import VAETraining
-from fastelbo.posterior import noise_key, reparameterize
+from fastelbo.posterior import generator_of, noise_key, reparameterize
 from fastelbo.priors import MixtureOfGaussians, StandardNormal
 
 #: Draws of a score that end within a lifetime.
@@ -50,8 +50,7 @@ class DensityModel(DensityMixin, VAETraining):
         if samples is None:
             reconstruction, kl = self._parts(X, rng)
             return reconstruction - kl
-        if not isinstance(rng, np.random.Generator):
-            rng = np.random.default_rng(self._key_of(rng))
+        rng = generator_of(self._score_key if rng is None else rng)
         with self._blas(DRAWS):
             return importance_bounds(
                 self._model, self.likelihood_, X, samples, rng, self._refined, self.num_threads

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastelbo import _arrays
 from fastelbo._arguments import as_whole, check_choice, shown
-from fastelbo._reading import check_unmasked
+from fastelbo._reading import as_unmasked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -214,7 +214,7 @@ def _drawn_as(ax, means, y, classes, codes):
 
 
 def _labels(y, rows):
-    y = _arrays.as_any_array(check_unmasked(y, "y"), "y")
+    y = as_unmasked(y, "y")
     if y.shape != (rows,):
         raise _arrays.shape_error("y", y.shape, f"({rows},), a label for each row of X")
     return y
@@ -402,7 +402,7 @@ def picture_shape(features, shape=None):
 def _first(X, n):
     """At most n rows; a frame's with their names."""
     if not hasattr(X, "columns"):
-        X = np.atleast_1d(_arrays.as_any_array(check_unmasked(X, "X"), "X"))
+        X = np.atleast_1d(as_unmasked(X, "X"))
     return X[:n]
 
 

@@ -232,11 +232,16 @@ def gives_batches(X):
     return (callable(X) and not isinstance(X, type)) or hasattr(X, "__iter__")
 
 
+def names_of(X):
+    """Names of the columns of a frame as a list; None where it has none, or others than strings."""
+    names = list(getattr(X, "columns", ()))
+    return names if names and all(isinstance(name, str) for name in names) else None
+
+
 def _check_same_names(X, first):
     """Complain about a frame whose columns have other names than those of the first batch."""
-    names, known = (list(getattr(given, "columns", ())) for given in (X, first))
-    named = names and known and all(isinstance(name, str) for name in (*names, *known))
-    if named and names != known:
+    names, known = names_of(X), names_of(first)
+    if names and known and names != known:
         raise ValueError(f"its columns are {names}, but those of the first batch {known}")
 
 
@@ -302,7 +307,7 @@ def _array(X, dtype, name):
 
 def as_real(X, name):
     """An array of real numbers, of whatever dtype holds them."""
-    given, X = X, _arrays.as_any_array(check_unmasked(X, name), name)
+    given, X = X, as_unmasked(X, name)
     if _arrays.is_half(X.dtype):
         return X
     if X.dtype.kind == "c":
@@ -344,6 +349,11 @@ def check_unmasked(X, name):
             'with NaN where missing="nan" is set'
         )
     return X
+
+
+def as_unmasked(X, name):
+    """An array, of which nothing is masked."""
+    return _arrays.as_any_array(check_unmasked(X, name), name)
 
 
 def _map_of(X):

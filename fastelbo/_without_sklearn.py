@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import numpy as np
 
 from fastelbo._parameters import Parameterized
+from fastelbo._reading import names_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -111,27 +112,21 @@ def column_or_1d(y, *, warn=False):
 
 def validate_data(estimator, X, *, reset, skip_check_array):
     """Keep the number of features and their names, or complain about others than are kept."""
-    features, names = np.shape(X)[1], _names_of(X)
+    features, names = np.shape(X)[1], names_of(X)
     if reset:
         estimator.n_features_in_ = features
         vars(estimator).pop("feature_names_in_", None)
         if names is not None:
-            estimator.feature_names_in_ = names
+            estimator.feature_names_in_ = np.array(names, object)
         return
     known = getattr(estimator, "feature_names_in_", names)
     if names is not None and not np.array_equal(names, known):
         raise ValueError(
             "The feature names should match those that were passed during fit, "
-            f"{known.tolist()}, got {names.tolist()}"
+            f"{list(known)}, got {names}"
         )
     if features != estimator.n_features_in_:
         raise ValueError(
             f"X has {features} features, but {type(estimator).__name__} is expecting "
             f"{estimator.n_features_in_} features as input"
         )
-
-
-def _names_of(X):
-    """Names of the columns of a frame, (D,), or None."""
-    names = np.array(list(getattr(X, "columns", ())), object)
-    return names if len(names) and all(isinstance(name, str) for name in names) else None

@@ -16,7 +16,7 @@ from fastelbo._ascent import Ascent
 from fastelbo._decoders import as_decoder, is_model
 from fastelbo._draws import balanced_noise
 from fastelbo._named import as_likelihood
-from fastelbo._reading import as_real, check_unmasked, sparse_rows
+from fastelbo._reading import as_real, as_unmasked, sparse_rows
 from fastelbo.bounds import reduce_rows
 from fastelbo.divergences import kl_standard_normal
 from fastelbo.likelihoods import check_reduction
@@ -109,7 +109,7 @@ class _Objective:
                 raise ValueError(f"{name} contains NaN or infinity")
         self.mask = None
         if mask is not None:
-            mask = _arrays.as_any_array(check_unmasked(mask, "mask"), "mask")
+            mask = as_unmasked(mask, "mask")
             try:
                 self.mask = np.broadcast_to(mask, self.x.shape)
             except ValueError:

@@ -21,7 +21,7 @@ from fastelbo._sklearn import validate_data
 from fastelbo._trained import chunks
 from fastelbo._vae_settings import as_dtype
 from fastelbo.divergences import FreeBits
-from fastelbo.posterior import noise_key, reparameterize
+from fastelbo.posterior import generator_of, noise_key, reparameterize
 from fastelbo.priors import MixtureOfGaussians, StandardNormal
 
 if TYPE_CHECKING:
@@ -423,7 +423,7 @@ class CountVAE(DensityModel):
         """
         cells = self._cells(X, batch)
         draws = as_whole(samples, "samples", 1, optional=True)
-        generator = _generator(rng)
+        generator = generator_of(rng)
         counts = np.empty((draws or 1, *cells.shape), np.int64)
         for rows in chunks(len(cells)):
             some = cells[rows]
@@ -457,7 +457,7 @@ class CountVAE(DensityModel):
         -------
         ndarray of int64, shape (n, D)
         """
-        generator = _generator(rng)
+        generator = generator_of(rng)
         Z = self._drawn(n, generator).astype(self._model.dtype, copy=False)
         to = self._setting(library_size, batch, len(Z))
         counts = np.empty((len(Z), self.n_features_in_), np.int64)
@@ -533,10 +533,6 @@ def _sizes(library_size, n):
     if not ((sizes >= 0) & (sizes <= LARGEST)).all():
         raise ValueError(f"library_size must be in [0, {LARGEST:g}], got {shown(library_size)}")
     return np.broadcast_to(sizes, n)
-
-
-def _generator(rng):
-    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(noise_key(rng))
 
 
 def _some(codes, rows):

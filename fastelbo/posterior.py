@@ -51,6 +51,11 @@ class NoiseFrom(NamedTuple):
     first: int
 
 
+def generator_of(rng):
+    """A Generator as it is, or one that the key begins for which `rng` stands."""
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(noise_key(rng))
+
+
 def noise_key(rng):
     """The 64-bit Philox key that `rng` stands for.
 

@@ -14,7 +14,7 @@ from fastelbo._blas import threads_worth
 from fastelbo._class_network import ClassAutoencoder
 from fastelbo._estimator import check_random_state, names_nothing, seed
 from fastelbo._network import check_activation
-from fastelbo._reading import as_rows, check_unmasked
+from fastelbo._reading import as_rows, as_unmasked
 from fastelbo._sklearn import ClassifierMixin, column_or_1d, validate_data
 from fastelbo._trained import chunks
 from fastelbo._training import Training, diverged, warn_of_scale
@@ -463,7 +463,7 @@ class SemiSupervisedVAE(ClassifierMixin, Training):
 
 def _as_labels(y, rows=None):
     """Labels (N,); of so many rows, where that is said."""
-    y = column_or_1d(_arrays.as_any_array(check_unmasked(y, "y"), "y"), warn=True)
+    y = column_or_1d(as_unmasked(y, "y"), warn=True)
     return _checked_labels(y, "y", rows)
 
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import dask.array as da
 import numpy as np
 
-from fastelbo import _arrays, _threads
-from fastelbo._reading import check_known, check_unmasked
+from fastelbo import _threads
+from fastelbo._reading import as_unmasked, check_known
 
 
 def as_dask(array, name):
@@ -21,7 +21,7 @@ def as_dask(array, name):
         raise TypeError(f"{name} is a data frame: pass {name}.to_dask_array(lengths=True)")
     if not isinstance(array, da.Array):
         if not hasattr(array, "chunks"):  # those of Zarr and HDF5 are read chunk by chunk
-            array = _arrays.as_any_array(check_unmasked(array, name), name)
+            array = as_unmasked(array, name)
         array = da.from_array(array, chunks=getattr(array, "chunks", None) or "auto")
     check_known(array, name)
     if 0 in array.shape:
